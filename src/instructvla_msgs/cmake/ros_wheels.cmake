@@ -3,27 +3,29 @@
 
 # Where no ROS 2 is sourced, take the prefix of the wheels: the environment that holds ament_package.
 function(ros_wheels_find_prefix)
-  if(NOT "$ENV{AMENT_PREFIX_PATH}" STREQUAL "")
-    return()
-  endif()
+  string(REPLACE ":" ";" sourced_prefixes "$ENV{AMENT_PREFIX_PATH}")
+  foreach(prefix IN LISTS sourced_prefixes)  # an overlay alone, without ament_cmake, is not a ROS 2
+    if(EXISTS "${prefix}/share/ament_cmake")
+      return()
+    endif()
+  endforeach()
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)  # an activated environment comes first
   set(python "${Python3_EXECUTABLE}")
-  if(NOT python)
-    set(python "${Python_EXECUTABLE}")
-  endif()
-  if(NOT python)
-    find_program(python NAMES python3 python REQUIRED)
-  endif()
   execute_process(
     COMMAND "${python}" -c
       "import ament_package, pathlib; print(pathlib.Path(ament_package.__file__).parents[4].as_posix())"
     OUTPUT_VARIABLE prefix OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
   if(failed)
     message(FATAL_ERROR
-      "No ROS 2 found: AMENT_PREFIX_PATH is empty and ${python} has no ament_package. "
-      "Source a ROS 2 installation (source /opt/ros/jazzy/setup.bash), or install the wheels "
-      "listed in requirements/ros-build.txt.")
+      "No ROS 2 found: AMENT_PREFIX_PATH names none and ${python} has no ament_package. "
+      "Source a ROS 2 installation (source /opt/ros/jazzy/setup.bash), or activate the project's "
+      "environment that holds the wheels (./test.sh makes it; source .venv/bin/activate).")
   endif()
-  set(ENV{AMENT_PREFIX_PATH} "${prefix}")
+  if("$ENV{AMENT_PREFIX_PATH}" STREQUAL "")
+    set(ENV{AMENT_PREFIX_PATH} "${prefix}")
+  else()
+    set(ENV{AMENT_PREFIX_PATH} "$ENV{AMENT_PREFIX_PATH}:${prefix}")
+  endif()
   list(PREPEND CMAKE_PREFIX_PATH "${prefix}")
   set(CMAKE_PREFIX_PATH "${CMAKE_PREFIX_PATH}" PARENT_SCOPE)
   message(STATUS "ROS 2 from wheels in ${prefix}")
@@ -32,6 +34,10 @@ endfunction()
 # The wheels' exported targets name include directories of the machine that built them, which CMake
 # refuses. Call after the find_package calls, before rosidl_generate_interfaces.
 function(ros_wheels_mend_targets)
+  # Services and actions bring these in later, by themselves: find them now, so that they are mended too.
+  foreach(implicit IN ITEMS service_msgs action_msgs unique_identifier_msgs)
+    find_package(${implicit} QUIET)
+  endforeach()
   get_directory_property(targets IMPORTED_TARGETS)
   foreach(target IN LISTS targets)
     get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
@@ -46,6 +52,24 @@ function(ros_wheels_mend_targets)
     endforeach()
     if(NOT "${present}" STREQUAL "${directories}")
       set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${present}")
+    endif()
+  endforeach()
+endfunction()
+
+# For stand-ins under colcon: sets `result` to true, and leaves nothing to build, where the genuine package
+# of the same name is already on the CMake or ament prefix path. With pip, the set-up decides beforehand.
+function(ros_wheels_stand_aside_for_genuine result)
+  set(${result} FALSE PARENT_SCOPE)
+  if(SKBUILD)
+    return()
+  endif()
+  string(REPLACE ":" ";" prefixes "$ENV{AMENT_PREFIX_PATH}:$ENV{CMAKE_PREFIX_PATH}")
+  foreach(prefix IN LISTS prefixes CMAKE_PREFIX_PATH)
+    set(share "${prefix}/share/${PROJECT_NAME}")
+    if(EXISTS "${share}/package.xml" AND NOT EXISTS "${share}/stand_in.xml")
+      message(STATUS "${PROJECT_NAME}: the genuine package in ${prefix} serves; the stand-in is not built")
+      set(${result} TRUE PARENT_SCOPE)
+      return()
     endif()
   endforeach()
 endfunction()
