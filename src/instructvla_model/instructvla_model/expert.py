@@ -1,0 +1,139 @@
+"""The action expert: pixels, latents and state -> velocity of a noisy action chunk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from instructvla_model.config import PolicyConfig
+from instructvla_model.film_vit import FilmVisionModel
+from instructvla_model.trunk import KeyValues, Trunk
+
+Probe = tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class ExpertPrefix:
+    """The part of the expert's sequence that does not depend on the actions."""
+
+    tokens_BPD: Tensor
+    n_vision: int
+    n_latent: int  # latents and the state token
+    key_values: KeyValues | None  # None under additive_bias
+    probe_logits_BHNP: Tensor | None = None
+
+
+def mlp2(inputs: int, width: int) -> nn.Sequential:
+    """Linear, SiLU, Linear (parameters under 0 and 2)."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def time_embedding(time_X: Tensor, dim: int, max_period: float) -> Tensor:
+    """[sin(t f), cos(t f)], f_i = max_period^(-i / (dim/2 - 1)): [...] -> [..., dim], fp32."""
+    half = dim // 2
+    index = torch.arange(half, device=time_X.device, dtype=torch.float32)
+    frequency_D2 = torch.exp(-math.log(max_period) * index / (half - 1))
+    angle_XD2 = time_X.float()[..., None] * frequency_D2
+    return torch.cat([angle_XD2.sin(), angle_XD2.cos()], dim=-1)
+
+
+class ActionEmbed(nn.Module):
+    """Noisy action and time, one token per step: Linear, [time, action], Linear, SiLU, Linear."""
+
+    def __init__(self, action_dim: int, dim: int, max_period: float) -> None:
+        super().__init__()
+        self.dim, self.max_period = dim, max_period
+        self.linear_1 = nn.Linear(action_dim, dim)
+        self.linear_2 = nn.Linear(2 * dim, dim)
+        self.linear_3 = nn.Linear(dim, dim)
+
+    def forward(self, actions_BKFA: Tensor, time_BK: Tensor) -> Tensor:
+        action_BKFD = self.linear_1(actions_BKFA)
+        time_BKD = time_embedding(time_BK, self.dim, self.max_period).to(action_BKFD.dtype)
+        time_BKFD = time_BKD[:, :, None].expand_as(action_BKFD)
+        return self.linear_3(nn.functional.silu(self.linear_2(torch.cat([time_BKFD, action_BKFD], dim=-1))))
+
+
+class _Backbone(nn.Module):
+    """Holds the trunk under the parameter prefix `VideoGPT.model` of the released checkpoints."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.model = trunk
+
+
+class ActionExpert(nn.Module):
+    """Flow-matching expert. Token order: vision (views interleaved), latents, state, action."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        expert, hidden = config.expert, config.language.hidden_size
+        D = expert.dim
+        self.film_vision_model = FilmVisionModel(config.film, hidden)
+        self.visual_projector = mlp2(config.film.dim, D)
+        self.cog_projector = mlp2(hidden, D)
+        self.state_embed = mlp2(expert.state_dim, D) if expert.state_dim else None
+        self.action_embed = ActionEmbed(expert.action_dim, D, expert.time_max_period)
+        self.VideoGPT = _Backbone(Trunk(expert))
+        w0, w1, w2 = expert.head_widths
+        self.action_head = nn.Sequential(
+            nn.Linear(D * expert.horizon, w0), nn.SiLU(), nn.Linear(w0, w1), nn.SiLU(),
+            nn.Linear(w1, w2), nn.SiLU(), nn.Linear(w2, expert.action_dim * expert.horizon),
+        )  # fmt: skip
+
+    def encode_prefix(
+        self, pixels_BVCHW: Tensor, latents_BNH: Tensor, state_BS: Tensor | None = None, probe: Probe | None = None
+    ) -> ExpertPrefix:
+        """Everything that the actions do not change, computed once per context.
+
+        `probe` = (layer, head indices) also returns the attention logits [B, heads, N, P] of the latent
+        rows over all prefix keys (vision first), before softmax; block_causal only.
+        """
+        self._check(pixels_BVCHW, state_BS)
+        vision_BPD = self.visual_projector(self.film_vision_model(pixels_BVCHW, latents_BNH))
+        parts = [vision_BPD, self.cog_projector(latents_BNH)]
+        if self.state_embed is not None:
+            parts.append(self.state_embed(state_BS)[:, None])
+        tokens_BPD = torch.cat([part.to(vision_BPD.dtype) for part in parts], dim=1)
+        n_vision = vision_BPD.shape[1]
+        n_latent = tokens_BPD.shape[1] - n_vision
+        if self.config.expert.attention == "additive_bias":
+            if probe is not None:
+                raise ValueError("probe needs block_causal attention; this expert is additive_bias")
+            return ExpertPrefix(tokens_BPD, n_vision, n_latent, None)
+        key_values, logits = self.VideoGPT.model.prefix(tokens_BPD, n_vision, latents_BNH.shape[1], probe)
+        return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, logits)
+
+    def velocity(self, prefix: ExpertPrefix, noisy_BKFA: Tensor, time_BK: Tensor) -> Tensor:
+        """Velocity of K noisy chunks per context, fp32 [B, K, F, A]; time in [0, 1], 0 = noise."""
+        B, K, F, A = noisy_BKFA.shape
+        action_BKFD = self.action_embed(noisy_BKFA.to(self.action_embed.linear_1.weight.dtype), time_BK)
+        trunk = self.VideoGPT.model
+        if prefix.key_values is not None:
+            x_BXD = action_BKFD.flatten(1, 2).to(prefix.tokens_BPD.dtype)
+            states = trunk.suffix(x_BXD, prefix.key_values, K)
+        else:
+            tokens = prefix.tokens_BPD.repeat_interleave(K, dim=0)
+            whole = torch.cat([tokens, action_BKFD.flatten(0, 1).to(tokens.dtype)], dim=1)
+            states = trunk.whole(whole, prefix.n_vision, prefix.n_latent, F)[:, -F:]
+        flat_BKX = states.reshape(B, K, F * states.shape[-1])
+        return self.action_head(flat_BKX).float().view(B, K, F, A)
+
+    def _check(self, pixels_BVCHW: Tensor, state_BS: Tensor | None) -> None:
+        size, views = self.config.film.image_size, len(self.config.views)
+        expected = (views, 3, size, size)
+        if tuple(pixels_BVCHW.shape[1:]) != expected:
+            raise ValueError(
+                f"expert pixels have shape {tuple(pixels_BVCHW.shape)}; expected (B, {', '.join(map(str, expected))})"
+                f" for views {self.config.views}; use the checkpoint's image recipe"
+            )
+        if (self.state_embed is None) != (state_BS is None):
+            raise ValueError(
+                f"state is {'missing' if state_BS is None else 'given'}; expected "
+                f"{'a state of ' + str(self.config.expert.state_dim) if self.state_embed is not None else 'none'}"
+                " numbers for this checkpoint"
+            )

@@ -1,0 +1,158 @@
+"""The expert's transformer: Llama-type layers under two attention regimes.
+
+`block_causal` (the paper): the token blocks are vision, latents (with the state), action; a token sees
+its own block and the earlier ones. The prefix (vision and latents) then never depends on the actions, so
+its keys and values are computed once and any number of action groups attend to them, exactly.
+
+`additive_bias` (the released checkpoints): +1 is added to the logits of the pairs allowed above and
+nothing to the others, so everything sees everything and nothing can be cached exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from instructvla_model.attention import attend
+from instructvla_model.config import ExpertConfig
+from instructvla_model.norm import RMSNorm
+from instructvla_model.rope import rope_table, rotate
+
+Table = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Rotated keys and values of the prefix, one pair per layer, each [B, H, P, head_dim]."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.n_heads, self.head_dim = config.n_heads, config.dim // config.n_heads
+        self.dropout = config.dropout
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(self, name, nn.Linear(config.dim, config.dim, bias=False))
+
+    def project(self, x_BSD: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, values: each [B, H, S, head_dim]."""
+        B, S, _ = x_BSD.shape
+        q, k, v = (
+            layer(x_BSD).view(B, S, self.n_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, table), rotate(k, table), v
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return attend(q, k, v, mask=mask, dropout=dropout)
+
+    def output(self, out_BHSD: Tensor) -> Tensor:
+        return self.o_proj(out_BHSD.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.mlp_size, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.mlp_size, bias=False)
+        self.down_proj = nn.Linear(config.mlp_size, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.dim, config.rms_eps)
+        self.post_attention_layernorm = RMSNorm(config.dim, config.rms_eps)
+
+    def feed(self, x_BSD: Tensor, attended_BHSD: Tensor) -> Tensor:
+        x_BSD = x_BSD + self.self_attn.output(attended_BHSD)
+        return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
+
+
+def block_bias(n_vision: int, n_latent: int, n_action: int, device: torch.device) -> Tensor:
+    """[S, S], 1.0 where the block-causal rule allows row to look at column, else 0.0."""
+    block_S = torch.repeat_interleave(
+        torch.arange(3, device=device), torch.tensor([n_vision, n_latent, n_action], device=device)
+    )
+    return (block_S[:, None] >= block_S[None, :]).float()
+
+
+class Trunk(nn.Module):
+    """Layers and final norm (`layers.{i}`, `norm`)."""
+
+    def __init__(self, config: ExpertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.rms_eps)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=config.initializer_range)
+
+    def _table(self, start: int, length: int, repeats: int, x: Tensor) -> Table:
+        positions_S = torch.arange(start, start + length, device=x.device).repeat(repeats)
+        head_dim = self.config.dim // self.config.n_heads
+        return rope_table(positions_S, head_dim, self.config.rope_theta, x.dtype)
+
+    def prefix(
+        self, x_BPD: Tensor, n_vision: int, n_latent: int, probe: tuple[int, tuple[int, ...]] | None = None
+    ) -> tuple[KeyValues, Tensor | None]:
+        """Keys and values of the prefix tokens [vision | latents | state] under `block_causal`.
+
+        `probe` = (layer, heads): also the attention logits [B, heads, n_latent, P] of the latent rows over
+        all prefix keys in that layer, before softmax.
+        """
+        table = self._table(0, x_BPD.shape[1], 1, x_BPD)
+        pairs, logits = [], None
+        for index, layer in enumerate(self.layers):
+            attn = layer.self_attn
+            q, k, v = attn.project(layer.input_layernorm(x_BPD), table)
+            pairs.append((k, v))
+            if probe is not None and probe[0] == index:
+                heads = list(probe[1])
+                rows = q[:, heads, n_vision : n_vision + n_latent] * attn.head_dim**-0.5
+                logits = rows @ k[:, heads].transpose(-1, -2)
+            if index + 1 == len(self.layers):
+                break  # nothing reads the prefix's own output of the last layer
+            seen = attn.mix(q[:, :, :n_vision], k[:, :, :n_vision], v[:, :, :n_vision])
+            later = attn.mix(q[:, :, n_vision:], k, v)
+            x_BPD = layer.feed(x_BPD, torch.cat([seen, later], dim=2))
+        return KeyValues(tuple(pairs)), logits
+
+    def suffix(self, x_BXD: Tensor, prefix: KeyValues, n_groups: int) -> Tensor:
+        """Final-norm states of `n_groups` independent action groups [B, groups * F, D] over one prefix.
+
+        Every group takes the same positions after the prefix and sees the prefix and itself.
+        """
+        start = prefix.layers[0][0].shape[2]
+        F = x_BXD.shape[1] // n_groups
+        table = self._table(start, F, n_groups, x_BXD)
+        mask = None
+        if n_groups > 1:
+            group_X = torch.arange(n_groups, device=x_BXD.device).repeat_interleave(F)
+            own_XX = group_X[:, None] == group_X[None, :]
+            mask = torch.cat([own_XX.new_ones(own_XX.shape[0], start), own_XX], dim=1)
+        for layer, (prefix_k, prefix_v) in zip(self.layers, prefix.layers, strict=True):
+            q, k, v = layer.self_attn.project(layer.input_layernorm(x_BXD), table)
+            k, v = torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2)
+            x_BXD = layer.feed(x_BXD, layer.self_attn.mix(q, k, v, mask))
+        return self.norm(x_BXD)
+
+    def whole(self, x_BSD: Tensor, n_vision: int, n_latent: int, n_action: int) -> Tensor:
+        """Final-norm states of the whole sequence [B, S, D] under `additive_bias`."""
+        table = self._table(0, x_BSD.shape[1], 1, x_BSD)
+        bias_SS = block_bias(n_vision, n_latent, n_action, x_BSD.device).to(x_BSD.dtype)
+        for layer in self.layers:
+            q, k, v = layer.self_attn.project(layer.input_layernorm(x_BSD), table)
+            x_BSD = layer.feed(x_BSD, layer.self_attn.mix(q, k, v, bias_SS))
+        return self.norm(x_BSD)

@@ -1,0 +1,67 @@
+"""Vision of the VLM: SigLIP-type tower -> pixel shuffle -> projector."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
+
+from instructvla_model import attention
+from instructvla_model.config import VisionConfig
+from instructvla_model.stem import patch_embedding
+
+
+def pixel_shuffle(x_BHWC: Tensor, side: int = 2) -> Tensor:
+    """Fold side x side neighbouring patches into channels: [B, H, W, C] -> [B, H/side, W/side, C*side^2].
+
+    Channel order of the "v2" ordering: row within the cell first, then column, then channel.
+    """
+    B, H, W, C = x_BHWC.shape
+    x = x_BHWC.view(B, H // side, side, W // side, side, C)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // side, W // side, side * side * C)
+
+
+class _Embeddings(SiglipVisionEmbeddings):
+    """SigLIP's embeddings with the configured patch embedding; the stream keeps autocast's dtype."""
+
+    def __init__(self, config: SiglipVisionConfig, stem_layers: int) -> None:
+        super().__init__(config)
+        if stem_layers:
+            self.patch_embedding = patch_embedding(config.hidden_size, config.patch_size, stem_layers)
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        patches_BPC = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+        return patches_BPC + self.position_embedding.weight.to(patches_BPC.dtype)
+
+
+def siglip_config(config: VisionConfig) -> SiglipVisionConfig:
+    return SiglipVisionConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.mlp_size,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        layer_norm_eps=config.layer_norm_eps,
+        hidden_act=config.activation,
+        vision_use_head=False,
+        attn_implementation=attention.register(),
+    )
+
+
+def build_vision_model(config: VisionConfig) -> SiglipVisionModel:
+    """Randomly initialised SigLIP-type tower; no download."""
+    hf_config = siglip_config(config)
+    model = SiglipVisionModel(hf_config)
+    model.embeddings = _Embeddings(hf_config, config.stem_layers)
+    if config.stem_layers:
+        nn.init.normal_(model.embeddings.position_embedding.weight, std=0.02)
+    return model
+
+
+def build_projector(config: VisionConfig, hidden_size: int) -> nn.Sequential:
+    """`mlp1`: LayerNorm, Linear, GELU (erf), Linear; parameters under the keys 0, 1 and 3."""
+    folded = config.hidden_size * config.shuffle**2
+    return nn.Sequential(
+        nn.LayerNorm(folded), nn.Linear(folded, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
+    )
