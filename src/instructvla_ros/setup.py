@@ -1,0 +1,22 @@
+"""Packaging for both colcon (ament_python) and pip."""
+
+from setuptools import find_packages, setup
+
+PACKAGE = "instructvla_ros"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    install_requires=["setuptools", "numpy", "PyYAML"],
+    zip_safe=True,
+    maintainer="InstructVLA ROS maintainers",
+    maintainer_email="maintainers@example.com",
+    description="InstructVLA on ROS 2: nodes, control logic, the graph as data and the command line",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+)

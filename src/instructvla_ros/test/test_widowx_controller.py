@@ -1,0 +1,249 @@
+"""The whole controller on a fake clock, with an arm that follows by a lag."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from instructvla_ros.control import Mode, WidowXControllerConfig, kinematics
+from instructvla_ros.control.rotations import rotation_angle, rpy_to_matrix
+from instructvla_ros.control.safety import SafetyConfig
+
+LIMIT_RAD_PER_TICK = 0.5 * math.pi * 0.02
+
+
+def test_without_a_joint_state_nothing_is_sent(bench_factory: Callable) -> None:
+    bench = bench_factory()
+    bench.feed_joints = False
+    command = bench.tick()
+    assert command.joint_goal_rad is None and command.gripper_pwm is None
+    assert (command.mode, command.fault_id) == (Mode.WAITING, "F05")
+
+
+def test_the_first_goal_is_the_measured_posture(bench_factory: Callable) -> None:
+    bench = bench_factory()
+    start = bench.q.copy()
+    command = bench.tick()
+    np.testing.assert_allclose(command.joint_goal_rad, start)
+    assert command.mode is Mode.HOLD and "no action chunk" in command.reason
+
+
+def test_a_translation_chunk_moves_the_end_effector_by_the_sum_of_its_steps(bench) -> None:
+    start = kinematics.forward(bench.q)[1]
+    bench.chunk(steps=5, xyz=(0.01, -0.005, 0.004))
+    assert bench.tick(5).mode is Mode.MOVING
+    command = bench.tick(70)
+    np.testing.assert_allclose(
+        kinematics.forward(bench.q)[1], start + 5 * np.array([0.01, -0.005, 0.004]), atol=1e-4
+    )
+    assert command.mode is Mode.HOLD and command.fault_id == "F11"
+
+
+def test_a_rotation_chunk_turns_the_gripper_and_leaves_its_position(bench) -> None:
+    rotation, position = kinematics.forward(bench.q)
+    bench.chunk(steps=3, rpy=(0.0, 0.0, 0.1))
+    bench.tick(60)
+    reached_rotation, reached_position = kinematics.forward(bench.q)
+    assert rotation_angle(reached_rotation, rpy_to_matrix(0, 0, 0.3) @ rotation) < 1e-3
+    assert np.linalg.norm(reached_position - position) < 1e-3
+
+
+def test_each_executed_step_is_reported_once_with_its_chunk_and_number(bench) -> None:
+    bench.chunk(steps=3, seq=7, xyz=(0.005, 0, 0))
+    steps = [command.step for command in (bench.tick() for _ in range(40)) if command.step is not None]
+    assert [(s.chunk_seq, s.step, s.instruction_id) for s in steps] == [(7, 0, 1), (7, 1, 1), (7, 2, 1)]
+    np.testing.assert_allclose(np.diff([s.began_s for s in steps]), 0.2)
+
+
+def test_joint_goals_never_exceed_half_the_velocity_limit(bench) -> None:
+    rng = np.random.default_rng(0)
+    for seq in range(40):
+        xyz, rpy = rng.uniform(-0.05, 0.05, 3), rng.uniform(-0.25, 0.25, 3)
+        bench.chunk(seq=seq, xyz=tuple(xyz), rpy=tuple(rpy), gripper=rng.random())
+        bench.tick(10)
+    goals = np.array(bench.goals)
+    assert np.abs(np.diff(goals, axis=0)).max() <= LIMIT_RAD_PER_TICK + 1e-9
+    assert (goals > kinematics.JOINT_LOWER_RAD).all() and (goals < kinematics.JOINT_UPPER_RAD).all()
+    assert np.abs(np.diff(goals, axis=0)).max() > 0.005  # it did move
+
+
+def test_f01_a_stopped_camera_holds_and_a_fresh_one_resumes(bench) -> None:
+    bench.chunk(steps=30, xyz=(0.002, 0, 0))
+    bench.tick(5)
+    bench.feed_images = False
+    commands = [bench.tick() for _ in range(40)]
+    first = next(i for i, c in enumerate(commands) if c.mode is Mode.HOLD)
+    assert 24 <= first <= 26  # 0.5 s at 50 Hz
+    assert commands[first].fault_id == "F01" and "camera" in commands[first].reason
+    np.testing.assert_array_equal(commands[first].joint_goal_rad, commands[-1].joint_goal_rad)
+    bench.feed_images = True
+    assert bench.tick(2).mode is Mode.MOVING
+
+
+def test_f03_a_frozen_image_stamp_counts_as_a_stopped_camera(bench) -> None:
+    bench.chunk(steps=30, xyz=(0.002, 0, 0))
+    bench.feed_images = False
+    bench.controller.on_image(3.0, bench.now_s)
+    for _ in range(30):
+        bench.controller.on_image(3.0, bench.now_s)
+        command = bench.tick()
+    assert command.fault_id == "F01"
+
+
+@pytest.mark.parametrize("spoil", [{"elbow": math.nan}, {"wrist_angle": math.inf}])
+def test_f05_a_joint_state_that_is_not_finite_holds_at_once(bench, spoil: dict[str, float]) -> None:
+    bench.chunk(xyz=(0.01, 0, 0))
+    bench.tick(3)
+    bench.feed_joints = False
+    bench.joint_state(**spoil)
+    command = bench.tick()
+    assert (command.mode, command.fault_id) == (Mode.HOLD, "F05")
+    assert np.isfinite(command.joint_goal_rad).all()
+    assert next(iter(spoil)) in command.reason
+
+
+def test_f05_missing_joint_states_hold_after_a_tenth_of_a_second(bench) -> None:
+    bench.chunk(xyz=(0.01, 0, 0))
+    bench.tick(3)
+    bench.feed_joints = False
+    modes = [bench.tick().mode for _ in range(8)]
+    assert modes[:5] == [Mode.MOVING] * 5
+    assert modes[5:] == [Mode.HOLD] * 3
+
+
+def test_f06_one_nan_chunk_is_dropped_and_three_in_a_row_latch_a_fault(bench) -> None:
+    bench.chunk(xyz=(math.nan, 0, 0))
+    assert bench.tick().mode is Mode.HOLD
+    bench.chunk(seq=1, xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.MOVING
+    for seq in (2, 3, 4):
+        bench.chunk(seq=seq, xyz=(math.nan, 0, 0))
+    command = bench.tick()
+    assert (command.mode, command.fault_id) == (Mode.FAULT, "F06")
+    bench.chunk(seq=5, xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.FAULT
+    bench.controller.reset(bench.now_s)
+    bench.tick(2)
+    bench.chunk(seq=6, xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.MOVING
+    assert bench.controller.counts["F06"] == 4
+
+
+def test_f08_the_target_never_goes_below_the_margin_above_the_table(bench) -> None:
+    lowest = []
+    for seq in range(12):
+        bench.chunk(seq=seq, xyz=(0.0, 0.0, -0.05))
+        bench.tick(10)
+        lowest.append(bench.controller.target[1][2])
+    assert min(lowest) == pytest.approx(0.01, abs=1e-6)
+    assert bench.controller.counts["F08"] > 0
+
+
+def test_f09_a_target_out_of_reach_leaves_the_joints_where_they_are(bench_factory: Callable) -> None:
+    config = WidowXControllerConfig(safety=SafetyConfig(workspace_upper_m=(2.0, 2.0, 2.0)))
+    bench = bench_factory(config, np.array([0.0, 0.4, -0.3, 0.0, 0.1, 0.0]))
+    bench.controller.on_instruction(1, bench.now_s)
+    bench.tick()
+    for seq in range(20):
+        bench.chunk(seq=seq, xyz=(0.05, 0.0, 0.0))
+        command = bench.tick(10)
+    assert (command.mode, command.fault_id) == (Mode.HOLD, "F09")
+    np.testing.assert_array_equal(bench.goals[-1], bench.goals[-8])
+
+
+def test_f10_a_blocked_arm_does_not_wind_up_the_target(bench) -> None:
+    frozen = bench.q.copy()
+    measured = kinematics.forward(frozen)[1]
+    for seq in range(20):
+        bench.chunk(seq=seq, xyz=(0.02, 0.0, 0.0))
+        for _ in range(10):
+            bench.q = frozen.copy()
+            command = bench.tick()
+    assert np.linalg.norm(bench.controller.target[1] - measured) <= 0.12 + 1e-9
+    assert "blocked" in command.reason
+
+
+def test_f16_a_clock_that_jumps_drops_chunks_and_anchors_anew(bench) -> None:
+    bench.chunk(xyz=(0.01, 0, 0))
+    bench.tick(5)
+    bench.now_s -= 5.0
+    command = bench.tick()
+    assert command.mode is not Mode.MOVING
+    np.testing.assert_allclose(command.joint_goal_rad, bench.q, atol=0.02)
+    assert bench.controller.counts["F16"] == 1
+    bench.chunk(seq=0, xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.MOVING
+
+
+def test_f20_a_new_instruction_drops_the_old_motion_within_one_tick(bench) -> None:
+    bench.chunk(xyz=(0.04, 0, 0))
+    bench.tick(3)
+    bench.controller.on_instruction(2, bench.now_s)
+    first = bench.tick()
+    second = bench.tick()
+    assert first.mode is Mode.HOLD
+    np.testing.assert_array_equal(first.joint_goal_rad, second.joint_goal_rad)
+    bench.chunk(seq=1, xyz=(0.04, 0, 0), instruction_id=1)
+    assert bench.tick().mode is Mode.HOLD
+    bench.chunk(seq=0, xyz=(0.04, 0, 0), instruction_id=2)
+    assert bench.tick().mode is Mode.MOVING
+
+
+def test_f22_stop_latches_whatever_arrives_and_reset_anchors_at_the_measured_pose(bench) -> None:
+    bench.chunk(xyz=(0.03, 0, 0))
+    bench.tick(4)
+    bench.controller.stop("operator pressed stop")
+    held = bench.tick()
+    for seq in range(1, 10):
+        bench.chunk(seq=seq, xyz=(0.03, 0, 0), instruction_id=seq)
+        command = bench.tick(5)
+        assert (command.mode, command.reason) == (Mode.STOPPED, "operator pressed stop")
+        np.testing.assert_array_equal(command.joint_goal_rad, held.joint_goal_rad)
+    moved_by_hand = bench.q + 0.1
+    bench.q = moved_by_hand.copy()
+    bench.controller.reset(bench.now_s)
+    bench.feed_joints = False
+    assert bench.controller.tick(bench.now_s).joint_goal_rad is None  # not before a fresh joint state
+    bench.feed_joints = True
+    np.testing.assert_allclose(bench.tick().joint_goal_rad, moved_by_hand)
+    np.testing.assert_allclose(bench.controller.target[1], kinematics.forward(moved_by_hand)[1], atol=1e-9)
+
+
+def test_the_gripper_closes_when_the_policy_says_so_and_stays_when_stopped(bench) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick().gripper_pwm == -350.0
+    bench.finger_m = 0.026
+    assert bench.tick(30).gripper_pwm == -200.0
+    bench.controller.stop("stop")
+    assert bench.tick().gripper_pwm == -200.0
+
+
+def test_after_a_hold_the_target_starts_again_from_the_held_goal(bench) -> None:
+    bench.chunk(steps=30, xyz=(0.02, 0, 0))
+    bench.tick(3)
+    bench.feed_joints = False
+    bench.tick(10)
+    held = bench.goals[-1]
+    np.testing.assert_allclose(bench.controller.target[1], kinematics.forward(held)[1], atol=1e-9)
+
+
+def test_the_measured_state_is_none_before_the_first_joint_state_and_then_8_numbers(
+    bench_factory: Callable,
+) -> None:
+    bench = bench_factory()
+    assert bench.controller.measured_state() is None and bench.controller.target is None
+    bench.tick()
+    state = bench.controller.measured_state()
+    assert state.shape == (8,) and state.dtype == np.float32
+    np.testing.assert_allclose(state[:3], kinematics.forward(bench.q)[1], atol=1e-6)
+    assert state[7] == 1.0
+
+
+def test_the_control_package_imports_neither_rclpy_nor_torch() -> None:
+    code = "import sys, instructvla_ros.control; sys.exit(any(m in sys.modules for m in ('rclpy', 'torch')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
