@@ -145,7 +145,8 @@ class PolicyConfig:
     vlm_recipe: str = "siglip_squash"  # names of image.py
     expert_recipe: str = "dino_crop"
     system_message: str | None = "You are a helpful assistant."  # None drops the system turn
-    dt_s: float = 0.2
+    lowercase_instructions: bool = False  # words of the user are lower-cased before they become a prompt
+    dt_s: float = 0.2  # duration of one action step
 
     def __post_init__(self) -> None:
         check(self)

@@ -40,6 +40,7 @@ def nano() -> PolicyConfig:
         vlm_recipe="nano_area",
         expert_recipe="nano_area",
         system_message=None,
+        lowercase_instructions=True,
     )
 
 
@@ -67,6 +68,7 @@ def tiny() -> PolicyConfig:
         vlm_recipe="nano_area",
         expert_recipe="nano_area",
         system_message=None,
+        lowercase_instructions=True,
     )
 
 

@@ -1,0 +1,234 @@
+"""Image recipes as data: named lists of steps, saved in the manifest, applied the same everywhere.
+
+Every step maps pixels forward and points in both directions, so that a place the model looks at can be
+drawn on the camera's image and a place in the scene can supervise the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+class ImageError(ValueError):
+    """An image or recipe that cannot be used; the message says found, expected and how to mend it."""
+
+
+Size = tuple[int, int]  # height, width
+Affine = tuple[float, float, float, float]  # u' = ax * u + bx, v' = ay * v + by; u right, v down, pixel edges
+
+
+def _resize(image: np.ndarray, size: Size, interpolation: str) -> np.ndarray:
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    if interpolation == "area":
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if interpolation != "bicubic":
+        raise ImageError(f"interpolation {interpolation!r}; expected 'area' or 'bicubic'; correct the recipe")
+    pixels_1CHW = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    out = torch.nn.functional.interpolate(pixels_1CHW, (height, width), mode="bicubic", antialias=True)
+    return out[0].permute(1, 2, 0).numpy()
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Resize to a square of `size`, aspect ignored."""
+
+    kind: ClassVar[str] = "squash"
+    size: int
+    interpolation: str = "area"
+
+    def output_size(self, size: Size) -> Size:
+        return (self.size, self.size)
+
+    def affine(self, size: Size) -> Affine:
+        return (self.size / size[1], 0.0, self.size / size[0], 0.0)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return _resize(image, (self.size, self.size), self.interpolation)
+
+
+@dataclass(frozen=True)
+class ShorterSide:
+    """Resize so that the shorter side is `size`, aspect kept (the longer side is rounded down)."""
+
+    kind: ClassVar[str] = "shorter_side"
+    size: int
+    interpolation: str = "bicubic"
+
+    def output_size(self, size: Size) -> Size:
+        height, width = size
+        if height <= width:
+            return (self.size, int(self.size * width / height))
+        return (int(self.size * height / width), self.size)
+
+    def affine(self, size: Size) -> Affine:
+        height, width = self.output_size(size)
+        return (width / size[1], 0.0, height / size[0], 0.0)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        return _resize(image, self.output_size((image.shape[0], image.shape[1])), self.interpolation)
+
+
+@dataclass(frozen=True)
+class CropBox:
+    """Cut out a box given in fractions of the image (left, top, right, bottom)."""
+
+    kind: ClassVar[str] = "crop_box"
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def _box(self, size: Size) -> tuple[int, int, int, int]:
+        height, width = size
+        x0, y0 = round(self.left * width), round(self.top * height)
+        x1, y1 = round(self.right * width), round(self.bottom * height)
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise ImageError(f"crop box {dataclasses.astuple(self)}; expected fractions 0 <= left < right <= 1, "
+                             "0 <= top < bottom <= 1; correct the recipe")
+        return x0, y0, x1, y1
+
+    def output_size(self, size: Size) -> Size:
+        x0, y0, x1, y1 = self._box(size)
+        return (y1 - y0, x1 - x0)
+
+    def affine(self, size: Size) -> Affine:
+        x0, y0, _, _ = self._box(size)
+        return (1.0, -float(x0), 1.0, -float(y0))
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        x0, y0, x1, y1 = self._box((image.shape[0], image.shape[1]))
+        return image[y0:y1, x0:x1]
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Cut out the central square of `size` pixels."""
+
+    kind: ClassVar[str] = "center_crop"
+    size: int
+
+    def output_size(self, size: Size) -> Size:
+        return (self.size, self.size)
+
+    def affine(self, size: Size) -> Affine:
+        top, left = self._corner(size)
+        return (1.0, -float(left), 1.0, -float(top))
+
+    def _corner(self, size: Size) -> tuple[int, int]:
+        if min(size) < self.size:
+            raise ImageError(f"image of {size[1]}x{size[0]} for a centre crop of {self.size}; expected a larger "
+                             "image; resize first")
+        return round((size[0] - self.size) / 2.0), round((size[1] - self.size) / 2.0)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        top, left = self._corner((image.shape[0], image.shape[1]))
+        return image[top : top + self.size, left : left + self.size]
+
+
+Step = Squash | ShorterSide | CropBox | CenterCrop
+_STEPS: dict[str, type] = {cls.kind: cls for cls in (Squash, ShorterSide, CropBox, CenterCrop)}
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """Steps on uint8 RGB, then (x / 255 - mean) / std."""
+
+    name: str
+    steps: tuple[Step, ...]
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+
+    def pixels(self, image_HWC: np.ndarray) -> np.ndarray:
+        """The geometric steps only: uint8 RGB (H, W, 3) -> uint8 RGB of the model's size."""
+        check_image(image_HWC)
+        for step in self.steps:
+            image_HWC = step.apply(image_HWC)
+        return np.ascontiguousarray(image_HWC)
+
+    def normalize(self, pixels_XHWC: Tensor) -> Tensor:
+        """uint8 [..., H, W, 3] (already of the model's size) -> float32 [..., 3, H, W]."""
+        scale = torch.tensor([1.0 / (255.0 * s) for s in self.std])
+        offset = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)])
+        channels_last = pixels_XHWC.to(torch.float32) * scale.to(pixels_XHWC.device)
+        return (channels_last - offset.to(pixels_XHWC.device)).movedim(-1, -3).contiguous()
+
+    def restore(self, tensor_XCHW: Tensor) -> Tensor:
+        """Inverse of `normalize`: float [..., 3, H, W] -> uint8 [..., H, W, 3]."""
+        shape = (3, 1, 1)
+        values = tensor_XCHW.float() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
+        return (values * 255.0).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
+
+    def apply(self, image_HWC: np.ndarray) -> Tensor:
+        """Camera image, uint8 RGB (H, W, 3) -> float32 [3, S, S]."""
+        return self.normalize(torch.from_numpy(self.pixels(image_HWC)))
+
+    def affine(self, size: Size) -> Affine:
+        """Map from camera pixels to model pixels for a camera image of (height, width)."""
+        ax, bx, ay, by = 1.0, 0.0, 1.0, 0.0
+        for step in self.steps:
+            sx, ox, sy, oy = step.affine(size)
+            ax, bx, ay, by = sx * ax, sx * bx + ox, sy * ay, sy * by + oy
+            size = step.output_size(size)
+        return ax, bx, ay, by
+
+    def to_model(self, uv: np.ndarray, size: Size) -> np.ndarray:
+        """Camera points (..., 2), u right and v down in pixels -> points in the model's image."""
+        ax, bx, ay, by = self.affine(size)
+        return np.asarray(uv, dtype=np.float64) * (ax, ay) + (bx, by)
+
+    def to_camera(self, uv: np.ndarray, size: Size) -> np.ndarray:
+        """Inverse of `to_model`."""
+        ax, bx, ay, by = self.affine(size)
+        return (np.asarray(uv, dtype=np.float64) - (bx, by)) / (ax, ay)
+
+    def to_dict(self) -> dict[str, Any]:
+        steps = [{"kind": step.kind, **dataclasses.asdict(step)} for step in self.steps]
+        return {"name": self.name, "steps": steps, "mean": list(self.mean), "std": list(self.std)}
+
+
+def recipe_from_dict(values: dict[str, Any]) -> ImageRecipe:
+    """Inverse of ImageRecipe.to_dict. Raises ImageError."""
+    try:
+        steps = []
+        for entry in values["steps"]:
+            options = dict(entry)
+            steps.append(_STEPS[options.pop("kind")](**options))
+        return ImageRecipe(values["name"], tuple(steps), tuple(values["mean"]), tuple(values["std"]))
+    except (KeyError, TypeError) as error:
+        raise ImageError(f"image recipe {values!r} is not readable ({error!r}); expected name, steps of kinds "
+                         f"{sorted(_STEPS)}, mean, std; restore the manifest") from error
+
+
+def recipe(name: str, size: int) -> ImageRecipe:
+    """The named recipe for a model image of size x size."""
+    if name == "nano_area":
+        return ImageRecipe(name, (Squash(size, "area"),))
+    if name == "siglip_squash":
+        return ImageRecipe(name, (Squash(size, "bicubic"),))
+    if name == "dino_squash":
+        return ImageRecipe(name, (Squash(size, "area"),), IMAGENET_MEAN, IMAGENET_STD)
+    if name == "dino_crop":  # the released checkpoints: crop_pct 0.875, the outer eighth is never seen
+        return ImageRecipe(name, (ShorterSide(size * 8 // 7), CenterCrop(size)), IMAGENET_MEAN, IMAGENET_STD)
+    raise ImageError(f"image recipe {name!r} does not exist; expected nano_area, siglip_squash, dino_squash or "
+                     "dino_crop; correct the configuration")
+
+
+def check_image(image_HWC: np.ndarray) -> None:
+    """Raise ImageError unless it is an RGB uint8 image."""
+    if not isinstance(image_HWC, np.ndarray) or image_HWC.dtype != np.uint8:
+        found = getattr(image_HWC, "dtype", type(image_HWC).__name__)
+        raise ImageError(f"image of type {found}; expected a uint8 numpy array; convert it to rgb8")
+    if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or min(image_HWC.shape[:2]) < 1:
+        raise ImageError(f"image of shape {image_HWC.shape}; expected (height, width, 3); convert it to rgb8")
