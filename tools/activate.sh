@@ -1,0 +1,27 @@
+# Source this to use what tools/setup.sh has made: puts .venv first in PATH and, where ROS 2 is an installed one, sources
+# it and our workspace. With ROS 2 from wheels, `source .venv/bin/activate` in a fresh shell does the same.
+# shellcheck shell=bash
+
+_instructvla_activate() {
+    local root strict=no instructvla_ros_source instructvla_ros_prefix
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    if [ ! -f "$root/.venv/ros_source.sh" ]; then
+        echo "tools/activate.sh: nothing is set up yet; run tools/setup.sh first" >&2
+        return 1
+    fi
+    case $- in *u*) strict=yes ;; esac
+    set +u # ROS's own scripts read variables that may be unset
+    . "$root/.venv/ros_source.sh"
+    if [ -n "$_ROS_WHEELS_BOOTSTRAP_COMPLETE" ]; then # inherited from another environment's Python
+        unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
+    fi
+    . "$root/.venv/bin/activate"
+    if [ "$instructvla_ros_source" = system ]; then
+        . "$instructvla_ros_prefix/setup.bash"
+        . "$root/ros2_ws/install/setup.bash"
+    else
+        unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH
+    fi
+    if [ "$strict" = yes ]; then set -u; fi
+}
+_instructvla_activate
