@@ -1,0 +1,383 @@
+"""The simulated arm behind the Interbotix driver's commands (xs_sdk): groups, modes, profiles, torque, registers.
+
+Not thread-safe: the thread that steps the world also gives the commands. Time is simulated time.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from instructvla_sim import profile
+from instructvla_sim.arm_types import (
+    ARM_JOINTS,
+    FINGER_LOWER_M,
+    FINGER_SPEED_PER_PWM,
+    FINGER_UPPER_M,
+    FORCE_PER_PWM_N,
+    GRIPPER,
+    GROUPS,
+    JOINT_IDS,
+    JOINT_NAMES,
+    LOWER_RAD,
+    MODES,
+    MOTORS_PER_JOINT,
+    OPERATING_MODE_CODES,
+    PROFILE_TYPES,
+    PWM_LIMIT,
+    SLEEP_RAD,
+    TORQUE_PER_AMPERE_NM,
+    UPPER_RAD,
+    VELOCITY_RAD_S,
+    JointState,
+    MotorSettings,
+    RobotInfo,
+    finger_to_horn_rad,
+)
+from instructvla_sim.model import Ids
+
+_log = logging.getLogger(__name__)
+_FINGER_DAMPING = FORCE_PER_PWM_N / FINGER_SPEED_PER_PWM
+
+
+class SimulatedArm:
+    """Servo bus of one wx250s. Commands are taken as the driver takes them: no limit, NaN or staleness checks but the servos'."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, ids: Ids) -> None:
+        self._model, self._data, self._ids = model, data, ids
+        model.dof_damping[ids.finger_dof] = _FINGER_DAMPING
+        self._motors: dict[str, MotorSettings] = {}
+        self._hardware_error: dict[str, int] = {}
+        self._pwm = 0.0
+        self._finger_goal_m: float | None = None
+        self._velocity_rad_s = np.zeros(6)
+        self._free = np.zeros(6, dtype=bool)
+        self._any_free = False
+        self._profile = profile.hold(SLEEP_RAD, 0.0)
+        self.refused_goals = 0
+        """Goals that a servo refused because they lay outside its position limits."""
+        self.reset_settings()
+
+    # ---- set-up ------------------------------------------------------------------------------------------------
+    def reset_settings(self) -> None:
+        """Back to the driver's defaults: arm in position mode with time profile 2000/300 ms, gripper in PWM mode."""
+        self._motors = {name: MotorSettings() for name in ARM_JOINTS}
+        self._motors[GRIPPER] = MotorSettings(mode="pwm")
+        self._hardware_error = dict.fromkeys((*ARM_JOINTS, GRIPPER), 0)
+        self._pwm, self._finger_goal_m, self.refused_goals = 0.0, None, 0
+        self._velocity_rad_s = np.zeros(6)
+        self._free = np.zeros(6, dtype=bool)
+        self._any_free = False
+        self._registers_changed()
+
+    def teleport(self, joints_rad: Sequence[float], finger_m: float = FINGER_UPPER_M) -> None:
+        """Place the arm at rest at a pose, goal included (for scene resets only: no real arm can do this)."""
+        q = np.clip(np.asarray(joints_rad, dtype=float), LOWER_RAD, UPPER_RAD)
+        self._data.qpos[self._ids.arm_qpos] = q
+        self._data.qvel[self._ids.arm_dof] = 0.0
+        self._data.qpos[self._ids.finger_qpos] = (finger_m, -finger_m)
+        self._data.qvel[self._ids.finger_dof] = 0.0
+        self._profile = profile.hold(q, self._data.time)
+        self._pwm = 0.0
+        self.update()
+
+    # ---- commands (driver topics) ------------------------------------------------------------------------------
+    def command_group(self, name: str, cmd: Sequence[float]) -> bool:
+        """`commands/joint_group`. Returns False (and warns, as the driver does) on an unknown group or a wrong length."""
+        if name not in GROUPS:
+            _log.warning("group %r unknown, expected one of %s: command ignored.", name, sorted(GROUPS))
+            return False
+        joints = GROUPS[name]
+        if len(cmd) != len(joints):
+            _log.warning("group %r has %d joints, command has %d: command ignored.", name, len(joints), len(cmd))
+            return False
+        if name == "all":
+            self.command_single(GRIPPER, cmd[6])
+        self._arm_goal(np.asarray(cmd[:6], dtype=float), np.ones(6, dtype=bool))
+        return True
+
+    def command_single(self, name: str, cmd: float) -> bool:
+        """`commands/joint_single`: one joint; for the gripper in PWM mode the PWM, positive opens."""
+        if name == GRIPPER:
+            return self._gripper(float(cmd))
+        if name not in ARM_JOINTS:
+            _log.warning("joint %r unknown, expected one of %s: command ignored.", name, (*ARM_JOINTS, GRIPPER))
+            return False
+        index = ARM_JOINTS.index(name)
+        goal = self._profile.goal_rad.copy()
+        goal[index] = cmd
+        self._arm_goal(goal, np.arange(6) == index)
+        return True
+
+    def _arm_goal(self, goal: np.ndarray, which: np.ndarray) -> None:
+        """New goals for the chosen joints. A servo silently refuses one outside its limits, or not a number."""
+        moving = np.array([self._motors[j].mode == "velocity" for j in ARM_JOINTS])
+        if moving.any():
+            chosen = which & moving & np.isfinite(goal)
+            self._velocity_rad_s = np.where(chosen, np.clip(goal, -VELOCITY_RAD_S, VELOCITY_RAD_S), self._velocity_rad_s)
+        with np.errstate(invalid="ignore"):
+            inside = (goal >= LOWER_RAD - 1e-9) & (goal <= UPPER_RAD + 1e-9)
+        accepted = which & inside & ~moving & ~self._free
+        self.refused_goals += int(np.count_nonzero(which & ~inside & ~moving))
+        if not accepted.any():
+            return
+        now = self._data.time
+        position, velocity = self._profile.at(now)
+        target = np.where(accepted, goal, self._profile.goal_rad)
+        made = self._make_profile(position, velocity, target, now)
+        if accepted.all():
+            self._profile = made
+            return
+        old = self._profile
+        shift = np.where(accepted, 0.0, old.begin_s - now)  # refused joints keep the profile they are in
+        self._profile = _mix(old, made, accepted, shift, now)
+
+    def _make_profile(self, position: np.ndarray, velocity: np.ndarray, goal: np.ndarray, now: float) -> profile.ProfileState:
+        if self._all_time:
+            return profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
+        timed = profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
+        fast = profile.velocity_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
+        return _mix(fast, timed, self._is_time, np.zeros(6), now)
+
+    def _gripper(self, value: float) -> bool:
+        settings = self._motors[GRIPPER]
+        if not np.isfinite(value):
+            _log.warning("gripper command %s is not finite: the servo ignores it.", value)
+            return False
+        if not settings.torque:
+            return True
+        if settings.mode in ("pwm", "current"):
+            self._pwm = float(np.clip(value, -PWM_LIMIT, PWM_LIMIT))
+            self._finger_goal_m = None
+        elif settings.mode == "linear_position":
+            self._finger_goal_m = float(np.clip(value, FINGER_LOWER_M, FINGER_UPPER_M))
+        else:
+            grid = np.linspace(FINGER_LOWER_M, FINGER_UPPER_M, 64)
+            angles = [finger_to_horn_rad(g) for g in grid]
+            self._finger_goal_m = float(np.interp(value, angles, grid))
+        return True
+
+    # ---- services ----------------------------------------------------------------------------------------------
+    def joints_of(self, cmd_type: str, name: str) -> tuple[str, ...]:
+        """Joints that a service call addresses. ValueError names what is known."""
+        if cmd_type == "group" and name in GROUPS:
+            return GROUPS[name]
+        if cmd_type == "single" and name in self._motors:
+            return (name,)
+        raise ValueError(
+            f"cmd_type {cmd_type!r} with name {name!r}, expected 'group' with one of {sorted(GROUPS)} or 'single' with "
+            f"one of {tuple(self._motors)}."
+        )
+
+    def set_operating_modes(
+        self, cmd_type: str, name: str, mode: str, profile_type: str = "time",
+        profile_velocity: int = 0, profile_acceleration: int = 0,
+    ) -> None:  # fmt: skip
+        """Change mode and profile; under `time` the numbers are milliseconds."""
+        if mode not in MODES:
+            raise ValueError(f"operating mode is {mode!r}, expected one of {MODES}.")
+        if profile_type not in PROFILE_TYPES:
+            raise ValueError(f"profile type is {profile_type!r}, expected one of {PROFILE_TYPES}.")
+        for joint in self.joints_of(cmd_type, name):
+            motor = self._motors[joint]
+            motor.mode, motor.profile_type = mode, profile_type
+            motor.profile_velocity, motor.profile_acceleration = int(profile_velocity), int(profile_acceleration)
+            if joint == GRIPPER:
+                self._pwm, self._finger_goal_m = 0.0, None
+        self._velocity_rad_s = np.zeros(6)
+        self._registers_changed()
+
+    def set_registers(self, cmd_type: str, name: str, reg: str, value: int) -> None:
+        """Write one register of the addressed motors."""
+        for joint in self.joints_of(cmd_type, name):
+            if reg == "Profile_Velocity":
+                self._motors[joint].profile_velocity = int(value)
+            elif reg == "Profile_Acceleration":
+                self._motors[joint].profile_acceleration = int(value)
+            elif reg == "Hardware_Error_Status":
+                raise ValueError("register Hardware_Error_Status is read-only: use set_hardware_error() in tests.")
+            else:
+                self._motors[joint].registers[reg] = int(value)
+        self._registers_changed()
+
+    def get_registers(self, cmd_type: str, name: str, reg: str) -> tuple[int, ...]:
+        """Read one register of the addressed motors; unknown registers give an empty answer, as the driver's simulator does."""
+        motors = [(j, self._motors[j]) for j in self.joints_of(cmd_type, name)]
+        if reg == "Profile_Velocity":
+            return tuple(m.profile_velocity for _, m in motors)
+        if reg == "Profile_Acceleration":
+            return tuple(m.profile_acceleration for _, m in motors)
+        if reg == "Hardware_Error_Status":
+            return tuple(self._hardware_error[j] for j, _ in motors)
+        if reg == "Torque_Enable":
+            return tuple(int(m.torque) for _, m in motors)
+        if reg == "Operating_Mode":
+            return tuple(OPERATING_MODE_CODES[m.mode] for _, m in motors)
+        if all(reg in m.registers for _, m in motors):
+            return tuple(m.registers[reg] for _, m in motors)
+        return ()
+
+    def torque_enable(self, cmd_type: str, name: str, enable: bool) -> None:
+        """Torque on holds where the joint is now; torque off lets it fall under gravity. A motor in error stays off."""
+        for joint in self.joints_of(cmd_type, name):
+            self._motors[joint].torque = bool(enable) and self._hardware_error[joint] == 0
+        self._torque_changed()
+
+    def reboot(self, cmd_type: str, name: str, enable: bool = True, smart_reboot: bool = False) -> None:
+        """Clear hardware errors (only of motors in error if `smart_reboot`), then torque on or off."""
+        for joint in self.joints_of(cmd_type, name):
+            if smart_reboot and self._hardware_error[joint] == 0:
+                continue
+            self._hardware_error[joint] = 0
+            self._motors[joint].torque = bool(enable)
+        self._torque_changed()
+
+    def set_hardware_error(self, joint: str, status: int) -> None:
+        """For tests: put a motor in error (32 = overload). It loses torque until it is rebooted."""
+        if joint not in self._hardware_error:
+            raise ValueError(f"joint {joint!r}, expected one of {tuple(self._hardware_error)}.")
+        self._hardware_error[joint] = int(status)
+        if status:
+            self._motors[joint].torque = False
+        self._torque_changed()
+
+    def robot_info(self, cmd_type: str, name: str) -> RobotInfo:
+        """Answer of get_robot_info."""
+        joints = self.joints_of(cmd_type, name)
+        lower, upper = dict(zip(ARM_JOINTS, LOWER_RAD, strict=True)), dict(zip(ARM_JOINTS, UPPER_RAD, strict=True))
+        sleep = dict(zip(ARM_JOINTS, SLEEP_RAD, strict=True))
+        order = (*ARM_JOINTS, GRIPPER)
+        first = self._motors[joints[0]]
+        return RobotInfo(
+            mode=first.mode, profile_type=first.profile_type, joint_names=joints,
+            joint_ids=tuple(JOINT_IDS[order.index(j)] for j in joints),
+            joint_lower_limits=tuple(float(lower.get(j, FINGER_LOWER_M)) for j in joints),
+            joint_upper_limits=tuple(float(upper.get(j, FINGER_UPPER_M)) for j in joints),
+            joint_velocity_limits=tuple(float(np.pi) if j != GRIPPER else 1.0 for j in joints),
+            joint_sleep_positions=tuple(float(sleep.get(j, 0.0)) for j in joints),
+            joint_state_indices=tuple(JOINT_NAMES.index(j) for j in joints), num_joints=len(joints), name=(name,),
+        )  # fmt: skip
+
+    # ---- state -------------------------------------------------------------------------------------------------
+    def joint_state(self) -> JointState:
+        """Measured joints now, in the driver's order; effort in mA (motor current)."""
+        ids, data = self._ids, self._data
+        fingers, finger_v = data.qpos[ids.finger_qpos], data.qvel[ids.finger_dof]
+        horn = finger_to_horn_rad(fingers[0])
+        slope = (finger_to_horn_rad(fingers[0] + 1e-5) - horn) / 1e-5
+        torque = data.actuator_force[ids.arm_actuator] + np.where(self._free, 0.0, data.qfrc_gravcomp[ids.arm_dof])
+        current = torque / (TORQUE_PER_AMPERE_NM * 1e-3 * MOTORS_PER_JOINT)
+        grip = data.actuator_force[ids.finger_actuator[0]] * 2 * HORN_TO_MA
+        return JointState(
+            JOINT_NAMES,
+            np.concatenate([data.qpos[ids.arm_qpos], (horn, fingers[0], fingers[1])]),
+            np.concatenate([data.qvel[ids.arm_dof], (slope * finger_v[0], finger_v[0], finger_v[1])]),
+            np.concatenate([current, (grip, 0.0, 0.0)]),
+        )
+
+    @property
+    def goal_rad(self) -> np.ndarray:
+        """Goal of the six joints as last accepted."""
+        return self._profile.goal_rad.copy()
+
+    @property
+    def finger_m(self) -> float:
+        """Position of the left finger, 0.015 closed to 0.037 open."""
+        return float(self._data.qpos[self._ids.finger_qpos[0]])
+
+    @property
+    def pwm(self) -> float:
+        """PWM on the gripper's motor."""
+        return self._pwm
+
+    def update(self) -> None:
+        """Write the motors' set-points of this moment into the physics (called by World.step)."""
+        data, ids = self._data, self._ids
+        if self._velocity_rad_s.any():
+            self._roll_velocity_mode()
+        position, _ = self._profile.at(data.time)
+        data.ctrl[ids.arm_actuator] = position
+        if self._any_free:
+            dof = ids.arm_dof
+            data.ctrl[ids.arm_actuator] = np.where(self._free, data.qpos[ids.arm_qpos], position)
+            data.qfrc_applied[dof] = np.where(self._free, -data.qfrc_gravcomp[dof], 0.0)
+        pwm = self._pwm
+        if self._finger_goal_m is not None:
+            pwm = float(np.clip((self._finger_goal_m - self.finger_m) * 1.2e5, -350, 350))
+        data.ctrl[ids.finger_actuator] = pwm * FORCE_PER_PWM_N
+
+    def _roll_velocity_mode(self) -> None:
+        now = self._data.time
+        position, _ = self._profile.at(now)
+        ahead = np.clip(position + self._velocity_rad_s * 0.01, LOWER_RAD, UPPER_RAD)
+        self._profile = profile.hold(ahead, now)
+
+    # ---- fork --------------------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Any]:
+        """Everything that is not in MjData (for World.snapshot)."""
+        return {
+            "motors": copy.deepcopy(self._motors), "errors": dict(self._hardware_error), "pwm": self._pwm,
+            "finger_goal": self._finger_goal_m, "velocity": self._velocity_rad_s.copy(), "profile": self._profile,
+            "refused": self.refused_goals,
+        }  # fmt: skip
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Inverse of state()."""
+        self._motors = copy.deepcopy(state["motors"])
+        self._hardware_error = dict(state["errors"])
+        self._pwm, self._finger_goal_m = state["pwm"], state["finger_goal"]
+        self._velocity_rad_s, self.refused_goals = state["velocity"].copy(), state["refused"]
+        self._registers_changed()
+        self._torque_changed()
+        self._profile = state["profile"]
+
+    def _registers_changed(self) -> None:
+        motors = [self._motors[j] for j in ARM_JOINTS]
+        self._profile_v = np.array([m.profile_velocity for m in motors], dtype=float)
+        self._profile_a = np.array([m.profile_acceleration for m in motors], dtype=float)
+        self._is_time = np.array([m.profile_type == "time" for m in motors])
+        self._all_time = bool(self._is_time.all())
+
+    def _torque_changed(self) -> None:
+        free = np.array([not self._motors[j].torque for j in ARM_JOINTS])
+        ids, model, data = self._ids, self._model, self._data
+        regained = self._free & ~free
+        if regained.any():
+            position = np.where(regained, data.qpos[ids.arm_qpos], self._profile.at(data.time)[0])
+            self._profile = profile.hold(position, data.time)
+        self._free, self._any_free = free, bool(free.any())
+        model.actuator_forcelimited[ids.arm_actuator] = 1
+        for index, actuator in enumerate(ids.arm_actuator):
+            limit = 0.0 if free[index] else EFFORT_NM[index]
+            model.actuator_forcerange[actuator] = (-limit, limit)
+        data.qfrc_applied[ids.arm_dof] = 0.0
+        if not self._motors[GRIPPER].torque:
+            self._pwm, self._finger_goal_m = 0.0, None
+
+
+EFFORT_NM: tuple[float, ...] = (10.0, 20.0, 15.0, 2.0, 5.0, 1.0)
+HORN_TO_MA = 0.014 / (1.4 * 1e-3)
+"""Current of the gripper's motor per newton of grip: horn length over torque per milliampere."""
+
+
+def _mix(
+    old: profile.ProfileState, new: profile.ProfileState, take_new: np.ndarray, shift_s: np.ndarray, now_s: float
+) -> profile.ProfileState:
+    """Joints in `take_new` follow `new`, the others go on with `old`, re-based to `now_s`."""
+    if not take_new.all() and shift_s.any():
+        position, velocity = old.at(now_s)
+        left = np.maximum(old.total_s + shift_s, 2e-3)
+        ramp = np.minimum(old.ramp_s, left / 2)
+        cruise = (old.goal_rad - position - 0.5 * velocity * ramp) / (left - ramp)
+        old = profile.ProfileState(position, velocity, old.goal_rad, cruise, now_s, ramp, left)
+
+    def pick(field: str) -> np.ndarray:
+        return np.where(take_new, getattr(new, field), getattr(old, field))
+
+    names = ("start_rad", "start_rad_s", "goal_rad", "cruise_rad_s")
+    return profile.ProfileState(*(pick(n) for n in names), now_s, pick("ramp_s"), pick("total_s"))

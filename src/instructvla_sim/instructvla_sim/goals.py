@@ -1,0 +1,81 @@
+"""Where the target should end up, from the objects' present positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from instructvla_sim.catalog import CATALOG, CUBE_HALF_M, INDEX
+from instructvla_sim.observe import Observer, vertical_half_m
+from instructvla_sim.sampling import WORKSPACE_LOWER_M, WORKSPACE_UPPER_M
+from instructvla_sim.success import NEAR_GAP_M, rests_in, rests_on_cube
+from instructvla_sim.types import Task
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where the target's centre should be when it is let go. `tolerance` scales the demonstrator's own."""
+
+    centre_m: np.ndarray
+    yaw_rad: float | None = None
+    tolerance: float = 1.0
+
+
+def goal_of(observer: Observer, task: Task) -> Goal:
+    """Goal of a task with a place. The target's own position does not enter, so the goal stands still."""
+    if task.place is None:
+        raise ValueError(f"task {task.family!r} has no place, so no goal position: expected place, near or stack.")
+    target, place = INDEX[task.target], INDEX[task.place]
+    spec = CATALOG[place]
+    half = vertical_half_m(CATALOG[target], observer.rotation(target))
+    centre = observer.position(place)
+    if task.family == "stack":
+        return Goal(np.array([centre[0], centre[1], centre[2] + 2 * CUBE_HALF_M + 0.002]), observer.yaw(place), 0.5)
+    if task.family == "place":
+        bottom = max(spec.floor_m + 0.004, spec.rim_m - 0.014)
+        return Goal(np.array([centre[0], centre[1], bottom + half]), None, 1.2)
+    spot = near_spot(observer, target, place)
+    return Goal(np.array([spot[0], spot[1], half + 0.003]), None, 0.8)
+
+
+def near_spot(observer: Observer, target: int, place: int) -> np.ndarray:
+    """A free place (x, y) beside `place`: left or right of it, towards the middle of the table when that is free."""
+    centre = observer.position(place)[:2]
+    reach = CATALOG[place].footprint_m + CATALOG[target].footprint_m + 0.6 * NEAR_GAP_M
+    inward = -1.0 if centre[1] > 0 else 1.0
+    directions = ((0, inward), (0.7, 0.7 * inward), (-0.7, 0.7 * inward), (1, 0), (-1, 0), (0, -inward), (0.7, -0.7 * inward), (-0.7, -0.7 * inward))
+    best, best_room = centre, -np.inf
+    for direction in directions:
+        spot = centre + reach * np.array(direction) / np.hypot(*direction)
+        room = _room(observer, spot, target, place)
+        if room > 0.012:
+            return spot
+        if room > best_room:
+            best, best_room = spot, room
+    return best
+
+
+def _room(observer: Observer, spot: np.ndarray, target: int, place: int) -> float:
+    """Free distance around a spot: to the other things and to the edge of the reachable table."""
+    own = CATALOG[target].footprint_m
+    inside = min(*(spot - WORKSPACE_LOWER_M + 0.015), *(WORKSPACE_UPPER_M + 0.015 - spot))
+    room = float(inside) + 0.012
+    for index, spec in enumerate(CATALOG):
+        position = observer.position(index)
+        if index in (target, place) or position[2] < -0.1:
+            continue
+        room = min(room, float(np.hypot(*(position[:2] - spot))) - own - spec.footprint_m)
+    return room
+
+
+def reached(observer: Observer, task: Task) -> bool:
+    """Whether the target already lies where it should, whatever the gripper does."""
+    target, place = INDEX[task.target], INDEX[task.place or ""]
+    if task.family == "place":
+        return rests_in(observer, target, place)
+    if task.family == "stack":
+        return rests_on_cube(observer, target, place)
+    half = vertical_half_m(CATALOG[target], observer.rotation(target))
+    low = observer.position(target)[2] - half < 0.008
+    return bool(low) and observer.gap_m(target, place, 2 * NEAR_GAP_M) <= NEAR_GAP_M

@@ -1,0 +1,101 @@
+"""Compile the one MuJoCo model: robot, bench and every object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from instructvla_sim.bench import add_bench
+from instructvla_sim.catalog import CATALOG
+from instructvla_sim.objects import VISUAL_GROUP, add_objects
+
+ROBOT_XML = Path(__file__).parent / "assets" / "wx250s" / "wx250s.xml"
+ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+FINGERS = ("left_finger", "right_finger")
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Indices into the compiled model. Object arrays are in catalogue order."""
+
+    arm_qpos: np.ndarray
+    arm_dof: np.ndarray
+    finger_qpos: np.ndarray
+    finger_dof: np.ndarray
+    arm_actuator: np.ndarray
+    finger_actuator: np.ndarray
+    ee_site: int
+    object_body: np.ndarray
+    object_qpos: np.ndarray
+    object_dof: np.ndarray
+    object_of_geom: np.ndarray
+    """(ngeom,) catalogue index of each geom's object, −1 for robot and bench."""
+    finger_of_geom: np.ndarray
+    """(ngeom,) 0 left, 1 right, 2 the rest of the robot, −1 others."""
+    visual_geoms: tuple[np.ndarray, ...]
+    table_geom: int
+
+
+def build_model(timestep_s: float, samples: int) -> tuple[mujoco.MjModel, Ids]:
+    """Compile the model for the given physics step and multisampling."""
+    spec = mujoco.MjSpec.from_file(str(ROBOT_XML))
+    spec.option.timestep = timestep_s
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10
+    spec.visual.quality.offsamples = samples
+    spec.visual.quality.shadowsize = 2048
+    add_bench(spec)
+    add_objects(spec)
+    model = spec.compile()
+    ids = _ids(model)
+    for body in ids.object_body:  # a little air drag on rotation, none on translation: rolling things come to rest
+        dof = model.body_dofadr[body]
+        model.dof_damping[dof + 3 : dof + 6] = 2e-5
+    return model, ids
+
+
+def _ids(model: mujoco.MjModel) -> Ids:
+    def joint(name: str) -> int:
+        return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+
+    def body(name: str) -> int:
+        return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+
+    arm, fingers = [joint(n) for n in ARM_JOINTS], [joint(n) for n in FINGERS]
+    objects = np.array([body(f"object/{item.name}") for item in CATALOG])
+    free = [joint(f"object/{item.name}") for item in CATALOG]
+    of_geom = np.full(model.ngeom, -1)
+    for index, b in enumerate(objects):
+        of_geom[model.geom_bodyid == b] = index
+    finger = np.full(model.ngeom, -1)
+    robot = [b for b in range(model.nbody) if model.body_rootid[b] == body("base_link")]
+    finger[np.isin(model.geom_bodyid, robot)] = 2
+    for side, name in enumerate(("left_finger_link", "right_finger_link")):
+        finger[model.geom_bodyid == body(name)] = side
+    visual = tuple(
+        np.flatnonzero((of_geom == index) & (model.geom_group == VISUAL_GROUP)) for index in range(len(CATALOG))
+    )
+
+    def actuator(name: str) -> int:
+        return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_ACTUATOR, name)
+
+    return Ids(
+        arm_qpos=model.jnt_qposadr[arm].copy(),
+        arm_dof=model.jnt_dofadr[arm].copy(),
+        finger_qpos=model.jnt_qposadr[fingers].copy(),
+        finger_dof=model.jnt_dofadr[fingers].copy(),
+        arm_actuator=np.array([actuator(n) for n in ARM_JOINTS]),
+        finger_actuator=np.array([actuator(n) for n in FINGERS]),
+        ee_site=mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, "ee_gripper_link"),
+        object_body=objects,
+        object_qpos=model.jnt_qposadr[free].copy(),
+        object_dof=model.jnt_dofadr[free].copy(),
+        object_of_geom=of_geom,
+        finger_of_geom=finger,
+        visual_geoms=visual,
+        table_geom=mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "table"),
+    )
