@@ -116,7 +116,7 @@ class LanguageGenerator:
                     break
             else:
                 raise ValueError(
-                    f"the {len(views)} scenes gave {len(items)} of {n} instructions, then no {variety!r} one in "
+                    f"the {len(views)} scenes gave {len(items)} of {n} instructions, then no {variety!r} in "
                     f"{_SCENES_PER_ITEM} tries: pass more scenes"
                 )
         return items

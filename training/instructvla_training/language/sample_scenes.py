@@ -10,13 +10,13 @@ _KIND: dict[str, tuple[str, str, str]] = {  # category, colour, shape
     "carrot": ("vegetable", "orange", "cone"),
     "apple": ("fruit", "red", "ball"),
     "lemon": ("fruit", "yellow", "ball"),
-    "can": ("drink", "blue/white", "cylinder"),
-    "sponge": ("tool", "yellow/green", "box"),
+    "can": ("can", "blue", "cylinder"),
+    "sponge": ("sponge", "pink", "box"),
     "eggplant": ("vegetable", "purple", "ball"),
-    "plate": ("receptacle", "white", "disc"),
-    "bowl": ("receptacle", "white", "bowl"),
-    "basket": ("receptacle", "brown", "box"),
-    "cloth": ("receptacle", "pink", "flat"),
+    "plate": ("dish", "white", "disc"),
+    "bowl": ("dish", "turquoise", "bowl"),
+    "basket": ("basket", "brown", "box"),
+    "cloth": ("cloth", "violet", "square"),
 }
 
 

@@ -64,7 +64,7 @@ class TaskView:
             raise ValueError(f"unknown target {self.target!r}: expected one of {GRASPABLE}")
         if (self.place is None) != (self.family == "pick"):
             raise ValueError(
-                f"task {self.family!r} came with place {self.place!r}: give a place to every family but 'pick'"
+                f"task {self.family!r} came with place {self.place!r}: every family but 'pick' needs one"
             )
         if self.place is not None and (self.place not in OBJECT_NAMES or self.place == self.target):
             raise ValueError(f"unusable place {self.place!r} for {self.target!r}: name another known object")

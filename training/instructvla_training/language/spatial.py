@@ -42,15 +42,15 @@ class ViewConvention:
     """How base-frame positions map to words.
 
     Args:
-        left_y_sign: +1 when larger base y is further left in the primary image (the camera looks away from
-            the robot, as over its shoulder), -1 when the camera faces the robot.
+        left_y_sign: -1 when larger base y is further right in the primary image (the camera faces the robot,
+            as on the built-in bench), +1 when the camera looks away from it, as over its shoulder.
         margin_m: a word of place is used only when it holds by at least this distance.
         beside_m: largest distance between centres of two things that lie next to each other.
         inside_m: largest distance between centres when a thing lies on or in a receptacle.
         middle_y_m: base y of the middle of the workspace.
     """
 
-    left_y_sign: int = 1
+    left_y_sign: int = -1
     margin_m: float = 0.04
     beside_m: float = 0.15
     inside_m: float = 0.06
@@ -70,7 +70,7 @@ def distance_m(first: ObjectView, second: ObjectView) -> float:
 
 
 def extreme(items: list[ObjectView], side: str, convention: ViewConvention) -> ObjectView | None:
-    """The object that is furthest to a side by a clear margin; None when two compete or fewer than two are there."""
+    """The object that is furthest to a side by a clear margin; None when two compete or there is only one."""
     if len(items) < 2:
         return None
     if side in ("left", "right"):

@@ -30,7 +30,18 @@ from .templates.wrappers import WRAPPERS
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _SLOT = re.compile(r"\{[a-zA-Z]+\}")
-_USUAL_COLORS = ("white", "brown", "pink", "orange", "purple", "gray", "black", *CUBE_COLORS)
+_USUAL_COLORS = (
+    "white",
+    "brown",
+    "pink",
+    "turquoise",
+    "violet",
+    "orange",
+    "purple",
+    "gray",
+    "black",
+    *CUBE_COLORS,
+)
 
 
 def _merged(groups: Iterable[Split]) -> Split:

@@ -112,10 +112,12 @@ GENERIC_HEADS = ("object", "thing", "item", "one")
 # An observer could call these by these colours too, whatever the scene's own colour word is.
 COLOR_MAYBE: dict[str, tuple[str, ...]] = {
     "can": ("blue", "white"),
+    "bowl": ("blue", "green"),
+    "cloth": ("purple", "violet"),
     "carrot": ("orange",),
     "apple": ("red",),
     "lemon": ("yellow",),
-    "eggplant": ("purple",),
+    "eggplant": ("purple", "violet"),
 }
 
 # For text-only knowledge: colours that do not depend on the scene.

@@ -43,6 +43,11 @@ WRAPPERS = Split(
         "when you are ready, {c}",
         "I would be happy if you could {c}",
         "I would love it if you could {c}",
+        "I'd like you to {c}",
+        "let's {c}",
+        "ok, {c}",
+        "hi, can you {c}?",
+        "thanks, now {c}",
         "do me a favor and {c}",
         "may I ask for help? {c}",
         "we want the robot to {c}",
@@ -58,5 +63,6 @@ WRAPPERS = Split(
         "would you be so kind and {c}?",
         "what we want is for you to {c}",
         "be ready to {c}",
+        "ok robot, now {c}",
     ),
 )
