@@ -18,8 +18,8 @@ from instructvla_sim.world import World
 class DemonstratorConfig:
     """Speeds and tolerances; metres and radians per policy step of 0.2 s."""
 
-    gain: float = 0.5
-    z_gain: float = 0.55
+    gain: float = 0.42
+    z_gain: float = 0.45
     max_step_m: float = 0.035
     max_yaw_step_rad: float = 0.20
     hover_m: float = 0.105
@@ -83,8 +83,8 @@ class Demonstrator:
                 delta = np.array([*offset, grasp_z - ee[2]])
                 return self._move(rotation, delta, turn, 0.0, "grasp")
             return self._move(rotation, np.array([0.0, 0.0, 0.05]), 0.0, 1.0, "retry")
-        excess = max(error - 0.007, 0.0) + 0.04 * max(abs(turn) - 0.10, 0.0)
-        need = grasp_z + min(4.0 * excess, config.hover_m - grasp_z)
+        excess = max(error - 0.006, 0.0) + 0.04 * max(abs(turn) - 0.10, 0.0)
+        need = grasp_z + min(7.0 * excess, config.hover_m - grasp_z)
         if opening < 0.8:  # never come down on the object with fingers that are not open
             need = max(need, grasp_z + 0.045)
         slow = _clearance(need, float(ee[2]))
@@ -102,12 +102,17 @@ class Demonstrator:
         turn = 0.0
         if goal.yaw_rad is not None:
             turn = _wrap(goal.yaw_rad - self._observer.yaw(target), CATALOG[target].yaw_period_rad)
-        if error < config.release_m * goal.tolerance and ee[2] - release_z < config.release_z_m and abs(turn) < 0.2:
+        low = ee[2] - release_z < (0.018 if self._stands(target) else config.release_z_m)
+        if error < config.release_m * goal.tolerance and low and abs(turn) < 0.2:
             return self._move(rotation, np.array([0.0, 0.0, 0.0]), 0.0, 1.0, "release")
         need = release_z + min(2.5 * max(error - 0.008 * goal.tolerance, 0.0), max(config.carry_m - release_z, 0.0))
         slow = _clearance(need, float(ee[2]))
         delta = np.array([*(offset * slow), need - ee[2]])
         return self._move(rotation, delta, turn, 0.0, "carry" if need > release_z + 0.02 else "lower")
+
+    def _stands(self, target: int) -> bool:
+        """Whether something already bears the held target."""
+        return any(target in pair for pair in self._observer.touching_pairs())
 
     def _let_go(self, rotation: np.ndarray, ee: np.ndarray) -> DemoStep:
         """The wrong thing is in the gripper: open, near the table if it is high up."""

@@ -18,8 +18,8 @@ GAP_M = 0.020
 """Least gap between the footprints of two things."""
 FINGER_GAP_M = 0.030
 """Least gap around the target: the open fingers must fit in."""
-MIN_CENTRES_M = 0.105
-"""Least distance between target and place, so that no task is solved at the start."""
+TASK_GAP_M = 0.085
+"""Least gap between target and place, so that no task is solved at the start."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _apart(item: ObjectSpec, x: float, y: float, other: Placement, task: Task) -
     second = spec_of(other.name)
     pair = {item.name, other.name}
     gap = FINGER_GAP_M if task.target in pair else GAP_M
+    if pair == {task.target, task.place}:
+        gap = TASK_GAP_M if task.family == "near" else TASK_GAP_M / 2
     need = item.footprint_m + second.footprint_m + gap
-    if task.place in pair and task.target in pair:
-        need = max(need, MIN_CENTRES_M)
     return (x - other.x_m) ** 2 + (y - other.y_m) ** 2 > need * need

@@ -10,7 +10,7 @@ from instructvla_sim.types import Task
 
 LIFT_M = 0.05
 """pick: the target's centre is this much above where it stood, held by both fingers."""
-NEAR_GAP_M = 0.05
+NEAR_GAP_M = 0.06
 """near: surfaces at most this far apart, the target standing on the table."""
 STACK_OFFSET_M = 0.016
 """stack: centres at most this far apart sideways."""
