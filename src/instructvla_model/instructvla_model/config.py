@@ -87,6 +87,7 @@ class FilmVitConfig:
     mlp_size: int
     n_registers: int = 4
     stem_layers: int = 0
+    shuffle: int = 1  # side of the cells of patches folded into one token for the trunk; 1 = none
     n_blocks_used: int | None = None  # None = all; the released checkpoints use 3
     final_norm: bool = True  # the released checkpoints read the block output without it
     layer_norm_eps: float = 1e-6
@@ -94,8 +95,16 @@ class FilmVitConfig:
     film_init_std: float | None = None  # None = the default of nn.Linear
 
     @property
+    def patches_per_side(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
     def tokens_per_image(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
+        return (self.patches_per_side // self.shuffle) ** 2
+
+    @property
+    def token_dim(self) -> int:
+        return self.dim * self.shuffle**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +193,12 @@ def check(config: PolicyConfig) -> None:
             "0, or the base-2 logarithm of the patch size",
             "change one of the two",
         )
+        _require(
+            tower.patches_per_side % tower.shuffle == 0,
+            f"{label}: {tower.patches_per_side} patches a side with shuffle {tower.shuffle}",
+            "patches a side divisible by the shuffle",
+            "change the image size",
+        )
     for label, width, heads in (
         ("vision", config.vision.hidden_size, config.vision.n_heads),
         ("language", config.language.hidden_size, config.language.n_heads),
@@ -201,12 +216,6 @@ def check(config: PolicyConfig) -> None:
         f"language: {config.language.n_heads} heads with {config.language.n_kv_heads} key/value heads",
         "heads divisible by key/value heads",
         "change one of the two",
-    )
-    _require(
-        config.vision.patches_per_side % config.vision.shuffle == 0,
-        f"vision: {config.vision.patches_per_side} patches a side with shuffle {config.vision.shuffle}",
-        "patches a side divisible by the shuffle",
-        "change the image size",
     )
     _require(
         config.expert.attention in ATTENTION_REGIMES,
@@ -246,8 +255,10 @@ def _build(cls: type, values: Any, where: str) -> Any:
     known = {f.name for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ConfigError(f"{where} has unknown keys {unknown}; expected only {sorted(known)}; "
-                          "the file was written by another version")
+        raise ConfigError(
+            f"{where} has unknown keys {unknown}; expected only {sorted(known)}; "
+            "the file was written by another version"
+        )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         return cls(**values)
@@ -259,5 +270,7 @@ def policy_config_from_dict(values: dict[str, Any]) -> PolicyConfig:
     """Inverse of PolicyConfig.to_dict (JSON lists become tuples); unknown keys are refused."""
     if not isinstance(values, dict):
         raise ConfigError(f"config is a {type(values).__name__}; expected an object; repair the manifest")
-    parsed = {key: _build(_NESTED[key], value, key) if key in _NESTED else value for key, value in values.items()}
+    parsed = {
+        key: _build(_NESTED[key], value, key) if key in _NESTED else value for key, value in values.items()
+    }
     return _build(PolicyConfig, parsed, "config")

@@ -74,7 +74,7 @@ class ActionExpert(nn.Module):
         expert, hidden = config.expert, config.language.hidden_size
         D = expert.dim
         self.film_vision_model = FilmVisionModel(config.film, hidden)
-        self.visual_projector = mlp2(config.film.dim, D)
+        self.visual_projector = mlp2(config.film.token_dim, D)
         self.cog_projector = mlp2(hidden, D)
         self.state_embed = mlp2(expert.state_dim, D) if expert.state_dim else None
         self.action_embed = ActionEmbed(expert.action_dim, D, expert.time_max_period)
@@ -86,7 +86,11 @@ class ActionExpert(nn.Module):
         )  # fmt: skip
 
     def encode_prefix(
-        self, pixels_BVCHW: Tensor, latents_BNH: Tensor, state_BS: Tensor | None = None, probe: Probe | None = None
+        self,
+        pixels_BVCHW: Tensor,
+        latents_BNH: Tensor,
+        state_BS: Tensor | None = None,
+        probe: Probe | None = None,
     ) -> ExpertPrefix:
         """Everything that the actions do not change, computed once per context.
 
@@ -125,15 +129,13 @@ class ActionExpert(nn.Module):
 
     def _check(self, pixels_BVCHW: Tensor, state_BS: Tensor | None) -> None:
         size, views = self.config.film.image_size, len(self.config.views)
-        expected = (views, 3, size, size)
-        if tuple(pixels_BVCHW.shape[1:]) != expected:
+        if tuple(pixels_BVCHW.shape[1:]) != (views, 3, size, size):
             raise ValueError(
-                f"expert pixels have shape {tuple(pixels_BVCHW.shape)}; expected (B, {', '.join(map(str, expected))})"
-                f" for views {self.config.views}; use the checkpoint's image recipe"
+                f"expert pixels have shape {tuple(pixels_BVCHW.shape)}; expected (B, {views}, 3, {size}, {size}) "
+                f"for views {self.config.views}; use the checkpoint's image recipe"
             )
         if (self.state_embed is None) != (state_BS is None):
             raise ValueError(
-                f"state is {'missing' if state_BS is None else 'given'}; expected "
-                f"{'a state of ' + str(self.config.expert.state_dim) if self.state_embed is not None else 'none'}"
-                " numbers for this checkpoint"
+                f"state is {'missing' if state_BS is None else 'given'}; this checkpoint expects "
+                f"{self.config.expert.state_dim} state numbers"
             )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instructvla_model.attention import attend
 from instructvla_model.config import FilmVitConfig
-from instructvla_model.stem import patch_embedding
+from instructvla_model.stem import patch_embedding, pixel_shuffle
 
 
 class PatchEmbed(nn.Module):
@@ -103,7 +103,7 @@ class FilmVisionTransformer(nn.Module):
         dim = config.dim
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.reg_token = nn.Parameter(torch.empty(1, config.n_registers, dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, config.tokens_per_image, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, config.patches_per_side**2, dim))
         for parameter in (self.cls_token, self.reg_token, self.pos_embed):
             nn.init.normal_(parameter, std=0.02)
         self.patch_embed = PatchEmbed(config)
@@ -129,13 +129,17 @@ class FilmVisionModel(nn.Module):
 
     def __init__(self, config: FilmVitConfig, condition_dim: int) -> None:
         super().__init__()
+        self.side, self.shuffle = config.patches_per_side, config.shuffle
         self.vision_model = FilmVisionTransformer(config, condition_dim)
 
     def forward(self, pixels_BVCHW: Tensor, latents_BNH: Tensor) -> Tensor:
-        """-> [B, P * V, D]; token p * V + v is patch p of view v."""
+        """-> [B, P * V, token_dim]; token p * V + v is patch (or cell of patches) p of view v."""
         B, V = pixels_BVCHW.shape[:2]
         condition_BH = latents_BNH.mean(dim=1)
         condition_XH = condition_BH.repeat_interleave(V, dim=0)
         tokens_XPD = self.vision_model(pixels_BVCHW.flatten(0, 1), condition_XH)
+        if self.shuffle > 1:
+            grid_XHWD = tokens_XPD.reshape(-1, self.side, self.side, tokens_XPD.shape[-1])
+            tokens_XPD = pixel_shuffle(grid_XHWD, self.shuffle).flatten(1, 2)
         _, P, D = tokens_XPD.shape
         return tokens_XPD.view(B, V, P, D).transpose(1, 2).reshape(B, P * V, D)

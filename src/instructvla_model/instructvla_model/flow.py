@@ -9,7 +9,9 @@ from instructvla_model.config import FlowConfig
 from instructvla_model.expert import ActionExpert, ExpertPrefix
 
 
-def sample_time(shape: tuple[int, ...], config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:
+def sample_time(
+    shape: tuple[int, ...], config: FlowConfig, generator: torch.Generator | None = None
+) -> Tensor:
     """t = time_max * (1 - z), z ~ Beta(a, b), fp32 on the CPU: more weight on the noisy side.
 
     Beta(a, 1) is drawn by inversion (z = u^(1/a)); other b through two Gamma draws.
@@ -76,7 +78,13 @@ def loss(
     `weights_BF` weighs contexts and steps (shape [B, F] or [B, 1]); None is the paper's plain mean.
     """
     squared = errors(
-        expert, prefix, actions_BFA, n_draws=n_draws, noise_BKFA=noise_BKFA, time_BK=time_BK, generator=generator
+        expert,
+        prefix,
+        actions_BFA,
+        n_draws=n_draws,
+        noise_BKFA=noise_BKFA,
+        time_BK=time_BK,
+        generator=generator,
     )
     if weights_BF is None:
         return squared.mean()

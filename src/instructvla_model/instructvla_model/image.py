@@ -95,8 +95,10 @@ class CropBox:
         x0, y0 = round(self.left * width), round(self.top * height)
         x1, y1 = round(self.right * width), round(self.bottom * height)
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise ImageError(f"crop box {dataclasses.astuple(self)}; expected fractions 0 <= left < right <= 1, "
-                             "0 <= top < bottom <= 1; correct the recipe")
+            raise ImageError(
+                f"crop box {dataclasses.astuple(self)}; expected fractions 0 <= left < right <= 1, "
+                "0 <= top < bottom <= 1; correct the recipe"
+            )
         return x0, y0, x1, y1
 
     def output_size(self, size: Size) -> Size:
@@ -128,8 +130,10 @@ class CenterCrop:
 
     def _corner(self, size: Size) -> tuple[int, int]:
         if min(size) < self.size:
-            raise ImageError(f"image of {size[1]}x{size[0]} for a centre crop of {self.size}; expected a larger "
-                             "image; resize first")
+            raise ImageError(
+                f"image of {size[1]}x{size[0]} for a centre crop of {self.size}; expected a larger "
+                "image; resize first"
+            )
         return round((size[0] - self.size) / 2.0), round((size[1] - self.size) / 2.0)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -167,7 +171,9 @@ class ImageRecipe:
     def restore(self, tensor_XCHW: Tensor) -> Tensor:
         """Inverse of `normalize`: float [..., 3, H, W] -> uint8 [..., H, W, 3]."""
         shape = (3, 1, 1)
-        values = tensor_XCHW.float() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
+        values = tensor_XCHW.float() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(
+            shape
+        )
         return (values * 255.0).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
     def apply(self, image_HWC: np.ndarray) -> Tensor:
@@ -207,8 +213,10 @@ def recipe_from_dict(values: dict[str, Any]) -> ImageRecipe:
             steps.append(_STEPS[options.pop("kind")](**options))
         return ImageRecipe(values["name"], tuple(steps), tuple(values["mean"]), tuple(values["std"]))
     except (KeyError, TypeError) as error:
-        raise ImageError(f"image recipe {values!r} is not readable ({error!r}); expected name, steps of kinds "
-                         f"{sorted(_STEPS)}, mean, std; restore the manifest") from error
+        raise ImageError(
+            f"image recipe {values!r} is not readable ({error!r}); expected name, steps of kinds "
+            f"{sorted(_STEPS)}, mean, std; restore the manifest"
+        ) from error
 
 
 def recipe(name: str, size: int) -> ImageRecipe:
@@ -221,8 +229,10 @@ def recipe(name: str, size: int) -> ImageRecipe:
         return ImageRecipe(name, (Squash(size, "area"),), IMAGENET_MEAN, IMAGENET_STD)
     if name == "dino_crop":  # the released checkpoints: crop_pct 0.875, the outer eighth is never seen
         return ImageRecipe(name, (ShorterSide(size * 8 // 7), CenterCrop(size)), IMAGENET_MEAN, IMAGENET_STD)
-    raise ImageError(f"image recipe {name!r} does not exist; expected nano_area, siglip_squash, dino_squash or "
-                     "dino_crop; correct the configuration")
+    raise ImageError(
+        f"image recipe {name!r} does not exist; expected nano_area, siglip_squash, dino_squash or "
+        "dino_crop; correct the configuration"
+    )
 
 
 def check_image(image_HWC: np.ndarray) -> None:

@@ -111,9 +111,7 @@ def run(
     Batches are right-padded, and a causal model never lets a real token see what stands to its right:
     so no padding mask is needed, and the rows of padding tokens are to be ignored by the caller.
     """
-    out = model.model(
-        inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix
-    )
+    out = model.model(inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix)
     hidden_BSH = out.last_hidden_state
     assert isinstance(hidden_BSH, torch.Tensor)
     return hidden_BSH

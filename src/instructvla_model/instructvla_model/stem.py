@@ -1,4 +1,4 @@
-"""Patch embedding: one patch convolution, or a small stack of stride-2 convolutions."""
+"""Patch embedding (one patch convolution, or a small stack of stride-2 convolutions) and pixel shuffle."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def patch_embedding(dim: int, patch_size: int, stem_layers: int) -> nn.Module:
     if stem_layers == 0:
         return nn.Conv2d(3, dim, patch_size, stride=patch_size)
     return ConvStem(dim, stem_layers)
+
+
+def pixel_shuffle(x_BHWC: Tensor, side: int = 2) -> Tensor:
+    """Fold side x side neighbouring patches into channels: [B, H, W, C] -> [B, H/side, W/side, C*side^2].
+
+    Channel order of the "v2" ordering: row within the cell first, then column, then channel.
+    """
+    B, H, W, C = x_BHWC.shape
+    x = x_BHWC.view(B, H // side, side, W // side, side, C)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // side, W // side, side * side * C)

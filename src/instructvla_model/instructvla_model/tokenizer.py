@@ -39,16 +39,20 @@ class PolicyTokenizer:
         vocabulary = hf.get_vocab()
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
-            raise TokenizerError(f"tokenizer lacks {missing}; expected the tokens of the chat template; "
-                                 "use the tokenizer.json of the checkpoint")
+            raise TokenizerError(
+                f"tokenizer lacks {missing}; expected the tokens of the chat template; "
+                "use the tokenizer.json of the checkpoint"
+            )
         ids = []
         while query_token(len(ids)) in vocabulary:
             ids.append(vocabulary[query_token(len(ids))])
         self.n_queries = len(ids)
         self.vocab_size = len(hf) - self.n_queries
         if not ids or ids != list(range(self.vocab_size, len(hf))):
-            raise TokenizerError(f"query tokens have ids {ids[:3]}...; expected {query_token(0)} onwards at the "
-                                 f"end of the vocabulary of {len(hf)}; add them last")
+            raise TokenizerError(
+                f"query tokens have ids {ids[:3]}...; expected {query_token(0)} onwards at the "
+                f"end of the vocabulary of {len(hf)}; add them last"
+            )
         self.query_ids: tuple[int, ...] = tuple(ids)
         self.pad_id = vocabulary[END_OF_TEXT]
         self.turn_start_id, self.turn_end_id = vocabulary[TURN_START], vocabulary[TURN_END]
@@ -73,7 +77,10 @@ class PolicyTokenizer:
 
 def _wrap(backend: Tokenizer) -> PolicyTokenizer:
     hf = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=END_OF_TEXT, eos_token=TURN_END, clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        pad_token=END_OF_TEXT,
+        eos_token=TURN_END,
+        clean_up_tokenization_spaces=False,
     )
     hf.padding_side = "right"
     return PolicyTokenizer(hf)
@@ -116,5 +123,7 @@ def load_tokenizer(path: str | Path) -> PolicyTokenizer:
     try:
         backend = Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises bare Exception
-        raise TokenizerError(f"{file} is no tokenizer file: {error}; restore it from the checkpoint") from error
+        raise TokenizerError(
+            f"{file} is no tokenizer file: {error}; restore it from the checkpoint"
+        ) from error
     return _wrap(backend)

@@ -11,16 +11,6 @@ from instructvla_model.config import VisionConfig
 from instructvla_model.stem import patch_embedding
 
 
-def pixel_shuffle(x_BHWC: Tensor, side: int = 2) -> Tensor:
-    """Fold side x side neighbouring patches into channels: [B, H, W, C] -> [B, H/side, W/side, C*side^2].
-
-    Channel order of the "v2" ordering: row within the cell first, then column, then channel.
-    """
-    B, H, W, C = x_BHWC.shape
-    x = x_BHWC.view(B, H // side, side, W // side, side, C)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(B, H // side, W // side, side * side * C)
-
-
 class _Embeddings(SiglipVisionEmbeddings):
     """SigLIP's embeddings with the configured patch embedding; the stream keeps autocast's dtype."""
 

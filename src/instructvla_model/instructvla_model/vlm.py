@@ -12,7 +12,8 @@ from instructvla_model.batch import IGNORE, LanguageBatch
 from instructvla_model.config import PolicyConfig
 from instructvla_model.language import build_language_model, run
 from instructvla_model.norm import stream_dtype
-from instructvla_model.vision import build_projector, build_vision_model, pixel_shuffle
+from instructvla_model.stem import pixel_shuffle
+from instructvla_model.vision import build_projector, build_vision_model
 
 MODES = ("base", "single", "gated")
 
@@ -73,11 +74,15 @@ class VisionLanguageModel(nn.Module):
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} does not exist; expected one of {MODES}")
         if mode == "single" and adapter not in self.adapter_names:
-            raise ValueError(f"adapter {adapter!r} is not loaded (have {self.adapter_names}); add_adapters first")
-        if mode == "gated" and (self.gate is None or set(self.adapter_names) != set(self.config.adapters.names)):
             raise ValueError(
-                f"gated mode needs the gate and all of {self.config.adapters.names}; have {self.adapter_names} "
-                f"and {'a' if self.gate else 'no'} gate; call add_adapters and add_gate first"
+                f"adapter {adapter!r} is not loaded (have {self.adapter_names}); add_adapters first"
+            )
+        if mode == "gated" and (
+            self.gate is None or set(self.adapter_names) != set(self.config.adapters.names)
+        ):
+            raise ValueError(
+                f"gated mode needs the gate and all of {self.config.adapters.names}; "
+                f"have {self.adapter_names} and gate={self.gate is not None}; add them first"
             )
         self.mode, self.single_adapter = mode, adapter
 
@@ -85,7 +90,10 @@ class VisionLanguageModel(nn.Module):
 
     def encode_images(self, pixels_ICHW: Tensor) -> Tensor:
         """Pixels of the VLM's recipe -> image tokens [I, T, H]."""
-        features_IPC = self.vision_model(pixel_values=pixels_ICHW).last_hidden_state
+        return self.project(self.vision_model(pixel_values=pixels_ICHW).last_hidden_state)
+
+    def project(self, features_IPC: Tensor) -> Tensor:
+        """Patch features of the vision tower -> image tokens [I, T, H] by pixel shuffle and projector."""
         side = self.config.vision.patches_per_side
         grid_IHWC = features_IPC.reshape(-1, side, side, features_IPC.shape[-1])
         return self.mlp1(pixel_shuffle(grid_IHWC, self.config.vision.shuffle).flatten(1, 2))
@@ -116,7 +124,7 @@ class VisionLanguageModel(nn.Module):
         found = int(at_BS.sum())
         if found != rows_RH.shape[0]:
             raise ValueError(
-                f"{found} image placeholder tokens for {rows_RH.shape[0]} image tokens; expected equal numbers "
+                f"{found} image placeholder tokens for {rows_RH.shape[0]} image tokens; expected as many "
                 f"({self.config.vision.tokens_per_image} for each image); build prompts with prompts.py"
             )
         return embeds_BSH.masked_scatter(at_BS[..., None], rows_RH)
@@ -144,9 +152,7 @@ class VisionLanguageModel(nn.Module):
         weights_BSA = self.gate(self.gate_inputs(embeds_BSH, base_cache))
         return AdapterMix(self.config.adapters.names, weights_BSA)
 
-    def hidden(
-        self, embeds_BSH: Tensor, mix: AdapterMix | None = None, cache: Cache | None = None
-    ) -> Tensor:
+    def hidden(self, embeds_BSH: Tensor, mix: AdapterMix | None = None, cache: Cache | None = None) -> Tensor:
         """Final-norm hidden states [B, S, H] under the given mix (see `mix_for`)."""
         return run(self.language_model, embeds_BSH, mix, cache)
 
