@@ -145,7 +145,8 @@ def _attribute(view: SceneView, rng: np.random.Generator, convention: ViewConven
     reference = describe(view, name, rng, convention, "train", spatial=True)
     if reference is None:
         return None
-    return _qa(pick(rng, wording.WHICH).format(x=reference.text), f"The {name}.")
+    templates = wording.WHICH if reference.definite else wording.WHICH_ANY
+    return _qa(pick(rng, templates).format(x=reference.text), f"The {name}.")
 
 
 def _goes_with(view: SceneView, rng: np.random.Generator, _: ViewConvention) -> Annotated | None:

@@ -135,7 +135,7 @@ def static_references(name: str, colors: frozenset[str], split: str) -> tuple[Re
     found = _noun_references(name) + _adjective_references(name) + _clause_references(name)
     for color in sorted(colors):
         found += _color_references(name, color)
-    unique = {item.text: item for item in found}.values()
+    unique = {item.text: item for item in found if item.text != f"the {name}"}.values()
     return tuple(item for item in unique if _is_heldout(item) == (split == "heldout"))
 
 

@@ -167,7 +167,7 @@ SWEET_FRUIT = NeedGroup(
             "the worm lives in a sweet fruit",
             "I bake a pie and need the right fruit",
             "I want something sweet from a tree",
-            "the sweet fruit would be good for dessert",
+            "a sweet fruit would be good for dessert",
             "a horse and a worm both like this sweet fruit",
         ),
         heldout=(

@@ -264,7 +264,7 @@ COLOR_NEEDS = Split(
         "my daughter has drawn {t} and needs a toy of the same color",
         "the toy should look like {t}",
         "I need the block that is colored like {t}",
-        "the favorite color of my son is the color of {t}, so he wants that toy",
+        "the favorite color of my son is the color of {t}, so I want that toy",
     ),
 )
 

@@ -29,6 +29,7 @@ EXISTS = (
 )
 COUNT = ("How many {nouns} are there?", "How many {nouns} do you see?", "Count the {nouns}.")
 WHICH = ("Which object is {x}?", "What is {x}?", "Name {x}.")
+WHICH_ANY = ("Name {x}.", "Can you see {x}? Name it.", "Do you see {x}? What is it?")
 WHICH_CLASS = ("Which {nouns} are there?", "Which {nouns} can you see?", "List the {nouns}.")
 HOLDING = ("What is the robot holding?", "What is in the gripper?", "Which object is in the gripper?")
 IS_HOLDING = ("Is the robot holding {x}?", "Is {x} in the gripper?")
@@ -84,8 +85,8 @@ KNOW_WHAT = (
     "Tell me something about {a}.",
     "What do you know about {a}?",
 )
-KNOW_TRAIT = ("What is the thing that {c}?", "Which is the object that {c}?", "Name something that {c}.")
-KNOW_ADJECTIVE = ("Which object is {j}?", "What is {j}?", "Name something {j}.")
+KNOW_TRAIT = ("Name a thing that {c}.", "Tell me an object that {c}.", "Do you know a thing that {c}?")
+KNOW_ADJECTIVE = ("Which object is {j}?", "What is {j}?", "Name a thing that is {j}.")
 KNOW_MEMBERS = ("Name a {noun}.", "What is an example of a {noun}?", "Which object is a {noun}?")
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
