@@ -1,11 +1,15 @@
-"""The other process of test_interfaces_talk.py: answers each latent action with a chunk, and serves SetInstruction."""
+"""The other process of test_interfaces_talk.py: turns latent actions into chunks, serves SetInstruction."""
 
+import signal
 import sys
 
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
 from instructvla_msgs.msg import ActionChunk, LatentAction
 from instructvla_msgs.srv import SetInstruction
-from rclpy.node import Node
 
 
 class Peer(Node):
@@ -38,15 +42,24 @@ class Peer(Node):
 
 
 def main() -> int:
-    """Spin until the parent closes our standard input."""
-    rclpy.init()
+    """Spin until SIGTERM.
+
+    rclpy's own signal handlers shut the context down under a spinning executor, which then now and then
+    never returns; so they are left out, and the loop ends by itself.
+    """
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Peer()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        pass
+    while not stopped:
+        executor.spin_once(timeout_sec=0.05)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
     return 0
 
 

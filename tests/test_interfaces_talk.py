@@ -37,7 +37,8 @@ def node() -> Iterator["rclpy.node.Node"]:
         rclpy.shutdown(context=context)
     finally:
         peer.terminate()
-        peer.wait(timeout=10)
+        status = peer.wait(timeout=10)
+    assert status == 0
 
 
 def spin_until(node: "rclpy.node.Node", done: "callable") -> None:

@@ -1,0 +1,138 @@
+"""The set-up scripts refuse what cannot work, and say how to mend it. Nothing is installed here."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = [
+    REPOSITORY / name
+    for name in ("demo.sh", "test.sh", ".ci/run", "tools/setup.sh", "tools/vendor.sh", "tools/activate.sh")
+] + sorted((REPOSITORY / "tools" / "lib").glob("*.sh"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the scripts alone, in which nothing is set up."""
+    shutil.copytree(REPOSITORY / "tools", tmp_path / "tools")
+    shutil.copytree(REPOSITORY / "requirements", tmp_path / "requirements")
+    (tmp_path / "ros2_ws").mkdir()
+    shutil.copy(REPOSITORY / "ros2_ws" / "widowx.repos", tmp_path / "ros2_ws")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a clean environment, apart from PATH, HOME and the given variables."""
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def run_functions(checkout: Path, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a few lines of bash with the set-up's functions loaded."""
+    libraries = "set -euo pipefail; venv=$PWD/.venv; for f in tools/lib/*.sh; do . $f; done; "
+    return run(["bash", "-c", libraries + script], checkout, **variables)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_a_script_is_valid_bash(script: Path) -> None:
+    result = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_unknown_option_is_refused(checkout: Path) -> None:
+    result = run(["tools/setup.sh", "--fast"], checkout)
+    assert result.returncode == 1 and "unknown option '--fast'" in result.stderr
+
+
+def test_wheels_beside_a_sourced_ros_are_refused(checkout: Path) -> None:
+    (checkout / "humble" / "share" / "rclpy").mkdir(parents=True)
+    prefix = str(checkout / "humble")
+    result = run(["tools/setup.sh"], checkout, INSTRUCTVLA_ROS="wheels", AMENT_PREFIX_PATH=prefix)
+    assert result.returncode == 1
+    assert f"sourced the ROS 2 in {prefix}" in result.stderr and "must not mix" in result.stderr
+
+
+def test_an_installed_ros_beside_an_environment_with_wheels_is_refused(checkout: Path) -> None:
+    (checkout / ".venv/lib/python3.12/site-packages/ros_rclpy-7.1.6.dist-info").mkdir(parents=True)
+    (checkout / "jazzy").mkdir()
+    (checkout / "jazzy" / "setup.bash").touch()
+    result = run(["tools/setup.sh"], checkout, INSTRUCTVLA_ROS_PREFIX=str(checkout / "jazzy"))
+    assert result.returncode == 1
+    assert "Remove the folder .venv" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "source"),
+    [
+        ({}, "wheels"),
+        ({"INSTRUCTVLA_ROS_PREFIX": "jazzy"}, "system"),
+        ({"INSTRUCTVLA_ROS_PREFIX": "jazzy", "INSTRUCTVLA_ROS": "wheels"}, "wheels"),
+    ],
+)
+def test_an_installed_ros_serves_where_there_is_one(
+    checkout: Path, variables: dict[str, str], source: str
+) -> None:
+    (checkout / "jazzy").mkdir()
+    (checkout / "jazzy" / "setup.bash").touch()
+    defaults = {"INSTRUCTVLA_ROS_PREFIX": "/nonexistent"}
+    result = run_functions(checkout, 'choose_ros; echo "$ros_source"', **{**defaults, **variables})
+    assert result.stdout == f"{source}\n", result.stderr
+
+
+def test_asking_for_an_installed_ros_that_is_absent_is_refused(checkout: Path) -> None:
+    variables = {"INSTRUCTVLA_ROS": "system", "INSTRUCTVLA_ROS_PREFIX": "/nonexistent"}
+    result = run(["tools/setup.sh"], checkout, **variables)
+    assert result.returncode == 1 and "/nonexistent/setup.bash does not exist" in result.stderr
+
+
+def test_a_python_out_of_range_is_named_with_the_range(checkout: Path) -> None:
+    old = checkout / "python-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    result = run(["tools/setup.sh"], checkout, PYTHON=str(old), INSTRUCTVLA_ROS_PREFIX="/nonexistent")
+    assert result.returncode == 1
+    assert str(old) in result.stderr and "3.11 to 3.13" in result.stderr
+
+
+def test_without_rights_the_one_command_is_printed(checkout: Path) -> None:
+    stubs = (
+        "missing_system_packages() { printf '%s\\n' g++ libegl1; }; apt-get() { :; }; "
+        "id() { echo 1000; }; sudo() { return 1; }; "
+    )
+    result = run_functions(checkout, stubs + "install_system_packages")
+    assert result.returncode == 1
+    expected = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends g++ libegl1'"
+    assert expected in result.stderr
+
+
+def test_nothing_is_installed_when_nothing_is_missing(checkout: Path) -> None:
+    stubs = "missing_system_packages() { :; }; apt-get() { echo called; }; "
+    result = run_functions(checkout, stubs + "install_system_packages")
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+
+
+def test_a_step_runs_again_only_when_its_inputs_change_or_it_failed(checkout: Path) -> None:
+    script = """
+    mkdir -p .venv; echo one > input
+    step first "$(hash_of input)" "First" echo ran
+    step first "$(hash_of input)" "First" echo ran
+    echo two > input
+    step first "$(hash_of input)" "First" echo ran
+    """
+    assert run_functions(checkout, script).stdout.split() == ["ran", "ran"]
+    assert run_functions(checkout, 'step second "$(hash_of input)" "Second" false').returncode == 1
+    again = run_functions(checkout, 'step second "$(hash_of input)" "Second" echo again')
+    assert again.stdout == "again\n", "a step that failed must run again"
+
+
+def test_activating_before_the_set_up_says_so(checkout: Path) -> None:
+    result = run(["bash", "-c", ". tools/activate.sh"], checkout)
+    assert result.returncode == 1 and "run tools/setup.sh first" in result.stderr
+
+
+def test_fetching_drivers_of_an_unknown_robot_is_refused(checkout: Path) -> None:
+    result = run(["tools/vendor.sh", "ur5"], checkout)
+    assert result.returncode == 2 and "found 'ur5', expected widowx or franka" in result.stderr
