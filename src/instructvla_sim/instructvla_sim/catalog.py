@@ -25,6 +25,8 @@ class ObjectSpec:
     """Headings at reset are drawn from ±this."""
     grasp_dz_m: float = 0.0
     """Height of ee_gripper_link above the object's centre when grasping it as it stands at reset."""
+    along_m: float = 0.012
+    """How far off, along the fingers' width, a grasp still holds it."""
     support: Support = "none"
     """For receptacles: things are put `on` it or `in` it."""
     inner_radius_m: float = 0.0
@@ -56,19 +58,19 @@ def _cube(color: str, rgb: tuple[float, float, float]) -> ObjectSpec:
     return ObjectSpec(f"{color} cube", "cube", color, "cube", rgb, (h, h, h), 0.032, _QUARTER, 0.6, 0.003)
 
 
-CUBE_HALF_M = 0.0175
+CUBE_HALF_M = 0.0165
 
 CATALOG: tuple[ObjectSpec, ...] = (
     _cube("red", (0.82, 0.08, 0.07)),
     _cube("green", (0.08, 0.55, 0.16)),
     _cube("blue", (0.08, 0.20, 0.75)),
     _cube("yellow", (0.96, 0.80, 0.06)),
-    ObjectSpec("carrot", "vegetable", "orange", "cone", (0.98, 0.45, 0.04), (0.052, 0.015, 0.015), 0.035, _HALF, 1.2, 0.006),
-    ObjectSpec("apple", "fruit", "red", "sphere", (0.75, 0.05, 0.07), (0.0205, 0.0205, 0.0205), 0.05, 0.0, 3.0, 0.001),
-    ObjectSpec("lemon", "fruit", "yellow", "ellipsoid", (0.98, 0.88, 0.15), (0.029, 0.019, 0.019), 0.04, _HALF, 1.2, 0.002),
-    ObjectSpec("can", "can", "blue", "cylinder", (0.10, 0.30, 0.70), (0.0185, 0.0185, 0.030), 0.06, 0.0, 3.0, 0.014),
-    ObjectSpec("sponge", "sponge", "pink", "box", (0.95, 0.45, 0.62), (0.034, 0.0185, 0.0135), 0.02, _HALF, 1.2, 0.0065),
-    ObjectSpec("eggplant", "vegetable", "purple", "ellipsoid", (0.27, 0.07, 0.33), (0.050, 0.0185, 0.0185), 0.05, _HALF, 1.2, 0.002),
+    ObjectSpec("carrot", "vegetable", "orange", "cone", (0.98, 0.45, 0.04), (0.052, 0.015, 0.015), 0.035, _HALF, 1.2, 0.006, 0.016),
+    ObjectSpec("apple", "fruit", "red", "sphere", (0.75, 0.05, 0.07), (0.0198, 0.0198, 0.0198), 0.05, 0.0, 3.0, 0.001),
+    ObjectSpec("lemon", "fruit", "yellow", "ellipsoid", (0.98, 0.88, 0.15), (0.028, 0.0183, 0.0183), 0.04, _HALF, 1.2, 0.002, 0.013),
+    ObjectSpec("can", "can", "blue", "cylinder", (0.10, 0.30, 0.70), (0.0175, 0.0175, 0.030), 0.06, 0.0, 3.0, 0.014),
+    ObjectSpec("sponge", "sponge", "pink", "box", (0.95, 0.45, 0.62), (0.034, 0.017, 0.0135), 0.02, _HALF, 1.2, 0.0065, 0.016),
+    ObjectSpec("eggplant", "vegetable", "purple", "ellipsoid", (0.27, 0.07, 0.33), (0.050, 0.0178, 0.0178), 0.05, _HALF, 1.2, 0.002, 0.016),
     ObjectSpec("plate", "dish", "white", "disc", (0.93, 0.93, 0.92), (0.066, 0.066, 0.006), 0.30,
                support="on", inner_radius_m=0.055, floor_m=0.006, rim_m=0.012),
     ObjectSpec("bowl", "dish", "turquoise", "bowl", (0.10, 0.66, 0.66), (0.063, 0.063, 0.019), 0.30,

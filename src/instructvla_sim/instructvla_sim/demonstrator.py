@@ -19,12 +19,13 @@ class DemonstratorConfig:
     """Speeds and tolerances; metres and radians per policy step of 0.2 s."""
 
     gain: float = 0.42
-    z_gain: float = 0.45
+    z_gain: float = 0.38
     max_step_m: float = 0.035
     max_yaw_step_rad: float = 0.20
     hover_m: float = 0.105
     carry_m: float = 0.125
-    align_m: float = 0.010
+    finger_room_m: float = 0.026
+    """From the gripper's middle to an open finger, less a margin of 2 mm."""
     align_z_m: float = 0.010
     align_yaw_rad: float = 0.20
     release_m: float = 0.012
@@ -73,23 +74,30 @@ class Demonstrator:
         down = lies_down(spec, self._observer.rotation(target))
         grasp_z = max(float(centre[2]) + (0.002 if down else spec.grasp_dz_m), config.lowest_ee_m)
         offset = centre[:2] - ee[:2]
-        error = float(np.hypot(*offset))
+        miss = self._miss(rotation, offset, spec)
         period = np.pi if down else spec.yaw_period_rad
         turn = _turn(_yaw(rotation), self._observer.yaw(target), period)
         opening = self._world.gripper_opening
-        aligned = error < config.align_m and abs(turn) < config.align_yaw_rad
+        aligned = miss < 1.0 and abs(turn) < config.align_yaw_rad
         if aligned and abs(ee[2] - grasp_z) < config.align_z_m:
             if opening > _contact_opening(spec) - 0.15:
                 delta = np.array([*offset, grasp_z - ee[2]])
                 return self._move(rotation, delta, turn, 0.0, "grasp")
             return self._move(rotation, np.array([0.0, 0.0, 0.05]), 0.0, 1.0, "retry")
-        excess = max(error - 0.006, 0.0) + 0.04 * max(abs(turn) - 0.10, 0.0)
-        need = grasp_z + min(7.0 * excess, config.hover_m - grasp_z)
+        # Down to the object's top only when its sides will pass between the fingers.
+        excess = 0.09 * max(miss - 0.65, 0.0) + 0.30 * max(abs(turn) - 0.12, 0.0)
+        need = grasp_z + min(excess, config.hover_m - grasp_z)
         if opening < 0.8:  # never come down on the object with fingers that are not open
             need = max(need, grasp_z + 0.045)
         slow = _clearance(need, float(ee[2]))
         delta = np.array([*(offset * slow), need - ee[2]])
         return self._move(rotation, delta, turn, 1.0, "approach")
+
+    def _miss(self, rotation: np.ndarray, offset_m: np.ndarray, spec: ObjectSpec) -> float:
+        """How badly the object sits between the fingers: 0 centred, 1 at the limit of what can be grasped."""
+        across, along = rotation[:2, 1] @ offset_m, rotation[:2, 2] @ offset_m
+        room = max(self._config.finger_room_m - spec.half_m[1], 0.004)
+        return float(np.hypot(across / room, along / spec.along_m))
 
     def _bring(self, rotation: np.ndarray, ee: np.ndarray, target: int) -> DemoStep:
         """Carry the held target over its goal, lower it, open."""

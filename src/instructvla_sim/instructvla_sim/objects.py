@@ -139,12 +139,12 @@ def _sponge(b: _Builder) -> None:
 
 def _eggplant(b: _Builder) -> None:
     r = b.item.half_m[1]
-    profile = smooth([(0.0, -0.050), (0.010, -0.047), (0.0165, -0.034), (r, -0.018), (0.0165, 0.004), (0.0125, 0.022), (0.0105, 0.032), (0.0, 0.035)])
+    profile = smooth([(0.0, -0.050), (0.010, -0.047), (0.0160, -0.034), (r, -0.018), (0.0160, 0.004), (0.0125, 0.022), (0.0105, 0.032), (0.0, 0.035)])
     b.mesh(lying_lathe(profile), b.item.rgb)
     cap = (0.20, 0.50, 0.13)
     b.part(_G.mjGEOM_ELLIPSOID, [0.009, 0.0112, 0.0112], cap, pos=(0.032, 0, -0.0075))
     b.part(_G.mjGEOM_CAPSULE, [0.0030, 0.008], cap, pos=(0.043, 0, -0.007), quat=(0.7071, 0, 0.7071, 0))
-    _lying_capsules(b, [(-0.0345, 0.0152), (-0.017, r), (0.003, 0.0165), (0.023, 0.0125)], rolling=0.002)
+    _lying_capsules(b, [(-0.0345, 0.0152), (-0.017, r), (0.003, 0.0160), (0.023, 0.0125)], rolling=0.002)
 
 
 def _ring(b: _Builder, radius: float, height: float, z: float, thick: float, tilt: float) -> None:
