@@ -44,6 +44,7 @@ def nano() -> PolicyConfig:
             image_size=112,
             patch_size=8,
             stem_layers=3,
+            shuffle=2,
             dim=128,
             depth=3,
             n_heads=2,

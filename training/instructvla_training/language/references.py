@@ -112,7 +112,7 @@ def _color_references(name: str, color: str) -> list[Reference]:
             f"the {head} with the {color} color",
         ):
             found.append(Reference(text, restricted or everything, color, reason, text))
-    for text in (f"something {color}", f"something with a {color} color"):
+    for text in (f"something {color}", f"something with {article(color)} color"):
         found.append(Reference(text, everything, color, reason, text, definite=False))
     traits = [item for item in ADJECTIVES if name in item.true_of and item.text not in ("edible", "metal")]
     for trait, (head, restricted) in product(traits, _heads(name)):

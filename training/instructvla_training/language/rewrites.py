@@ -16,7 +16,8 @@ from .templates.wrappers import WRAPPERS
 
 _SPATIAL_SHARE = 0.3
 _NOUN_SHARE = 0.25
-_TRIES = 6
+_TRIES = 8
+_NOUN_TRIES = 2
 WRAP_SHARE = 0.5
 
 
@@ -84,11 +85,10 @@ def describe(
                 return chosen
     options = static_references(name, item.colors, split)
     nouns = noun_references(name, item.colors) if split == "train" and rng.random() < _NOUN_SHARE else ()
-    options = nouns or options
     if not options:
         return None
-    for _ in range(_TRIES):
-        chosen = pick(rng, options)
+    for attempt in range(_TRIES):
+        chosen = pick(rng, nouns if nouns and attempt < _NOUN_TRIES else options)
         if is_unambiguous(chosen, name, view.visible):
             return chosen
     return None

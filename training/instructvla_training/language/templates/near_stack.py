@@ -74,7 +74,7 @@ NEAR_SENTENCES = Split(
         "{X} should go beside {y}",
         "I need {x} close to {y}",
         "would you mind moving {x} next to {y}?",
-        "{X} is too far from {Y}, put it beside",
+        "{X} is too far from {Y}, put it closer",
         "I would like {x} to be near {y}",
     ),
 )

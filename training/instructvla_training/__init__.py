@@ -1,0 +1,1 @@
+"""Makes InstructVLA checkpoints: data, language, stages, evaluation."""

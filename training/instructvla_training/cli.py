@@ -1,0 +1,75 @@
+"""``instructvla-train``: data, the stages, evaluation. Every command can be stopped and given again."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .recipes import RECIPES, DataRecipe
+
+HELD_BACK = 500_000
+"""Training scenes have seeds from DataRecipe.first_seed on; demonstrations and stills do not share any."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)
+    return options.run(options) or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="instructvla-train", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="data/ and runs/ lie below it")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="record stills and demonstrations in the simulation")
+    data.add_argument("what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"])
+    data.add_argument("--preset", default="nano")
+    data.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    data.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
+    data.add_argument("--episodes", type=int, help="how many, instead of the recipe's number")
+    data.set_defaults(run=_data)
+
+    train = commands.add_parser("stage", help="train one stage: base, expert or generalist")
+    train.add_argument("recipe", choices=sorted(RECIPES))
+    train.add_argument("--steps", type=int, help="instead of the recipe's number")
+    train.add_argument("--device", default="auto")
+    train.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    train.set_defaults(run=_stage)
+    return parser
+
+
+def _data(options: argparse.Namespace) -> None:
+    from instructvla_model.presets import preset
+
+    from .data import demonstrations, stills
+    from .data.record import record
+    from .workspace import Workspace
+
+    data = DataRecipe()
+    data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
+    space, config = Workspace(options.root, options.preset), preset(options.preset)
+    if "stills" in options.what:
+        record(stills.record_shard, space.stills, data.stills, 500, data.first_seed, config, data, options.workers)
+    if "demonstrations" in options.what:
+        first = data.first_seed + HELD_BACK
+        record(
+            demonstrations.record_shard, space.demonstrations, data.episodes, data.shard_episodes, first, config,
+            data, options.workers,
+        )  # fmt: skip
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from .workspace import Workspace
+    from .stages.run import run_stage
+
+    recipe = RECIPES[options.recipe]()
+    if options.steps:
+        recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
+    run_stage(recipe, Workspace(options.root, recipe.preset), options.device, options.threads)

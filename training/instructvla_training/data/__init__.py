@@ -1,0 +1,1 @@
+"""Frames on disk: recording from the simulation, storage, sampling."""

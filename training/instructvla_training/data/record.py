@@ -1,0 +1,52 @@
+"""Recording in several processes, shard by shard; a second call continues where the first was stopped."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from instructvla_model.config import PolicyConfig
+
+from instructvla_training.recipes import DataRecipe
+
+from .shards import EpisodeRecord, write_shard
+
+logger = logging.getLogger(__name__)
+
+Recorder = Callable[[range, PolicyConfig, DataRecipe], list[EpisodeRecord]]
+
+
+def record(
+    recorder: Recorder, folder: Path, total: int, shard_size: int, first_seed: int, config: PolicyConfig,
+    data: DataRecipe, workers: int,
+) -> int:  # fmt: skip
+    """Records episodes with seeds ``first_seed`` .. ``first_seed + total - 1`` -> number of shards written now."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = {}
+    for number, start in enumerate(range(first_seed, first_seed + total, shard_size)):
+        path = folder / f"shard-{number:04d}"
+        if not path.exists():
+            jobs[path] = range(start, min(start + shard_size, first_seed + total))
+    logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
+        futures = {pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()}
+        for done, future in enumerate(as_completed(futures), 1):
+            kept = future.result()
+            logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)
+    return len(jobs)
+
+
+def _single_threaded() -> None:
+    os.environ["LP_NUM_THREADS"] = "1"  # Mesa's software renderer: one thread a process
+
+
+def _one(recorder: Recorder, seeds: range, path: Path, config: PolicyConfig, data: DataRecipe) -> int:
+    episodes = recorder(seeds, config, data)
+    write_shard(path, episodes)
+    return len(episodes)

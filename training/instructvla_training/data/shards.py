@@ -1,0 +1,135 @@
+"""Training data on disk: one folder per shard, one plain ``.npy`` file per column, one JSON line per episode.
+
+A shard is written to a temporary folder and renamed when it is complete, so that a recording that is killed
+at any moment loses at most the shard under way and never leaves a half-written one behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+COLUMNS: dict[str, tuple[tuple[int | None, ...], str]] = {
+    "image": ((None, None, 3), "uint8"),  # primary camera through the checkpoint's image recipe, RGB
+    "grid": ((None, None), "uint8"),  # object index seen by each patch, NO_OBJECT where none
+    "objects": ((None, 4), "float32"),  # per object x, y, z (m, base frame) and visible (0/1)
+    "state": ((8,), "float32"),  # measured state before the step
+    "action": ((7,), "float32"),  # what the demonstrator would do from here (the label)
+    "weight": ((), "float32"),  # sampling weight of the frame
+}
+NO_OBJECT = 255
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """What is true of a whole episode. ``length`` frames; names index the simulation's object list."""
+
+    seed: int
+    length: int
+    family: str
+    target: str
+    place: str | None
+    success: bool
+    source: str  # "demonstration" | "dagger" | "still"
+    motion: tuple[str, ...] = ()
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+
+def write_shard(folder: Path, episodes: Iterable[EpisodeRecord]) -> None:
+    """Writes ``episodes`` (with their frames) as the shard ``folder``; replaces nothing that is there.
+
+    Raises ValueError where a column has another shape than its frames' number.
+    """
+    episodes = list(episodes)
+    if not episodes:
+        raise ValueError(f"{folder}: found no episodes, expected at least one; record some first")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, (shape, dtype) in COLUMNS.items():
+        for episode in episodes:
+            found = episode.frames[name].shape
+            if len(found) != len(shape) + 1 or found[0] != episode.length:
+                raise ValueError(
+                    f"{folder}: column {name} of seed {episode.seed} has shape {found}, "
+                    f"expected {episode.length} frames of {len(shape)} dimensions; record the episode again"
+                )
+        column = np.concatenate([episode.frames[name] for episode in episodes]).astype(dtype)
+        np.save(partial / f"{name}.npy", column, allow_pickle=False)
+    with (partial / "episodes.jsonl").open("w", encoding="utf-8") as lines:
+        for episode in episodes:
+            row = {k: v for k, v in asdict(_without_frames(episode)).items() if k != "frames"}
+            lines.write(json.dumps(row) + "\n")
+    os.replace(partial, folder)
+
+
+def _without_frames(episode: EpisodeRecord) -> EpisodeRecord:
+    return EpisodeRecord(**{**{k: getattr(episode, k) for k in episode.__dataclass_fields__}, "frames": {}})
+
+
+@dataclass(frozen=True)
+class Frames:
+    """All shards of one or more folders, columns concatenated, in memory.
+
+    ``episode`` and ``step`` (n,) locate each frame; ``first`` and ``length`` (episodes,) locate each episode.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    episodes: tuple[EpisodeRecord, ...]
+    episode: np.ndarray
+    step: np.ndarray
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name in COLUMNS:
+            return self.columns[name]
+        raise AttributeError(name)
+
+
+def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> Frames:
+    """Loads every complete shard below ``folders``, in name order.
+
+    Raises FileNotFoundError where there is none and ValueError where a shard's columns disagree in length.
+    """
+    folders = [Path(f) for f in folders]
+    shards = sorted(p for f in folders for p in f.glob("shard-*") if not p.name.endswith(".partial"))
+    if not shards:
+        raise FileNotFoundError(
+            f"found no shards below {', '.join(map(str, folders))}; record data first, e.g. instructvla-train demos"
+        )
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    episodes: list[EpisodeRecord] = []
+    for shard in shards:
+        rows = [json.loads(line) for line in (shard / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
+        records = [EpisodeRecord(**{**row, "motion": tuple(row["motion"])}) for row in rows]
+        total = sum(record.length for record in records)
+        for name in COLUMNS:
+            column = np.load(shard / f"{name}.npy", allow_pickle=False)
+            if len(column) != total:
+                raise ValueError(f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard")
+            parts[name].append(column)
+        episodes.extend(records)
+        if limit_episodes is not None and len(episodes) >= limit_episodes:
+            break
+    lengths = np.array([record.length for record in episodes])
+    first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    logger.info("%d episodes, %d frames from %d shards", len(episodes), lengths.sum(), len(shards))
+    return Frames(
+        columns={name: np.concatenate(values) for name, values in parts.items()},
+        episodes=tuple(episodes),
+        episode=np.repeat(np.arange(len(episodes)), lengths),
+        step=np.concatenate([np.arange(n) for n in lengths]),
+        first=first,
+    )

@@ -1,0 +1,58 @@
+"""Batches made one step ahead in a thread, in step order, each a function of the step number alone."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Batch = TypeVar("Batch")
+
+
+class Prefetcher(Generic[Batch]):
+    """Iterates ``make(step)`` for step = start .. stop - 1.
+
+    One producer thread; at most ``depth`` batches wait. An exception in ``make`` is raised in the consumer.
+    Close it (or use ``with``) to end the thread early.
+    """
+
+    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, depth: int = 2):
+        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._produce, args=(make, start, stop), daemon=True)
+        self._thread.start()
+
+    def _produce(self, make: Callable[[int], Batch], start: int, stop: int) -> None:
+        try:
+            for step in range(start, stop):
+                if not self._put(make(step)):
+                    return
+            self._put(None)
+        except Exception as error:
+            self._put(error)
+
+    def _put(self, item: Batch | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Batch]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def __enter__(self) -> Prefetcher[Batch]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(timeout=30.0)

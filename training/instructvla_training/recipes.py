@@ -1,0 +1,107 @@
+"""Recipes: functions that return typed configurations. One per checkpoint that the project can make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from .trainer import Optimisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """What the simulation is asked for. Seeds of training scenes start at ``first_seed``; evaluation uses
+    seeds below it, so no scene is shared."""
+
+    stills: int = 16_000
+    episodes: int = 1_600
+    families: tuple[str, ...] = ("pick", "place", "near", "stack")
+    family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
+    noise_probability: float = 0.35  # of a step, in the episodes that are disturbed
+    disturbed_fraction: float = 0.7  # of the episodes
+    noise_xyz_m: float = 0.012
+    noise_yaw_rad: float = 0.12
+    shard_episodes: int = 40
+    first_seed: int = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the summed loss; language and flow are 1:1 as in the paper."""
+
+    language: float = 1.0
+    flow: float = 1.0
+    expert_pointing: float = 0.3
+    vlm_pointing: float = 0.3
+    patches: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecipe:
+    """One training stage. ``groups`` images (VLM passes) a step, each with ``expert_frames`` later frames that
+    use its latents (0..``max_latent_age`` steps later, as the running graph does), each frame with ``draws``
+    noise draws of the flow loss."""
+
+    stage: str  # "base" | "expert" | "generalist"
+    preset: str
+    optimisation: Optimisation
+    groups: int = 32
+    expert_frames: int = 2
+    max_latent_age: int = 4
+    draws: int = 4
+    weights: LossWeights = field(default_factory=LossWeights)
+    # shares of the prompts, reference §5.3 (they need not sum to 1)
+    prompts: tuple[tuple[str, float], ...] = (("action", 0.8), ("motion", 0.2))
+    multimodal_ratio: float = 0.0  # plain question-answer samples per action sample (paper: 1:7)
+    vision_frozen: bool = True
+
+
+def nano_base() -> StageRecipe:
+    """Pre-training of the nano backbones on rendered stills: captions, questions, pointing, patch classes.
+
+    Stands where Eagle2 and DINOv2 come pre-trained for the full-size preset.
+    """
+    return StageRecipe(
+        stage="base",
+        preset="nano",
+        optimisation=Optimisation(steps=1_800, learning_rate=1.5e-3, warmup_steps=100),
+        groups=48,
+        expert_frames=1,
+        prompts=(("point", 0.45), ("qa", 0.25), ("caption", 0.1), ("knowledge", 0.2)),
+        vision_frozen=False,
+    )
+
+
+def nano_expert() -> StageRecipe:
+    """Stage 1: actions and language motion from atomic instructions. Action LoRA, queries and expert train."""
+    return StageRecipe(
+        stage="expert",
+        preset="nano",
+        optimisation=Optimisation(steps=12_000, learning_rate=1.0e-3, warmup_steps=200),
+        prompts=(("action", 0.8), ("motion", 0.2)),
+    )
+
+
+def nano_generalist() -> StageRecipe:
+    """Stage 2: instruction tuning. Both LoRAs and the gate train, the expert is frozen."""
+    return StageRecipe(
+        stage="generalist",
+        preset="nano",
+        optimisation=Optimisation(steps=6_000, learning_rate=8e-4, warmup_steps=200),
+        prompts=(("action", 0.32), ("motion", 0.08), ("qa_action", 0.1), ("situated", 0.25), ("rewrite", 0.25)),
+        multimodal_ratio=1 / 7,
+    )
+
+
+def debug(stage: str = "expert") -> StageRecipe:
+    """The same stages in seconds, for tests and for a first look at the machinery."""
+    full = RECIPES[f"nano-{stage}"]()
+    optimisation = replace(full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2)
+    return replace(full, preset="tiny", optimisation=optimisation, groups=2, expert_frames=1, draws=2)
+
+
+RECIPES: dict[str, Callable[[], StageRecipe]] = {
+    "nano-base": nano_base,
+    "nano-expert": nano_expert,
+    "nano-generalist": nano_generalist,
+}

@@ -1,0 +1,181 @@
+"""Stages 1 and 2: instructions about recorded frames, latents, and the flow loss of the expert on them.
+
+One VLM pass over an image and its text serves several later frames of the same episode: so the expert learns
+to act on latents that are some steps old, as it must in the running graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from instructvla_model import flow
+from instructvla_model.batch import ActionBatch, LanguageBatch
+from instructvla_model.image import recipe
+from instructvla_model.normalization import Statistics
+from instructvla_model.policy import InstructVLA
+from instructvla_model.prompts import Encoded
+from instructvla_model.trainable import set_trainable
+from torch import Tensor, nn
+
+from instructvla_training.data.chunks import chunk_actions, later_frames
+from instructvla_training.data.observe import scene_view
+from instructvla_training.data.shards import Frames
+from instructvla_training.language import SceneView
+from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, patches_of, pool_grid
+from instructvla_training.recipes import StageRecipe
+
+from .base import jitter
+from .text import Prompter, choose, role_index
+from .vision_text import RoleTargets, language_batch, vlm_pointing
+
+PROBE = (1, (0, 1))
+"""Layer of the expert and its heads whose latent rows learn to look at the target and at the place."""
+ENCODE_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ActionStageBatch:
+    """``language``: first one row per group with latent queries, then plain question rows."""
+
+    language: LanguageBatch
+    groups: int
+    action: ActionBatch
+    vlm_targets: RoleTargets
+    expert_targets: RoleTargets
+
+
+class ActionStage(nn.Module):
+    """Stage "expert" or "generalist" of ``policy``, whose vision tower is frozen and encoded once."""
+
+    def __init__(
+        self, policy: InstructVLA, prompter: Prompter, frames: Frames, config: StageRecipe, statistics: Statistics
+    ):
+        super().__init__()
+        self.policy, self.prompter, self.frames, self.recipe = policy, prompter, frames, config
+        self.statistics = statistics
+        self.vlm_pointing = PointingHead(policy.config.language.hidden_size)
+        self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
+        weight = frames.weight.astype(np.float64)
+        self._cumulative = np.cumsum(weight / weight.sum())
+        self._image_tokens: Tensor | None = None
+
+    def trainable(self) -> None:
+        """The paper's trainable set of the stage, and the auxiliary head."""
+        set_trainable(self.policy, self.recipe.stage)
+        for parameter in self.vlm_pointing.parameters():
+            parameter.requires_grad = True
+
+    @torch.no_grad()
+    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
+        """Runs the frozen vision tower over every frame and keeps the image tokens in bfloat16."""
+        self.policy.eval()
+        vlm_recipe = recipe(self.policy.config.vlm_recipe, self.policy.config.vision.image_size)
+        kept = []
+        for start in range(0, len(self.frames), ENCODE_AT_ONCE):
+            pixels = vlm_recipe.normalize(torch.from_numpy(self.frames.image[start : start + ENCODE_AT_ONCE]))
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                kept.append(self.policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
+            report(start, len(self.frames))
+        self._image_tokens = torch.cat(kept)
+
+    # ---- batch ----------------------------------------------------------------------------------------
+
+    def make_batch(self, rng: np.random.Generator) -> ActionStageBatch:
+        config, frames = self.recipe, self.frames
+        index = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
+        samples = [self._action_sample(int(i), rng) for i in index]
+        shown = list(index)
+        n_plain = int(round(config.groups * config.multimodal_ratio))
+        plain = np.searchsorted(self._cumulative, rng.random(n_plain)).clip(max=len(frames) - 1)
+        image_index = list(range(config.groups))
+        for i in plain:
+            encoded, has_image = self._plain_sample(int(i), rng)
+            samples.append(encoded)
+            image_index.append(len(shown) if has_image else -1)
+            shown.append(i)
+        language = language_batch(samples, self.prompter.builder.tokenizer.pad_id, np.array(image_index))
+        later = self._expert_frames(index, rng)
+        context = np.repeat(np.arange(config.groups), config.expert_frames)
+        assert self._image_tokens is not None, "encode_frames first"
+        language = LanguageBatch(
+            language.input_ids_BS, language.attention_mask_BS, language.labels_BS,
+            image_tokens_ITH=self._image_tokens[torch.from_numpy(np.array(shown))], image_index_B=language.image_index_B,
+        )  # fmt: skip
+        return ActionStageBatch(
+            language, config.groups, self._actions(later, context, rng), self._targets(index), self._targets(later)
+        )
+
+    def _expert_frames(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        delay = rng.integers(0, self.recipe.max_latent_age + 1, size=(len(index), self.recipe.expert_frames))
+        return later_frames(self.frames, np.repeat(index, self.recipe.expert_frames), delay.ravel())
+
+    def _actions(self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator) -> ActionBatch:
+        chunk = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
+        state = self.statistics.state
+        pixels = self.image_recipe.normalize(torch.from_numpy(jitter(self.frames.image[later], rng)))
+        return ActionBatch(
+            pixels_BVCHW=pixels[:, None],
+            actions_BFA=torch.from_numpy(self.statistics.action.normalize(chunk)),
+            state_BS=None if state is None else torch.from_numpy(state.normalize(self.frames.state[later])),
+            context_index_B=torch.from_numpy(context),
+        )
+
+    def _targets(self, index: np.ndarray) -> RoleTargets:
+        episodes = [self.frames.episodes[e] for e in self.frames.episode[index]]
+        roles = [(role_index(e.target), role_index(e.place)) for e in episodes]
+        return RoleTargets(torch.from_numpy(self.frames.grid[index]), torch.tensor(roles))
+
+    def view(self, i: int) -> SceneView:
+        """The scene of frame ``i`` as the language generator sees it."""
+        episode = self.frames.episodes[self.frames.episode[i]]
+        return scene_view(self.frames.objects[i], episode.family, episode.target, episode.place)
+
+    def _action_sample(self, i: int, rng: np.random.Generator) -> Encoded:
+        episode = self.frames.episodes[self.frames.episode[i]]
+        motion = episode.motion[self.frames.step[i]]
+        # instructions are given at the start of an episode: words such as "leftmost" are true of that frame
+        first = int(self.frames.first[self.frames.episode[i]])
+        return self.prompter.action(choose(self.recipe.prompts, rng), self.view(first), motion, rng)
+
+    def _plain_sample(self, i: int, rng: np.random.Generator) -> tuple[Encoded, bool]:
+        language, draw = self.prompter.language, rng.random()
+        if draw < 0.25:
+            return self.prompter.question(language.knowledge(rng), image=False), False
+        item = language.caption(self.view(i), rng) if draw < 0.45 else language.qa(self.view(i), rng)
+        return self.prompter.question(item or language.caption(self.view(i), rng)), True
+
+    # ---- loss -----------------------------------------------------------------------------------------
+
+    def losses(self, batch: ActionStageBatch) -> dict[str, Tensor]:
+        policy, weights, groups = self.policy, self.recipe.weights, batch.groups
+        ids_BS = batch.language.input_ids_BS
+        hidden_BSH = policy.vlm.hidden_of(batch.language)
+        language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
+        pointing, hits = vlm_pointing(
+            policy, self.vlm_pointing, hidden_BSH[:groups], ids_BS[:groups], batch.vlm_targets
+        )
+        latents_BNH = policy.encode_context(hidden_BSH, ids_BS, batch.action)
+        prefix = policy.prefix(batch.action, latents_BNH, PROBE)
+        motion = flow.loss(policy.expert, prefix, batch.action.actions_BFA, n_draws=self.recipe.draws)
+        looking, seen = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
+        total = (
+            weights.language * language + weights.flow * motion + weights.vlm_pointing * pointing
+            + weights.expert_pointing * looking
+        )  # fmt: skip
+        return {
+            "loss": total, "language": language, "flow": motion, "vlm_pointing": pointing, "vlm_pointing_hits": hits,
+            "expert_pointing": looking, "expert_pointing_hits": seen,
+        }  # fmt: skip
+
+    def _expert_pointing(self, logits_BHNP: Tensor | None, n_vision: int, targets: RoleTargets) -> tuple[Tensor, Tensor]:
+        assert logits_BHNP is not None
+        losses, rates = [], []
+        for head in range(targets.roles_BR.shape[1]):
+            hit_BV = pool_grid(patches_of(targets.grid_BHW, targets.roles_BR[:, head]), self.policy.config.film.shuffle)
+            hit_BP = nn.functional.pad(hit_BV, (0, logits_BHNP.shape[-1] - n_vision))
+            losses.append(mass_loss(logits_BHNP[:, head], hit_BP))
+            rates.append(hit_rate(logits_BHNP[:, head, :, :n_vision], hit_BV))
+        return torch.stack(losses).sum(), rates[0]

@@ -1,0 +1,63 @@
+"""Where a recipe's data, runs and checkpoints lie, and the policy that a stage starts from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from instructvla_model.policy import InstructVLA
+from instructvla_model.presets import preset
+from instructvla_model.prompts import PromptBuilder
+from instructvla_model.tokenizer import PolicyTokenizer, train_tokenizer
+
+from instructvla_training.language.corpus import iterate_corpus
+
+logger = logging.getLogger(__name__)
+
+CORPUS_LINES = 60_000
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folders below one root: ``data/<preset>``, ``runs/<recipe>``."""
+
+    root: Path
+    preset: str
+
+    @property
+    def stills(self) -> Path:
+        return self.root / "data" / self.preset / "stills"
+
+    @property
+    def demonstrations(self) -> Path:
+        return self.root / "data" / self.preset / "demonstrations"
+
+    @property
+    def dagger(self) -> Path:
+        return self.root / "data" / self.preset / "dagger"
+
+    def run(self, stage: str) -> Path:
+        return self.root / "runs" / f"{self.preset}-{stage}"
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.run(stage) / "checkpoint"
+
+
+def new_tokenizer(preset_name: str) -> PolicyTokenizer:
+    """Byte-level BPE trained on the generated language; the same for the same code."""
+    config = preset(preset_name)
+    lines = islice(iterate_corpus(np.random.default_rng(0)), CORPUS_LINES)
+    return train_tokenizer(lines, config.language.vocab_size, config.n_queries)
+
+
+def new_policy(preset_name: str, tokenizer: PolicyTokenizer) -> InstructVLA:
+    """A randomly initialised policy for ``tokenizer``."""
+    config = preset(preset_name).with_vocab_size(tokenizer.vocab_size)
+    return InstructVLA(config, tokenizer.image_token_id, "base")
+
+
+def builder_for(policy: InstructVLA, tokenizer: PolicyTokenizer) -> PromptBuilder:
+    return PromptBuilder(tokenizer, policy.config)
