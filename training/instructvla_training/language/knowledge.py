@@ -46,11 +46,13 @@ def _know(question: str, text: str) -> Annotated:
 
 def _need_facts() -> list[Annotated]:
     found = []
-    for group in (*NEED_GROUPS, *PLACE_CUES):
-        reply = _objects(group.true_of)
+    linked = [(group.true_of, group.keywords) for group in NEED_GROUPS]
+    linked += [(cue.true_of, cue.keywords) for cue in PLACE_CUES]
+    for true_of, keywords in linked:
+        reply = _objects(true_of)
         found += [
             _know(template.format(k=keyword), reply)
-            for keyword in group.keywords
+            for keyword in keywords
             for template in wording.KNOW_GOES_WITH
         ]
     for group in NEED_GROUPS:

@@ -70,7 +70,7 @@ def _count(view: SceneView, rng: np.random.Generator, _: ViewConvention) -> Anno
 
 
 def _which_class(view: SceneView, rng: np.random.Generator, _: ViewConvention) -> Annotated | None:
-    _, many, members = pick(rng, _COUNTED[:3])
+    many, members = pick(rng, _COUNTED[:3])[1:]
     names = [item.name for item in view.visible if members is not None and item.name in members]
     question = pick(rng, wording.WHICH_CLASS).format(nouns=many)
     return _qa(question, capitalised(name_list(names)) if names else f"There are no {many}.")

@@ -102,7 +102,7 @@ def _clause_references(name: str) -> list[Reference]:
 
 
 def _color_references(name: str, color: str) -> list[Reference]:
-    everything = frozenset()
+    everything: frozenset[str] = frozenset()
     reason = None if is_cube(name) else f"The {name} is {color}."
     found = []
     for head, restricted in _heads(name):

@@ -134,7 +134,7 @@ def compose(
         text = fill(pick(rng, chosen.texts), task, x, y)
         if text is not None:
             break
-    units = (chosen.unit,)
+    units: tuple[str, ...] = (chosen.unit,)
     if may_wrap and (wrap or (wrap is None and rng.random() < WRAP_SHARE)):
         wrapper = pick(rng, _WRAPPERS[wrapper_split])
         text = pick(rng, wrapper.texts).replace("{c}", text)
