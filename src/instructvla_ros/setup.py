@@ -1,5 +1,7 @@
 """Packaging for both colcon (ament_python) and pip."""
 
+from glob import glob
+
 from setuptools import find_packages, setup
 
 PACKAGE = "instructvla_ros"
@@ -11,8 +13,12 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        # `ros2 run` and `ros2 launch` look here; pip and colcon both install it.
+        (f"lib/{PACKAGE}", sorted(glob("scripts/*"))),
     ],
+    entry_points={"console_scripts": ["instructvla = instructvla_ros.cli.main:main"]},
     install_requires=["setuptools", "numpy", "PyYAML"],
+    extras_require={"cli": ["rich", "rosbags", "opencv-python-headless", "imageio-ffmpeg"]},
     zip_safe=True,
     maintainer="InstructVLA ROS maintainers",
     maintainer_email="maintainers@example.com",

@@ -200,7 +200,7 @@ def test_f22_stop_latches_whatever_arrives_and_reset_anchors_at_the_measured_pos
     bench.controller.stop("operator pressed stop")
     held = bench.tick()
     for seq in range(1, 10):
-        bench.chunk(seq=seq, xyz=(0.03, 0, 0), instruction_id=seq)
+        bench.chunk(seq=seq, xyz=(0.03, 0, 0), instruction_id=1)
         command = bench.tick(5)
         assert (command.mode, command.reason) == (Mode.STOPPED, "operator pressed stop")
         np.testing.assert_array_equal(command.joint_goal_rad, held.joint_goal_rad)
@@ -212,6 +212,11 @@ def test_f22_stop_latches_whatever_arrives_and_reset_anchors_at_the_measured_pos
     bench.feed_joints = True
     np.testing.assert_allclose(bench.tick().joint_goal_rad, moved_by_hand)
     np.testing.assert_allclose(bench.controller.target[1], kinematics.forward(moved_by_hand)[1], atol=1e-9)
+    bench.chunk(seq=20, xyz=(0.01, 0, 0), instruction_id=1)
+    command = bench.tick()  # the stop has ended instruction 1
+    assert command.mode is Mode.HOLD and "give a new one" in command.reason
+    bench.chunk(seq=21, xyz=(0.01, 0, 0), instruction_id=2)
+    assert bench.tick().mode is Mode.MOVING
 
 
 def test_the_gripper_closes_when_the_policy_says_so_and_stays_when_stopped(bench) -> None:

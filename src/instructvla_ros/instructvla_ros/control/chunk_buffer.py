@@ -53,6 +53,7 @@ class ChunkBuffer:
         self._begins: deque[float] = deque(maxlen=_BEGINS_KEPT)
         self._step_ends_s = -math.inf
         self._earliest_stamp_s = -math.inf
+        self._ended_id = -1
         self.instruction_id = 0
         self.dropped = 0
 
@@ -68,6 +69,11 @@ class ChunkBuffer:
         self.instruction_id = instruction_id
         self.clear()
         return True
+
+    def end_instruction(self) -> None:
+        """Drop everything and refuse chunks of the present instruction from now on."""
+        self._ended_id = self.instruction_id
+        self.clear()
 
     def clear(self, earliest_stamp_s: float | None = None) -> None:
         """Forget all chunks and consumed steps; later chunks stamped before `earliest_stamp_s` are
@@ -91,6 +97,8 @@ class ChunkBuffer:
     def _why_not(self, chunk: ActionChunk, now_s: float) -> str:
         if chunk.instruction_id < self.instruction_id:
             return f"chunk belongs to instruction {chunk.instruction_id}, current is {self.instruction_id}"
+        if chunk.instruction_id <= self._ended_id:
+            return f"instruction {chunk.instruction_id} was ended by a stop; give a new one"
         if chunk.stamp_s < self._earliest_stamp_s - _SAME_INSTANT_S:
             return "chunk was made from an image taken before the last reset"
         if chunk.stamp_s > now_s + self._config.max_future_stamp_s:

@@ -60,6 +60,7 @@ class ExecutedStep:
     step: int
     instruction_id: int
     began_s: float
+    dt_s: float
     clamped: bool
 
 

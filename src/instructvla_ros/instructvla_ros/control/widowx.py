@@ -107,9 +107,8 @@ class WidowXController:
             self._chunk_problem = ""
             self._halt()
 
-    def on_chunk(self, chunk: ActionChunk, now_s: float) -> None:
-        """Take a chunk, or drop it and say why in the next command. Three bad ones in a row latch a fault
-        (F06)."""
+    def on_chunk(self, chunk: ActionChunk, now_s: float) -> str:
+        """Take a chunk; returns "" or why it was dropped. Three bad ones in a row latch a fault (F06)."""
         verdict = check_chunk(chunk)
         if not verdict.ok:
             self.counts[verdict.fault_id] += 1
@@ -118,21 +117,25 @@ class WidowXController:
             if self._bad_chunks >= self._safety.max_bad_chunks and self._latch is None:
                 reason = f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on"
                 self._latch = (Mode.FAULT, reason, verdict.fault_id)
-            return
+            return verdict.reason
         newer = chunk.instruction_id > self._buffer.instruction_id
         self._chunk_problem = self._buffer.add(chunk, now_s)
         if self._chunk_problem:
             self.counts["dropped_chunks"] += 1
-            return
+            return self._chunk_problem
         self._bad_chunks = 0
         if newer:
             self._halt()
+        return ""
 
     def stop(self, reason: str) -> None:
-        """Latch: the arm holds from the next tick until `reset`, whatever arrives (F22)."""
+        """Latch: the arm holds from the next tick until `reset`, whatever arrives (F22).
+
+        The instruction ends with it: after the reset, chunks of a newer instruction are needed to move.
+        """
         self._latch = (Mode.STOPPED, reason or "stopped", "F22")
         self.counts["F22"] += 1
-        self._buffer.clear()
+        self._buffer.end_instruction()
 
     def reset(self, now_s: float) -> None:
         """Leave a latch. Nothing is sent before a joint state given after this call has re-anchored the
@@ -286,6 +289,7 @@ class WidowXController:
             step.step,
             step.instruction_id,
             began_s,
+            step.dt_s,
             clamped=bool(verdict.fault_id),
         )
         return executed, verdict

@@ -1,0 +1,35 @@
+"""Parse the command line and run one sub-command; each lives in its own module."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from instructvla_ros.cli import control, demo, say, status, up, watch
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="instructvla", description="Start the InstructVLA graph, talk to it, watch it, stop it."
+    )
+    root.add_argument("--namespace", default="/instructvla", help="namespace of the project's topics")
+    commands = root.add_subparsers(dest="command", required=True, metavar="command")
+    for module in (up, say, watch, status, control, demo):
+        module.add_parsers(commands)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s", stream=sys.stderr)
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, TimeoutError) as error:
+        print(f"instructvla: {error}", file=sys.stderr)
+        return 1

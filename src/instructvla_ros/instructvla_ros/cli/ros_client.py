@@ -1,0 +1,74 @@
+"""A short-lived ROS 2 participant for the command line: services with time limits, subscriptions, clean
+exit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from instructvla_ros.graph import environment
+
+
+class RosClient:
+    """Use with `with`. Callbacks run in a background thread, which is joined on exit (else DDS aborts the
+    process)."""
+
+    def __init__(self, namespace: str = "/instructvla") -> None:
+        environment.apply_defaults(os.environ)
+        self._context = Context()
+        # Ctrl-C stays with the command line: it must be able to say goodbye to the graph.
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(
+            f"instructvla_cli_{os.getpid()}", namespace=namespace, context=self._context
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
+
+    def __enter__(self) -> RosClient:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self._thread.join(5.0)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def subscribe(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, *, raw: bool = False
+    ) -> Any:
+        """Subscribe; the callback runs in the background thread."""
+        return self.node.create_subscription(kind, topic, callback, qos, raw=raw)
+
+    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 5.0) -> Any:
+        """Call a service. Raises TimeoutError when nobody offers it or nobody answers in time."""
+        client = self.node.create_client(kind, service)
+        try:
+            name = client.srv_name
+            if not client.wait_for_service(timeout_s):
+                raise TimeoutError(f"nobody offers {name}; is the graph up? (instructvla up widowx)")
+            answered = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: answered.set())
+            if not answered.wait(timeout_s):
+                raise TimeoutError(f"{name} did not answer within {timeout_s} s")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)

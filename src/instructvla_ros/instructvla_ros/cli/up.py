@@ -1,0 +1,73 @@
+"""instructvla up: start the graph and supervise it until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from instructvla_ros.graph import environment, files
+from instructvla_ros.graph.command import node_command
+from instructvla_ros.graph.description import ArgumentError, Graph, argument_values, resolve
+from instructvla_ros.graph.supervisor import Process, Supervisor
+from instructvla_ros.graph.widowx import GRAPHS
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `up`."""
+    parser = commands.add_parser("up", help="start the graph and supervise it", description=_arguments_help())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("robot", choices=sorted(GRAPHS))
+    parser.add_argument(
+        "--sim", action="store_true", help="simulated arm and cameras (the same as sim:=true)"
+    )
+    parser.add_argument(
+        "arguments", nargs="*", metavar="name:=value", help="arguments of the graph, see above"
+    )
+    parser.set_defaults(run=run)
+
+
+def _arguments_help() -> str:
+    lines = ["Start the nodes of a robot's graph. Arguments of the graph:"]
+    for name, graph in GRAPHS.items():
+        lines.append(f"  {name}:")
+        lines += [f"    {a.name}:={a.default or '...'}  {a.description}" for a in graph.arguments]
+    return "\n".join(lines)
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """name:=value texts as a dict; raises ArgumentError for anything else."""
+    given = {}
+    for text in texts:
+        name, separator, value = text.partition(":=")
+        if not separator or not name:
+            raise ArgumentError(
+                f"{text!r} is no argument; expected name:=value, for example robot_name:=wx250s"
+            )
+        given[name] = value
+    return given
+
+
+def make_supervisor(
+    graph: Graph, given: Mapping[str, str], namespace: str, output: int | None = None
+) -> Supervisor:
+    """A supervisor for the graph with these arguments; raises ArgumentError or FileNotFoundError."""
+    values = {"namespace": namespace, **given}
+    values["checkpoint"] = files.resolve_checkpoint(argument_values(graph, values)["checkpoint"])
+    nodes = resolve(graph, values)
+    processes = [Process(node.name, node_command(node), node.required) for node in nodes]
+    return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start, wait, stop; returns 0 when asked to stop, else the exit status of the node that ended."""
+    given = parse_assignments(arguments.arguments)
+    if arguments.sim:
+        given["sim"] = "true"
+    supervisor = make_supervisor(GRAPHS[arguments.robot], given, arguments.namespace)
+    supervisor.handle_signals()
+    supervisor.start()
+    ending = supervisor.wait()
+    print(f"instructvla up: {ending.reason}", file=sys.stderr)
+    return ending.status

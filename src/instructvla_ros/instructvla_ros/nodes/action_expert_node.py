@@ -1,0 +1,204 @@
+"""action_expert_node: newest latent, images and joint states in, action chunks out.
+
+Topics (relative unless they begin with /): in `camera/image_raw`, `wrist/image_raw`,
+`/<robot_name>/joint_states`, `latent_action`, `reasoning` (for the newest instruction id); out
+`action_chunk`. Callbacks only store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from sensor_msgs.msg import Image, JointState
+
+from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning
+from instructvla_ros.control.state import STATE_DIM, JointStateReader
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.checkpoints import load_runtime
+from instructvla_ros.nodes.codecs import chunk_to_message, image_to_rgb, time_to_s
+from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError, main_of
+from instructvla_ros.nodes.settings import EXPERT, check_robot_name, expert_config, model_settings
+from instructvla_ros.nodes.stats import LatencyStats, RateMeter
+from instructvla_ros.policy.expert_worker import ExpertWorker, Inputs
+from instructvla_ros.policy.reasoning_worker import Frame
+
+_IMAGE_TOPICS = {"primary": "camera/image_raw", "wrist": "wrist/image_raw"}
+_MAX_MODEL_FAILURES = 3
+
+
+class ActionExpertNode(ManagedNode):
+    """Thread rule: the executor's thread stores, the owner thread runs the expert and publishes."""
+
+    def __init__(self, load: Callable[..., Any] = load_runtime, **options: Any) -> None:
+        super().__init__("action_expert_node", EXPERT, **options)
+        self._load = load
+        self._runtime: Any = None
+        self._worker: ExpertWorker | None = None
+        self._thread: OwnerThread | None = None
+        self._subscriptions_made: list[Any] = []
+        self._reader = JointStateReader()
+        self._input_problem = ""
+        self._model_failures = 0
+
+    def setup(self, values: Mapping[str, Any]) -> None:
+        robot_name = values["robot_name"]
+        check_robot_name(robot_name)
+        self._runtime = self._load(model_settings(values), ("expert",))
+        manifest = self._runtime.manifest
+        unknown = [view for view in manifest.views if view not in _IMAGE_TOPICS]
+        if unknown or not manifest.views or manifest.views[0] != "primary":
+            raise SetupError(
+                f"checkpoint wants the views {tuple(manifest.views)}; "
+                f"this node has {tuple(_IMAGE_TOPICS)}, first primary"
+            )
+        if manifest.state_dim not in (0, STATE_DIM):
+            raise SetupError(
+                f"checkpoint wants a state of {manifest.state_dim} numbers; this robot has {STATE_DIM}"
+            )
+        config = expert_config(values, tuple(manifest.views), manifest.state_dim > 0)
+        self._checkpoint_id = str(manifest.checkpoint_id)
+        self._frame_id = f"{robot_name}/base_link"
+        self._latency, self._rate = LatencyStats(), RateMeter()
+        self._publisher = self.create_publisher(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
+        self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic)
+        joint_topic = f"/{robot_name}/joint_states"
+        self._subscriptions_made = [
+            self.create_subscription(LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
+            self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
+            self.create_subscription(JointState, joint_topic, self._on_joint_state, qos.JOINT_STATES),
+        ]
+        for view in config.views:
+            self._subscriptions_made.append(
+                self.create_subscription(Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE)
+            )
+        self.get_logger().info(
+            f"checkpoint {self._checkpoint_id}: views {', '.join(config.views)}, horizon {manifest.horizon}"
+        )
+
+    def start(self) -> None:
+        self._model_failures = 0
+        self._thread = OwnerThread("expert", self._step, self.fail)
+
+    def halt(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
+
+    def teardown(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        if self._worker is not None:
+            self.destroy_publisher(self._publisher)
+        self._subscriptions_made, self._worker, self._runtime = [], None, None
+
+    # Callbacks: store only.
+
+    def _on_image(self, view: str, message: Image) -> None:
+        worker, thread = self._worker, self._thread
+        if worker is None or thread is None:
+            return
+        try:
+            image = image_to_rgb(message)
+        except ValueError as error:
+            self._complain(f"{view}: {error}")
+            return
+        self._input_problem = ""
+        worker.offer_image(view, Frame(image, time_to_s(message.header.stamp), time.monotonic()))
+        thread.wake()
+
+    def _on_joint_state(self, message: JointState) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        try:
+            sample = self._reader.read(
+                message.name, message.position, time_to_s(message.header.stamp), time.monotonic()
+            )
+        except ValueError as error:
+            self._complain(str(error))
+            return
+        worker.offer_joints(sample)
+
+    def _on_latent(self, message: LatentAction) -> None:
+        from instructvla_ros.nodes.latent_codec import message_to_plan
+
+        worker = self._worker
+        if worker is None:
+            return
+        if message.checkpoint_id != self._checkpoint_id:
+            self._complain(
+                f"latent action comes from checkpoint {message.checkpoint_id}, "
+                f"this expert is {self._checkpoint_id}; "
+                "start both nodes with the same checkpoint"
+            )
+            return
+        try:
+            reason = worker.offer_latent(message_to_plan(message))
+        except ValueError as error:
+            self._complain(str(error))
+            return
+        if reason:
+            self.get_logger().debug(reason)
+
+    def _on_reasoning(self, message: Reasoning) -> None:
+        if self._worker is not None:
+            self._worker.set_instruction(message.instruction_id)
+
+    def _complain(self, problem: str) -> None:
+        self._input_problem = problem
+        self.get_logger().warning(problem, throttle_duration_sec=5.0)
+
+    # Owner thread.
+
+    def _step(self) -> float:
+        assert self._worker is not None
+        try:
+            wait_s = self._worker.step()
+        except (RuntimeError, ValueError) as error:
+            self._model_failures += 1
+            if self._model_failures >= _MAX_MODEL_FAILURES:
+                raise
+            self.get_logger().error(
+                f"expert failed ({self._model_failures} of {_MAX_MODEL_FAILURES}): {error}"
+            )
+            return 0.5
+        if wait_s == 0.0:
+            self._model_failures = 0
+        return wait_s
+
+    def _act(self, inputs: Inputs, plan: Any, *, seed: int | None, seq: int) -> Any:
+        from instructvla_model.types import Observation
+
+        observation = Observation(images=inputs.images, state=inputs.state, stamp_s=inputs.stamp_s)
+        return self._runtime.act(observation, plan, seed=seed, seq=seq)
+
+    def _publish(self, chunk: Any, latency_s: float) -> None:
+        self._publisher.publish(chunk_to_message(chunk, self._frame_id, latency_s))
+        self._latency.note(latency_s)
+        self._rate.note(time.monotonic())
+
+    def report(self) -> tuple[str, Mapping[str, str]]:
+        worker = self._worker
+        if worker is None:
+            return "", {}
+        values = {
+            "checkpoint": self._checkpoint_id,
+            "chunk_rate_hz": f"{self._rate.rate_hz(time.monotonic()):.2f}",
+            "chunk_latency": self._latency.summary(),
+            "latent_age_s": f"{worker.latent_age_s():.2f}",
+            "chunks": str(self._rate.count),
+            "bad_chunks": str(worker.bad_chunks),
+        }
+        return self._input_problem or worker.aging, values | {"waiting_for": worker.problem}
+
+
+def main() -> None:
+    """Entry point."""
+    main_of(ActionExpertNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Load the policy for a node, with messages that say what is wrong with a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from instructvla_ros.nodes.managed import SetupError
+from instructvla_ros.nodes.settings import ModelSettings
+
+
+def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
+    """A PolicyRuntime with the given parts; raises SetupError for anything wrong with the checkpoint (F17,
+    F19)."""
+    if not settings.checkpoint:
+        raise SetupError("parameter checkpoint is empty; give the folder of a trained checkpoint")
+    path = Path(settings.checkpoint).expanduser()
+    if not path.is_dir():
+        raise SetupError(
+            f"checkpoint {path} does not exist or is no folder; give the folder of a trained checkpoint"
+        )
+    import torch
+
+    from instructvla_model.runtime import PolicyRuntime
+
+    if settings.torch_threads > 0:
+        torch.set_num_threads(settings.torch_threads)
+    try:
+        return PolicyRuntime.load(path, device=settings.device, dtype=settings.dtype, parts=parts)
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
+        raise SetupError(f"checkpoint {path} cannot be loaded: {error}") from error

@@ -1,0 +1,139 @@
+"""Between messages and the values of the pure code. No dict and no message travels past this module."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+
+from instructvla_msgs.msg import ActionChunk as ActionChunkMsg
+from instructvla_msgs.msg import EndEffectorDelta, SafetyState
+from instructvla_msgs.msg import Reasoning as ReasoningMsg
+from instructvla_ros.control.types import ActionChunk, Command, ExecutedStep, Mode
+from instructvla_ros.policy.reasoning_worker import ReasoningUpdate
+
+MIN_IMAGE_PX = 64
+_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+_MODES = {
+    Mode.WAITING: SafetyState.MODE_HOLDING,
+    Mode.HOLD: SafetyState.MODE_HOLDING,
+    Mode.MOVING: SafetyState.MODE_EXECUTING,
+    Mode.STOPPED: SafetyState.MODE_STOPPED,
+    Mode.FAULT: SafetyState.MODE_FAULT,
+}
+
+
+def time_to_s(stamp: Time) -> float:
+    """Seconds of a stamp; float64 keeps today's times to a quarter of a microsecond."""
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def s_to_time(seconds: float) -> Time:
+    """Inverse of `time_to_s`."""
+    sec = int(seconds // 1)
+    nanosec = round((seconds - sec) * 1e9)
+    return Time(sec=sec + nanosec // 1_000_000_000, nanosec=nanosec % 1_000_000_000)
+
+
+def raw_stamp_s(serialized: bytes) -> float:
+    """The header stamp of a serialized message whose first field is a Header, without reading the rest.
+
+    Raises ValueError on anything that is not plain CDR.
+    """
+    if len(serialized) < 12 or serialized[0] != 0 or serialized[1] > 1:
+        raise ValueError("serialized message is not plain CDR; cannot read its stamp")
+    sec, nanosec = struct.unpack_from("<iI" if serialized[1] == 1 else ">iI", serialized, 4)
+    return sec + nanosec * 1e-9
+
+
+def image_to_rgb(message: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a sensor_msgs/Image; raises ValueError with the reason it cannot be used
+    (F02)."""
+    channels = _CHANNELS.get(message.encoding)
+    if channels is None:
+        raise ValueError(
+            f"image encoding {message.encoding!r} is not supported; expected one of {', '.join(_CHANNELS)}"
+        )
+    height, width, step = message.height, message.width, message.step
+    if min(height, width) < MIN_IMAGE_PX:
+        raise ValueError(f"image is {width}x{height}; at least {MIN_IMAGE_PX} px on each side are needed")
+    if step < width * channels or len(message.data) < step * height:
+        raise ValueError(
+            f"image of {width}x{height} {message.encoding} has step {step} and {len(message.data)} bytes; "
+            f"expected at least {width * channels} and {step * height}"
+        )
+    rows = np.frombuffer(message.data, np.uint8, count=step * height).reshape(height, step)
+    pixels = rows[:, : width * channels].reshape(height, width, channels)
+    if message.encoding.startswith("bgr"):
+        pixels = pixels[..., 2::-1]
+    elif channels == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def chunk_to_message(chunk: Any, frame_id: str, latency_s: float) -> ActionChunkMsg:
+    """Pack a chunk of the control code or of the model library."""
+    message = ActionChunkMsg()
+    message.header.stamp, message.header.frame_id = s_to_time(chunk.stamp_s), frame_id
+    message.instruction_id, message.seq = int(chunk.instruction_id), int(chunk.seq)
+    message.latent_seq, message.dt_s = int(chunk.latent_seq), float(chunk.dt_s)
+    message.horizon = len(chunk.gripper)
+    message.delta_xyz_m = np.asarray(chunk.delta_xyz_m, dtype=np.float32).ravel()
+    message.delta_rpy_rad = np.asarray(chunk.delta_rpy_rad, dtype=np.float32).ravel()
+    message.gripper = np.asarray(chunk.gripper, dtype=np.float32)
+    message.latency_s = float(latency_s)
+    return message
+
+
+def message_to_chunk(message: ActionChunkMsg) -> ActionChunk:
+    """Unpack a chunk; raises ValueError when the arrays do not have `horizon` steps (F19)."""
+    steps = message.horizon
+    sizes = len(message.delta_xyz_m), len(message.delta_rpy_rad), len(message.gripper)
+    if sizes != (3 * steps, 3 * steps, steps):
+        raise ValueError(
+            f"chunk of horizon {steps} has array sizes {sizes}; expected {(3 * steps, 3 * steps, steps)}"
+        )
+    return ActionChunk(
+        np.asarray(message.delta_xyz_m, dtype=float).reshape(steps, 3),
+        np.asarray(message.delta_rpy_rad, dtype=float).reshape(steps, 3),
+        np.asarray(message.gripper, dtype=float),
+        # float32 on the wire: 0.2 must come back as 0.2, or the step grid drifts against the clock.
+        round(float(message.dt_s), 6),
+        time_to_s(message.header.stamp),
+        message.instruction_id,
+        message.seq,
+        message.latent_seq,
+    )
+
+
+def reasoning_to_message(update: ReasoningUpdate, stamp: Time, frame_id: str) -> ReasoningMsg:
+    """Pack the text so far; `stamp` is the image's, or the present time for a bare announcement."""
+    message = ReasoningMsg()
+    message.header.stamp, message.header.frame_id = stamp, frame_id
+    message.instruction_id, message.seq = update.instruction.instruction_id, update.seq
+    message.instruction, message.text, message.final = update.instruction.text, update.text, update.final
+    message.n_tokens, message.latency_s = update.n_tokens, float(update.latency_s)
+    message.tokens_per_second = float(update.tokens_per_second)
+    return message
+
+
+def step_to_message(step: ExecutedStep, frame_id: str) -> EndEffectorDelta:
+    """Pack the step that has begun."""
+    message = EndEffectorDelta()
+    message.header.stamp, message.header.frame_id = s_to_time(step.began_s), frame_id
+    message.instruction_id, message.chunk_seq, message.step = step.instruction_id, step.chunk_seq, step.step
+    message.dt_s = float(step.dt_s)
+    xyz, rpy = message.delta_xyz_m, message.delta_rpy_rad
+    xyz.x, xyz.y, xyz.z = step.delta_xyz_m
+    rpy.x, rpy.y, rpy.z = step.delta_rpy_rad
+    message.gripper, message.clamped = float(step.gripper), step.clamped
+    return message
+
+
+def safety_mode(command: Command, instruction_id: int) -> int:
+    """The SafetyState mode of a command: holding without any instruction is idleness."""
+    if command.mode is Mode.HOLD and instruction_id == 0 and not command.fault_id:
+        return SafetyState.MODE_IDLE
+    return _MODES[command.mode]

@@ -1,0 +1,157 @@
+"""lifecycle_manager_node: configures all managed nodes, then activates them, in the order given.
+
+Works the same under `ros2 launch` and under `instructvla up`. A transition that fails is tried again a few
+times, because a driver or camera may come up later; what the node said about it is repeated in /diagnostics
+and by the service `~/is_active` (std_srvs/Trigger: success means that all are active).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.managed import OwnerThread, main_of
+from instructvla_ros.nodes.parameters import declare, read
+from instructvla_ros.nodes.settings import MANAGER
+
+_LABELS = {
+    State.PRIMARY_STATE_UNCONFIGURED: "unconfigured",
+    State.PRIMARY_STATE_INACTIVE: "inactive",
+    State.PRIMARY_STATE_ACTIVE: "active",
+    State.PRIMARY_STATE_FINALIZED: "finalized",
+}
+_QUERY_TIMEOUT_S = 5.0
+
+
+class LifecycleManagerNode(Node):
+    """Thread rule: callbacks store or read; transitions are made one after another in the owner thread."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("lifecycle_manager_node", **options)
+        declare(self, MANAGER)
+        values = read(self, MANAGER)
+        self._names: list[str] = list(values["node_names"])
+        self._retry_s = float(values["retry_period_s"])
+        self._timeout_s = float(values["transition_timeout_s"])
+        self._attempts_left = dict.fromkeys(self._names, int(values["attempts"]))
+        self._states = dict.fromkeys(self._names, "unknown")
+        self._said: dict[str, str] = {}
+        self.failed = False
+        self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in self._names}
+        self._query = {name: self.create_client(GetState, f"{name}/get_state") for name in self._names}
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self.create_service(Trigger, "~/is_active", self._on_is_active)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self._thread: OwnerThread | None = None
+        if values["autostart"]:
+            self._thread = OwnerThread("bring-up", self._step, self._on_failure)
+
+    def destroy_node(self) -> None:
+        """End the owner thread before its clients go."""
+        if self._thread is not None:
+            self._thread.stop(_QUERY_TIMEOUT_S)
+        super().destroy_node()
+
+    # Owner thread.
+
+    def _step(self) -> float:
+        """One round: configure what is unconfigured; when nothing is, activate. Afterwards only watch."""
+        for name in self._names:
+            answer = self._call(self._query[name], GetState.Request(), _QUERY_TIMEOUT_S)
+            self._states[name] = (
+                "not running" if answer is None else _LABELS.get(answer.current_state.id, "busy")
+            )
+        waiting = [name for name in self._names if self._states[name] == "unconfigured"]
+        for name in waiting:
+            self._transition(name, Transition.TRANSITION_CONFIGURE, "inactive")
+        if all(state in ("inactive", "active") for state in self._states.values()):
+            for name in self._names:
+                if self._states[name] == "inactive":
+                    self._transition(name, Transition.TRANSITION_ACTIVATE, "active")
+                    if self._states[name] != "active":
+                        break
+        return self._retry_s
+
+    def _transition(self, name: str, transition_id: int, goal: str) -> None:
+        if self._attempts_left[name] <= 0:
+            return
+        request = ChangeState.Request(transition=Transition(id=transition_id))
+        answer = self._call(self._change[name], request, self._timeout_s)
+        if answer is not None and answer.success:
+            self._states[name] = goal
+            self.get_logger().info(f"{name} is {goal}")
+            if all(state == "active" for state in self._states.values()):
+                self.get_logger().info("all nodes are active")
+            return
+        self._attempts_left[name] -= 1
+        left = self._attempts_left[name]
+        why = "no answer in time" if answer is None else self._said.get(name, "see its log")
+        if left == 0:
+            self.get_logger().error(f"{name} did not become {goal}: {why}; giving up")
+        else:
+            self.get_logger().warning(f"{name} did not become {goal}: {why}; trying again ({left} left)")
+
+    def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
+        """The answer, or None when there is none in time. The executor's thread delivers it."""
+        if not client.wait_for_service(min(timeout_s, _QUERY_TIMEOUT_S)):
+            return None
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(timeout_s):
+            client.remove_pending_request(future)
+            return None
+        return future.result()
+
+    def _on_failure(self, trace: str) -> None:
+        self.get_logger().fatal(trace)
+        self.failed = True
+
+    # Executor's thread.
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = status.name.rsplit("/", 1)[-1]
+            if name in self._states:
+                self._said[name] = status.message if status.level != DiagnosticStatus.OK else ""
+
+    def _summary(self) -> tuple[bool, str]:
+        parts = []
+        for name, state in self._states.items():
+            said = self._said.get(name, "") if state != "active" else ""
+            parts.append(f"{name} {state}" + (f" ({said})" if said else ""))
+        return all(state == "active" for state in self._states.values()), "; ".join(parts)
+
+    def _on_is_active(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._summary()
+        return response
+
+    def _publish_diagnostics(self) -> None:
+        active, text = self._summary()
+        gave_up = [n for n, left in self._attempts_left.items() if left <= 0 and self._states[n] != "active"]
+        status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
+        status.level = DiagnosticStatus.OK if active else DiagnosticStatus.WARN
+        if gave_up:
+            status.level = DiagnosticStatus.ERROR
+        status.message = "all nodes are active" if active else text
+        status.values = [KeyValue(key=name, value=state) for name, state in self._states.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def main() -> None:
+    """Entry point."""
+    main_of(LifecycleManagerNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What the lifecycle nodes share: transitions that fail with a message, diagnostics, the owner thread,
+main()."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.parameters import Parameter, declare, read
+
+_DIAGNOSTICS_PERIOD_S = 1.0
+_EXIT_BAD_PARAMETER = 2
+_SPIN_S = 0.2  # how soon a signal is noticed at the latest
+
+
+class SetupError(RuntimeError):
+    """A transition cannot be made; the message says what was found, what was expected and how to mend it."""
+
+
+class OwnerThread:
+    """One thread that calls `step` again and again; `step` returns the seconds it may sleep unless woken.
+
+    All model or control work of a node happens here. If `step` raises, `on_failure` is called in the thread
+    with the traceback, and the thread ends.
+    """
+
+    def __init__(self, name: str, step: Callable[[], float], on_failure: Callable[[str], None]) -> None:
+        self._step, self._on_failure = step, on_failure
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """End the present sleep; may be called from any thread."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """Ask the thread to end after its present step and wait; returns whether it ended."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        finished = False
+        try:
+            while not self._stopping:
+                wait_s = self._step()
+                if wait_s > 0.0:
+                    self._wake.wait(min(wait_s, 1.0))
+                self._wake.clear()
+            finished = True
+        finally:
+            if not finished:
+                self._on_failure(traceback.format_exc())
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose subclasses implement `setup`, `start`, `halt` and `teardown`.
+
+    `setup` and `start` may raise SetupError, ValueError or OSError: the transition then fails, the node stays
+    in its state, and the message is logged and shown in /diagnostics.
+    """
+
+    def __init__(self, name: str, parameters: Sequence[Parameter], **options: Any) -> None:
+        super().__init__(name, **options)
+        self._declared = tuple(parameters)
+        declare(self, parameters)
+        self.problem = ""
+        self.failed = False
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+
+    # For subclasses.
+
+    def setup(self, values: Mapping[str, Any]) -> None:
+        """Load what is needed and create subscriptions; motion and model work do not start yet."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin to work."""
+        raise NotImplementedError
+
+    def halt(self) -> None:
+        """Stop working, so that `start` may be called again."""
+        raise NotImplementedError
+
+    def teardown(self) -> None:
+        """Undo `setup`."""
+        raise NotImplementedError
+
+    def report(self) -> tuple[str, Mapping[str, str]]:
+        """A warning in words ("" if all is well) and values for /diagnostics."""
+        return "", {}
+
+    # Lifecycle.
+
+    @property
+    def state_label(self) -> str:
+        """unconfigured, inactive, active or finalized."""
+        return str(self._state_machine.current_state[1])
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("configure", lambda: self.setup(read(self, self._declared)), self.teardown)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._attempt("activate", self.start, self.halt)
+        return super().on_activate(state) if result == TransitionCallbackReturn.SUCCESS else result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.teardown()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.halt()
+        self.teardown()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.halt()
+        self.teardown()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(
+        self, what: str, action: Callable[[], None], undo: Callable[[], None]
+    ) -> TransitionCallbackReturn:
+        try:
+            action()
+        except (SetupError, ValueError, OSError) as error:
+            self.problem = f"cannot {what}: {error}"
+            self.get_logger().error(self.problem)
+            undo()
+            self._publish_diagnostics()
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            # rclpy turns this into the error state without a word, so say it here.
+            self.get_logger().error(f"cannot {what}, unexpected:\n{traceback.format_exc()}")
+            raise
+        self.problem = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    def fail(self, message: str) -> None:
+        """End the process with exit status 1: the supervisor must see that a worker has died."""
+        self.get_logger().fatal(message)
+        self.failed = True
+
+    def _publish_diagnostics(self) -> None:
+        warning, values = self.report()
+        status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
+        state = self.state_label
+        if self.problem:
+            status.level, status.message = DiagnosticStatus.ERROR, self.problem
+        elif warning:
+            status.level, status.message = DiagnosticStatus.WARN, warning
+        else:
+            status.level, status.message = DiagnosticStatus.OK, state
+        status.values = [KeyValue(key="state", value=state)]
+        status.values += [KeyValue(key=key, value=value) for key, value in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def run(make_node: Callable[[], Any], *, threads: int = 1) -> int:
+    """Run a node until SIGINT or SIGTERM; returns the exit status. With `threads` 1 callbacks never overlap.
+
+    rclpy's own signal handlers shut the context down under a spinning executor, so that nothing can be said
+    to anybody any more; here the loop ends by itself and the node halts in order.
+    """
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make_node()
+    except (InvalidParameterTypeException, InvalidParameterValueException, ValueError) as error:
+        rclpy.logging.get_logger("instructvla").fatal(f"cannot start: {error}")
+        rclpy.try_shutdown()
+        return _EXIT_BAD_PARAMETER
+    executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not asked.is_set() and not node.failed:
+            executor.spin_once(timeout_sec=_SPIN_S)
+    finally:
+        if isinstance(node, ManagedNode):
+            node.halt()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return int(node.failed)
+
+
+def main_of(make_node: Callable[[], Any], *, threads: int = 1) -> None:
+    """Entry point helper: run and exit."""
+    sys.exit(run(make_node, threads=threads))

@@ -1,0 +1,197 @@
+"""reasoning_node: images and an instruction in, streamed text and latent actions out.
+
+Topics (relative to the node's namespace): in `camera/image_raw`, `safety_state`; out `reasoning`,
+`latent_action`; service `set_instruction`. Callbacks only store; the owner thread does all model work through
+ReasoningWorker.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sensor_msgs.msg import Image
+
+from instructvla_msgs.msg import LatentAction, Reasoning, SafetyState
+from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.checkpoints import load_runtime
+from instructvla_ros.nodes.codecs import image_to_rgb, reasoning_to_message, s_to_time, time_to_s
+from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
+from instructvla_ros.nodes.settings import REASONING, model_settings, reasoning_config
+from instructvla_ros.nodes.stats import LatencyStats, RateMeter
+from instructvla_ros.policy.instructions import Instruction, InstructionError, check_instruction
+from instructvla_ros.policy.reasoning_worker import Frame, ReasoningUpdate, ReasoningWorker
+
+_LATCHED_MODES = (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT)
+_MAX_MODEL_FAILURES = 3
+
+
+class ReasoningNode(ManagedNode):
+    """Thread rule: the executor's thread stores, the owner thread works and publishes text and latents."""
+
+    def __init__(self, load: Callable[..., Any] = load_runtime, **options: Any) -> None:
+        super().__init__("reasoning_node", REASONING, **options)
+        self._load = load
+        self._worker: ReasoningWorker | None = None
+        self._thread: OwnerThread | None = None
+        self._last_id = 0
+        self._stopped = False
+        self._image_problem = ""
+        self._model_failures = 0
+        self._subscriptions_made: list[Any] = []
+        self.create_service(SetInstruction, "set_instruction", self._on_set_instruction)
+
+    def setup(self, values: Mapping[str, Any]) -> None:
+        runtime = self._load(model_settings(values), ("vlm",))
+        manifest = runtime.manifest
+        config = reasoning_config(values, manifest.stage)
+        self._checkpoint_id = str(manifest.checkpoint_id)
+        self._frame_id = ""
+        self._text_latency, self._latent_latency = LatencyStats(), LatencyStats()
+        self._latent_rate, self._tokens_per_second = RateMeter(), 0.0
+        self._text_publisher = self.create_publisher(Reasoning, "reasoning", qos.REASONING)
+        self._latent_publisher = self.create_publisher(LatentAction, "latent_action", qos.LATENT_ACTION)
+        self._worker = ReasoningWorker(
+            runtime, config, self._publish_text, self._publish_latent, time.monotonic
+        )
+        self._subscriptions_made = [
+            self.create_subscription(Image, "camera/image_raw", self._on_image, qos.IMAGE),
+            self.create_subscription(SafetyState, "safety_state", self._on_safety_state, qos.SAFETY_STATE),
+        ]
+        self.get_logger().info(
+            f"checkpoint {self._checkpoint_id} ({manifest.stage}), text mode {config.mode}"
+        )
+
+    def start(self) -> None:
+        self._model_failures = 0
+        self._thread = OwnerThread("reasoning", self._step, self.fail)
+
+    def halt(self) -> None:
+        if self._thread is not None:
+            if self._worker is not None:
+                self._worker.cancel()
+            self._thread.stop()
+            self._thread = None
+
+    def teardown(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        if self._worker is not None:
+            self.destroy_publisher(self._text_publisher)
+            self.destroy_publisher(self._latent_publisher)
+        self._subscriptions_made, self._worker = [], None
+
+    # Callbacks: store only.
+
+    def _on_image(self, message: Image) -> None:
+        worker, thread = self._worker, self._thread
+        if worker is None or thread is None:
+            return
+        try:
+            image = image_to_rgb(message)
+        except ValueError as error:
+            self._image_problem = str(error)
+            self.get_logger().warning(self._image_problem, throttle_duration_sec=5.0)
+            return
+        self._image_problem, self._frame_id = "", message.header.frame_id
+        worker.offer_image(Frame(image, time_to_s(message.header.stamp), time.monotonic()))
+        thread.wake()
+
+    def _on_safety_state(self, message: SafetyState) -> None:
+        # After a restart of this node, ids must go on above those that the controller already knows.
+        self._last_id = max(self._last_id, message.instruction_id)
+        stopped = message.mode in _LATCHED_MODES
+        if stopped and not self._stopped and self._worker is not None:
+            self._worker.cancel()
+            self.get_logger().info("the controller is stopped; the instruction is dropped")
+        self._stopped = stopped
+
+    def _on_set_instruction(
+        self, request: SetInstruction.Request, response: SetInstruction.Response
+    ) -> SetInstruction.Response:
+        worker, thread = self._worker, self._thread
+        try:
+            text = check_instruction(request.instruction)
+            if worker is None or thread is None:
+                raise InstructionError(
+                    f"reasoning_node is {self.state_label}, not active. {self.problem}".strip()
+                )
+            if self._stopped:
+                raise InstructionError(
+                    "the controller is stopped; call the reset service (instructvla reset) first"
+                )
+        except InstructionError as error:
+            response.accepted, response.message = False, str(error)
+            self.get_logger().warning(f"instruction refused: {error}")
+            return response
+        self._last_id += 1
+        worker.accept(Instruction(text, self._last_id, request.think))
+        thread.wake()
+        response.accepted, response.instruction_id = True, self._last_id
+        response.message = f"instruction {self._last_id} accepted: {text}"
+        self.get_logger().info(response.message)
+        return response
+
+    # Owner thread.
+
+    def _step(self) -> float:
+        assert self._worker is not None
+        try:
+            wait_s = self._worker.step()
+        except (RuntimeError, ValueError) as error:
+            self._model_failures += 1
+            if self._model_failures >= _MAX_MODEL_FAILURES:
+                raise
+            self.get_logger().error(
+                f"model failed ({self._model_failures} of {_MAX_MODEL_FAILURES}): {error}"
+            )
+            return 0.5
+        if wait_s == 0.0:
+            self._model_failures = 0
+        return wait_s
+
+    def _publish_text(self, update: ReasoningUpdate) -> None:
+        known = math.isfinite(update.stamp_s)
+        stamp = s_to_time(update.stamp_s) if known else self.get_clock().now().to_msg()
+        self._text_publisher.publish(reasoning_to_message(update, stamp, self._frame_id))
+        if update.final and update.n_tokens:
+            self._text_latency.note(update.latency_s)
+            self._tokens_per_second = update.tokens_per_second
+
+    def _publish_latent(self, plan: Any, text: ReasoningUpdate | None, latency_s: float) -> None:
+        # Imported here: only a process that holds a model needs torch.
+        from instructvla_ros.nodes.latent_codec import plan_to_message
+
+        seq = 0 if text is None else text.seq
+        message = plan_to_message(plan, self._checkpoint_id, self._frame_id, seq, latency_s)
+        self._latent_publisher.publish(message)
+        self._latent_latency.note(latency_s)
+        self._latent_rate.note(time.monotonic())
+
+    def report(self) -> tuple[str, Mapping[str, str]]:
+        worker = self._worker
+        if worker is None:
+            return "", {}
+        instruction = worker.instruction
+        values = {
+            "checkpoint": self._checkpoint_id,
+            "instruction": "" if instruction is None else f"{instruction.instruction_id}: {instruction.text}",
+            "latent_rate_hz": f"{self._latent_rate.rate_hz(time.monotonic()):.2f}",
+            "latent_latency": self._latent_latency.summary(),
+            "text_latency": self._text_latency.summary(),
+            "tokens_per_second": f"{self._tokens_per_second:.1f}",
+        }
+        waiting = worker.problem if instruction is not None else ""
+        return self._image_problem or (waiting if self._thread is not None else ""), values
+
+
+def main() -> None:
+    """Entry point."""
+    main_of(ReasoningNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The work of the reasoning node without ROS: text streamed token by token, latents interleaved between
+tokens."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from instructvla_ros.policy.instructions import Instruction
+from instructvla_ros.policy.scheduler import Due, ReasoningScheduler, SchedulerConfig
+
+
+class VisionLanguageRuntime(Protocol):
+    """The part of the model library's PolicyRuntime that is used here."""
+
+    def think(self, image: np.ndarray, instruction: str, **options: Any) -> Iterator[Any]:
+        """Stream thoughts; the last is final."""
+        ...
+
+    def latents(self, image: np.ndarray, instruction: str, thought: Any, **options: Any) -> Any:
+        """One latent plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image (H, W, 3) uint8 RGB, its stamp, and when it was received on the worker's clock."""
+
+    image: np.ndarray
+    stamp_s: float
+    received_s: float
+
+
+@dataclass(frozen=True)
+class ReasoningUpdate:
+    """The text so far. `seq` numbers the reasonings of this worker from 1; `stamp_s` is the image's."""
+
+    instruction: Instruction
+    seq: int
+    text: str
+    final: bool
+    n_tokens: int
+    latency_s: float
+    tokens_per_second: float
+    stamp_s: float
+
+
+@dataclass(frozen=True)
+class ReasoningConfig:
+    """`mode` is the prompt of the text ("think" or "motion"), or "off" for none whatever the instruction
+    asks.
+
+    The first latent after a text reuses the text's key/value cache if its image is not older than
+    `max_reuse_age_s`.
+    """
+
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    mode: str = "think"
+    max_new_tokens: int = 50
+    max_image_age_s: float = 0.5
+    max_reuse_age_s: float = 0.5
+
+
+class ReasoningWorker:
+    """`accept`, `cancel` and `offer_image` may be called from any thread and only store; `step` from one
+    owner thread.
+
+    The sinks are called in the owner thread. A new instruction ends a running text at its next token.
+    """
+
+    def __init__(
+        self,
+        runtime: VisionLanguageRuntime,
+        config: ReasoningConfig,
+        on_text: Callable[[ReasoningUpdate], None],
+        on_latent: Callable[[Any, ReasoningUpdate | None, float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._runtime, self._config = runtime, config
+        self._on_text, self._on_latent, self._clock = on_text, on_latent, clock
+        self._scheduler = ReasoningScheduler(config.scheduler)
+        self._lock = threading.Lock()
+        self._wanted: Instruction | None = None
+        self._changed = False
+        self._frame: Frame | None = None
+        self._instruction: Instruction | None = None
+        self._thought: Any = None
+        self._thought_update: ReasoningUpdate | None = None
+        self._latent_stamp_s: float | None = None
+        self._text_seq = 0
+        self._text_announced = False
+        self._latent_seq = 0
+        self.problem = "no instruction yet"
+
+    def accept(self, instruction: Instruction) -> None:
+        """Follow this instruction from the next step on."""
+        with self._lock:
+            self._wanted, self._changed = instruction, True
+
+    def cancel(self) -> None:
+        """Follow no instruction."""
+        with self._lock:
+            self._wanted, self._changed = None, True
+
+    def offer_image(self, frame: Frame) -> None:
+        """The newest image; older ones are forgotten."""
+        with self._lock:
+            self._frame = frame
+
+    @property
+    def instruction(self) -> Instruction | None:
+        """The instruction that is, or is about to be, followed."""
+        with self._lock:
+            return self._wanted
+
+    def step(self) -> float:
+        """Do what is due. Returns how long the caller may sleep unless something new is offered (s)."""
+        self._take_instruction()
+        now_s = self._clock()
+        due = self._scheduler.next(now_s)
+        if due is Due.NOTHING:
+            return self._scheduler.wait_s(now_s)
+        frame = self._fresh_frame(now_s)
+        if frame is None:
+            return math.inf
+        if due is Due.TEXT:
+            self._write(frame)
+            return 0.0
+        return 0.0 if self._refresh(frame, reuse_cache=False) else math.inf
+
+    def _take_instruction(self) -> None:
+        with self._lock:
+            if not self._changed:
+                return
+            self._instruction, self._changed = self._wanted, False
+        self._thought = self._thought_update = self._latent_stamp_s = None
+        if self._instruction is None:
+            self._scheduler.clear()
+            self.problem = "no instruction"
+            return
+        think = self._instruction.think and self._config.mode != "off"
+        self._scheduler.on_instruction(think, self._clock())
+        self._text_seq += 1
+        self._text_announced = think
+        # Announce the instruction at once: whoever listens drops what belongs to an older one.
+        self._on_text(self._update("", not think, 0, 0.0, math.nan))
+
+    def _fresh_frame(self, now_s: float) -> Frame | None:
+        with self._lock:
+            frame = self._frame
+        if frame is None:
+            self.problem = "no camera image yet"
+            return None
+        age_s = now_s - frame.received_s
+        if age_s > self._config.max_image_age_s:
+            self.problem = f"camera image is {age_s:.1f} s old, limit {self._config.max_image_age_s} s"
+            return None
+        self.problem = ""
+        return frame
+
+    def _update(
+        self, text: str, final: bool, n_tokens: int, latency_s: float, stamp_s: float
+    ) -> ReasoningUpdate:
+        assert self._instruction is not None
+        rate = n_tokens / latency_s if latency_s > 0.0 else 0.0
+        return ReasoningUpdate(
+            self._instruction, self._text_seq, text, final, n_tokens, latency_s, rate, stamp_s
+        )
+
+    def _superseded(self) -> bool:
+        with self._lock:
+            return self._changed
+
+    def _write(self, frame: Frame) -> None:
+        """Stream one text, with latents in between; then a latent made from it."""
+        assert self._instruction is not None
+        began_s = self._clock()
+        if not self._text_announced:
+            self._text_seq += 1
+        self._text_announced = False
+        self._scheduler.on_text_started()
+        last = None
+        for thought in self._runtime.think(
+            frame.image,
+            self._instruction.text,
+            mode=self._config.mode,
+            max_new_tokens=self._config.max_new_tokens,
+            should_stop=self._superseded,
+        ):
+            if self._superseded():
+                return
+            now_s = self._clock()
+            last = self._update(thought.text, thought.final, thought.n_tokens, now_s - began_s, frame.stamp_s)
+            self._on_text(last)
+            if thought.final:
+                self._thought, self._thought_update = thought, last
+                break
+            if self._scheduler.latent_due(now_s):
+                newer = self._fresh_frame(now_s)
+                if newer is not None:
+                    self._refresh(newer, reuse_cache=False)
+        if last is None or not last.final:
+            # Cut short without a final text: close the stream for listeners and go on without it.
+            text, count = ("", 0) if last is None else (last.text, last.n_tokens)
+            self._on_text(self._update(text, True, count, self._clock() - began_s, frame.stamp_s))
+            self._scheduler.on_text_finished()
+            return
+        self._scheduler.on_text_finished()
+        now_s = self._clock()
+        reuse = now_s - frame.received_s <= self._config.max_reuse_age_s
+        source = frame if reuse else self._fresh_frame(now_s)
+        if source is not None:
+            self._refresh(source, reuse_cache=reuse)
+
+    def _refresh(self, frame: Frame, *, reuse_cache: bool) -> bool:
+        """Make a latent unless this image was already used for one; returns whether it did."""
+        if frame.stamp_s == self._latent_stamp_s and not reuse_cache:
+            return False
+        instruction = self._instruction
+        assert instruction is not None
+        began_s = self._clock()
+        self._latent_seq += 1
+        plan = self._runtime.latents(
+            frame.image,
+            instruction.text,
+            self._thought,
+            reuse_cache=reuse_cache,
+            instruction_id=instruction.instruction_id,
+            seq=self._latent_seq,
+            stamp_s=frame.stamp_s,
+        )
+        self._latent_stamp_s = frame.stamp_s
+        now_s = self._clock()
+        self._scheduler.on_latent(now_s)
+        if not self._superseded():
+            self._on_latent(plan, self._thought_update, now_s - began_s)
+        return True

@@ -1,0 +1,318 @@
+"""The work of the model nodes on a fake clock with a fake runtime."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import instructvla_ros_fakes as fakes  # registered by conftest.py
+import numpy as np
+import pytest
+
+from instructvla_ros.control.kinematics import NEUTRAL_RAD
+from instructvla_ros.control.types import JointSample
+from instructvla_ros.policy import (
+    ExpertConfig,
+    ExpertWorker,
+    Frame,
+    Instruction,
+    LatentLimits,
+    ReasoningConfig,
+    ReasoningUpdate,
+    ReasoningWorker,
+    SchedulerConfig,
+)
+
+class ReasoningBench:
+    """A reasoning worker that gets a fresh image (numbered in its first pixel) whenever the clock has
+    moved."""
+
+    def __init__(self, runtime: Any = None, **config: Any) -> None:
+        self.clock = fakes.FakeClock()
+        self.runtime = runtime or fakes.FakeRuntime()
+        self.runtime.clock = self.clock
+        self.texts: list[ReasoningUpdate] = []
+        self.latents: list[tuple[float, Any, ReasoningUpdate | None]] = []
+        schedule = SchedulerConfig(**config.pop("schedule", {"latent_period_s": 0.25, "reasoning_period": 0}))
+        self.worker = ReasoningWorker(
+            self.runtime,
+            ReasoningConfig(scheduler=schedule, **config),
+            self.texts.append,
+            lambda plan, text, latency: self.latents.append((self.clock(), plan, text)),
+            self.clock,
+        )
+        self.number = 0
+
+    def image(self) -> None:
+        self.number += 1
+        image = np.full((64, 64, 3), self.number % 256, np.uint8)
+        self.worker.offer_image(Frame(image, self.clock(), self.clock()))
+
+    def run(self, seconds: float) -> None:
+        """Step with an image every 50 ms."""
+        end_s = self.clock() + seconds
+        while self.clock() < end_s:
+            self.image()
+            if self.worker.step() > 0.0:
+                self.clock.advance(0.05)
+
+
+def test_the_instruction_is_announced_before_any_model_work() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 3))
+    bench.worker.step()
+    assert bench.runtime.calls == []
+    assert [(t.instruction.instruction_id, t.text, t.final) for t in bench.texts] == [(3, "", False)]
+    assert math.isnan(bench.texts[0].stamp_s)
+
+
+def test_text_streams_token_by_token_and_only_its_last_message_is_final() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    bench.worker.step()
+    assert [t.text for t in bench.texts] == ["", "move", "move to", "move to the", "move to the carrot"]
+    assert [t.final for t in bench.texts] == [False] * 4 + [True]
+    assert len({t.seq for t in bench.texts}) == 1
+    assert bench.texts[-1].latency_s == pytest.approx(0.4)
+    assert bench.texts[-1].tokens_per_second == pytest.approx(10.0)
+
+
+def test_the_first_latent_after_a_text_reuses_its_cache_and_its_image() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    bench.worker.step()
+    name, options = bench.runtime.calls[-1]
+    assert name == "latents"
+    assert options["reuse_cache"] and options["text"] == "move to the carrot" and options["image"] == 1
+    assert options["stamp_s"] == pytest.approx(100.0)
+
+
+def test_a_text_that_took_too_long_gets_its_latent_from_the_newest_image() -> None:
+    runtime = fakes.FakeRuntime(token_s=0.3)
+    bench = ReasoningBench(runtime)
+    runtime.on_token = lambda _: bench.image()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    bench.worker.step()
+    options = bench.runtime.calls[-1][1]
+    assert not options["reuse_cache"]
+    assert options["image"] == bench.number
+
+
+def test_while_later_text_is_written_latents_go_on_from_the_last_finished_text() -> None:
+    runtime = fakes.FakeRuntime(words=tuple(f"w{i}" for i in range(20)))
+    bench = ReasoningBench(runtime, schedule={"latent_period_s": 0.25, "reasoning_period": 4})
+    runtime.on_token = lambda _: bench.image()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(12.0)
+    seqs = sorted({t.seq for t in bench.texts})
+    assert seqs[:3] == [1, 2, 3]
+    second = [t for t in bench.texts if t.seq == 2]
+    writing_from_s, writing_to_s = second[0].stamp_s, second[0].stamp_s + second[-1].latency_s
+    during = [(s, text) for s, _, text in bench.latents if writing_from_s < s < writing_to_s - 0.05]
+    assert len(during) >= 6  # 2 s of writing at 4 Hz
+    assert all(text is not None and text.seq == 1 for _, text in during)
+    times = [s for s, _, _ in bench.latents]
+    assert max(np.diff(times)) < 0.45  # text never stalls the latents
+
+
+def test_a_new_instruction_ends_a_running_text_at_its_next_token_and_nothing_old_is_published() -> None:
+    runtime = fakes.FakeRuntime(words=("a", "b", "c", "d", "e", "f"))
+    bench = ReasoningBench(runtime)
+
+    def interrupt(count: int) -> None:
+        if count == 2 and len([c for c in runtime.calls if c[0] == "think"]) == 1:
+            bench.worker.accept(Instruction("put the lemon on the plate", 2))
+
+    runtime.on_token = interrupt
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(1.5)
+    ids = [t.instruction.instruction_id for t in bench.texts]
+    assert ids == sorted(ids)
+    assert [t.text for t in bench.texts if t.instruction.instruction_id == 1] == ["", "a"]
+    assert all(plan.instruction_id == 2 for _, plan, _ in bench.latents)
+    assert bench.texts[-1].final
+
+
+def test_a_text_cut_short_by_the_runtime_is_closed_for_listeners_and_latents_go_on_without_it() -> None:
+    bench = ReasoningBench(fakes.FakeRuntime(final=False))
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(1.0)
+    assert bench.texts[-1].final
+    assert bench.latents and all(text is None for _, _, text in bench.latents)
+
+
+@pytest.mark.parametrize(("mode", "think"), [("off", True), ("think", False)])
+def test_without_thinking_latents_start_at_once_and_no_text_is_written(mode: str, think: bool) -> None:
+    bench = ReasoningBench(mode=mode)
+    bench.worker.accept(Instruction("pick up the carrot", 1, think))
+    bench.run(1.0)
+    assert [t.final for t in bench.texts] == [True]
+    assert {name for name, _ in bench.runtime.calls} == {"latents"}
+    assert 3 <= len(bench.latents) <= 5
+
+
+def test_f01_with_a_stale_image_no_text_and_no_latent_is_made() -> None:
+    bench = ReasoningBench()
+    bench.image()
+    bench.clock.advance(0.6)
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    assert bench.worker.step() == math.inf
+    assert bench.runtime.calls == []
+    assert "0.6 s old" in bench.worker.problem
+    bench.image()
+    bench.worker.step()
+    assert bench.runtime.calls and not bench.worker.problem
+
+
+def test_one_image_makes_at_most_one_latent() -> None:
+    bench = ReasoningBench(mode="off", max_image_age_s=10.0)
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    for _ in range(20):
+        bench.worker.step()
+        bench.clock.advance(0.1)
+    assert len(bench.latents) == 1
+
+
+def test_cancelling_ends_all_work() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(1.0)
+    bench.worker.cancel()
+    before = len(bench.runtime.calls)
+    bench.run(2.0)
+    assert len(bench.runtime.calls) == before
+
+
+class ExpertBench:
+    """An expert worker fed at 20 Hz on a fake clock."""
+
+    def __init__(self, **config: Any) -> None:
+        self.clock = fakes.FakeClock()
+        self.runtime = fakes.FakeRuntime(clock=self.clock)
+        self.chunks: list[Any] = []
+        self.worker = ExpertWorker(
+            self.runtime.act,
+            ExpertConfig(**config),
+            lambda chunk, latency: self.chunks.append(chunk),
+            self.clock,
+        )
+        self.feed_image = self.feed_joints = True
+
+    def latent(self, instruction_id: int = 1, seq: int = 1) -> str:
+        plan = SimpleNamespace(instruction_id=instruction_id, seq=seq, stamp_s=self.clock(), latents=None)
+        return self.worker.offer_latent(plan)
+
+    def feed(self) -> None:
+        now_s = self.clock()
+        if self.feed_image:
+            for view in ("primary", "wrist"):
+                self.worker.offer_image(view, Frame(np.zeros((64, 64, 3), np.uint8), now_s, now_s))
+        if self.feed_joints:
+            self.worker.offer_joints(JointSample(NEUTRAL_RAD, 0.037, now_s, now_s))
+
+    def run(self, seconds: float) -> None:
+        end_s = self.clock() + seconds
+        while self.clock() < end_s - 1e-9:
+            self.feed()
+            self.worker.step()
+            self.clock.advance(0.05)
+
+
+def test_chunks_come_at_the_set_rate_from_the_newest_image() -> None:
+    bench = ExpertBench(rate_hz=5.0)
+    bench.latent()
+    bench.run(2.0)
+    assert len(bench.chunks) == 10
+    np.testing.assert_allclose(np.diff([c.stamp_s for c in bench.chunks]), 0.2)
+    assert [c.seq for c in bench.chunks] == list(range(1, 11))
+
+
+def test_f11_chunks_go_on_with_the_last_latent_up_to_its_limit_and_then_stop() -> None:
+    bench = ExpertBench(rate_hz=10.0, latent=LatentLimits(good_chunks=5, max_chunks=8, max_age_s=4.0))
+    bench.latent()
+    bench.run(2.0)
+    assert len(bench.chunks) == 8
+    assert "served 8 chunks" in bench.worker.problem
+    bench.latent(seq=2)
+    bench.run(0.2)
+    assert len(bench.chunks) > 8
+
+
+def test_f20_latents_and_chunks_of_an_older_instruction_are_dropped() -> None:
+    bench = ExpertBench()
+    bench.latent(1, 1)
+    bench.worker.set_instruction(2)
+    bench.run(1.0)
+    assert bench.chunks == []
+    assert "instruction 1" in bench.latent(1, 2)
+    assert bench.latent(2, 3) == ""
+    bench.run(0.3)
+    assert bench.chunks and all(c.instruction_id == 2 for c in bench.chunks)
+
+
+def test_an_older_latent_does_not_replace_a_newer_one() -> None:
+    bench = ExpertBench()
+    bench.latent(1, 5)
+    assert "not newer" in bench.latent(1, 4)
+
+
+def test_f01_a_stopped_camera_stops_the_chunks_with_a_message() -> None:
+    bench = ExpertBench()
+    bench.latent()
+    bench.run(0.5)
+    bench.feed_image = False
+    count = len(bench.chunks)
+    bench.run(1.0)
+    assert len(bench.chunks) <= count + 1
+    assert "primary image is" in bench.worker.problem
+
+
+def test_f04_an_image_without_a_joint_state_near_its_stamp_is_not_used() -> None:
+    bench = ExpertBench()
+    bench.latent()
+    bench.run(0.3)
+    bench.feed_joints = False
+    count = len(bench.chunks)
+    bench.run(1.0)
+    assert len(bench.chunks) <= count + 1
+    assert "F04" in bench.worker.problem
+
+
+def test_the_state_nearest_to_the_images_stamp_is_used() -> None:
+    bench = ExpertBench()
+    bench.latent()
+    now_s = bench.clock()
+    for offset_s, angle in ((-0.05, 0.1), (-0.004, 0.2), (0.03, 0.3)):
+        q = NEUTRAL_RAD.copy()
+        q[0] = angle
+        bench.worker.offer_joints(JointSample(q, 0.02, now_s + offset_s, now_s))
+    bench.worker.offer_image("primary", Frame(np.zeros((64, 64, 3), np.uint8), now_s, now_s))
+    bench.worker.step()
+    state = bench.runtime.calls[-1][1]["state"]
+    assert math.atan2(state[1], state[0]) == pytest.approx(0.2, abs=0.04)
+
+
+def test_f06_a_chunk_that_is_not_finite_is_counted_and_not_published() -> None:
+    bench = ExpertBench()
+    bench.runtime.chunk_value = math.nan
+    bench.latent()
+    bench.run(0.5)
+    assert bench.chunks == [] and bench.worker.bad_chunks > 0
+    assert "F06" in bench.worker.problem
+
+
+def test_two_views_wait_for_both_images() -> None:
+    bench = ExpertBench(views=("primary", "wrist"))
+    bench.latent()
+    now_s = bench.clock()
+    bench.worker.offer_joints(JointSample(NEUTRAL_RAD, 0.037, now_s, now_s))
+    bench.worker.offer_image("primary", Frame(np.zeros((64, 64, 3), np.uint8), now_s, now_s))
+    bench.worker.step()
+    assert bench.worker.problem == "no wrist image yet"
+    bench.run(0.3)
+    assert bench.chunks
