@@ -13,38 +13,35 @@ from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, Losses, PolicyBatch
 from instructvla_model.config import PolicyConfig
 from instructvla_model.expert import ActionExpert, ExpertPrefix, Probe
-from instructvla_model.vlm import VisionLanguageModel
+from instructvla_model.vlm import STAGES, VisionLanguageModel, prepare_for_stage
 
-STAGES = ("base", "expert", "generalist")
+__all__ = ["STAGES", "InstructVLA"]
 
 
 class InstructVLA(nn.Module):
-    """The policy. `stage` decides which adapters exist and which mode the language model runs in.
-
-    base: no adapters; expert: the action adapter with weight one; generalist: both adapters, gated.
-    """
+    """The policy. `stage` decides which adapters exist and which mode the language model runs in."""
 
     def __init__(self, config: PolicyConfig, image_token_id: int, stage: str = "base") -> None:
         super().__init__()
         self.config = config
         self.vlm = VisionLanguageModel(config, image_token_id)
         self.expert = ActionExpert(config)
-        self.stage = "base"
         self.set_stage(stage)
+
+    @classmethod
+    def from_parts(
+        cls, config: PolicyConfig, vlm: VisionLanguageModel, expert: ActionExpert, stage: str
+    ) -> InstructVLA:
+        """Assemble modules that exist already."""
+        policy = cls.__new__(cls)
+        nn.Module.__init__(policy)
+        policy.config, policy.vlm, policy.expert = config, vlm, expert
+        policy.set_stage(stage)
+        return policy
 
     def set_stage(self, stage: str) -> None:
         """Add what the stage needs and is missing, and switch the mode; nothing is removed."""
-        if stage not in STAGES:
-            raise ValueError(f"stage {stage!r} does not exist; expected one of {STAGES}")
-        if stage == "expert":
-            self.vlm.add_adapters("action")
-            self.vlm.set_mode("single", "action")
-        elif stage == "generalist":
-            self.vlm.add_adapters(*self.config.adapters.names)
-            self.vlm.add_gate()
-            self.vlm.set_mode("gated")
-        else:
-            self.vlm.set_mode("base")
+        prepare_for_stage(self.vlm, stage)
         self.stage = stage
 
     def encode_context(self, hidden_BSH: Tensor, ids_BS: Tensor, action: ActionBatch) -> Tensor:

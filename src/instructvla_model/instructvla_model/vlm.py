@@ -16,6 +16,7 @@ from instructvla_model.stem import pixel_shuffle
 from instructvla_model.vision import build_projector, build_vision_model
 
 MODES = ("base", "single", "gated")
+STAGES = ("base", "expert", "generalist")
 
 
 class VisionLanguageModel(nn.Module):
@@ -85,6 +86,16 @@ class VisionLanguageModel(nn.Module):
                 f"have {self.adapter_names} and gate={self.gate is not None}; add them first"
             )
         self.mode, self.single_adapter = mode, adapter
+
+    def finish_loading(self, device: torch.device | str) -> None:
+        """After weights replaced the parameters: tie what is tied, rebuild buffers that are not stored."""
+        model = self.language_model.model
+        model.rotary_emb = type(model.rotary_emb)(config=self.language_model.config).to(device)
+        positions = torch.arange(self.config.vision.patches_per_side**2, device=device)[None]
+        self.vision_model.embeddings.position_ids = positions
+        if self.config.language.tie_embeddings:
+            self.language_model.lm_head.weight = model.embed_tokens.weight
+            self.query_head = self.query_embed
 
     # ---- inputs ---------------------------------------------------------------------------------------
 
@@ -189,3 +200,21 @@ class VisionLanguageModel(nn.Module):
         if not bool((counts == N).all()):
             raise ValueError(f"rows hold {counts.tolist()} query tokens; expected {N} in each row")
         return hidden_BSH[at_BS].view(hidden_BSH.shape[0], N, -1)
+
+
+def prepare_for_stage(vlm: VisionLanguageModel, stage: str) -> None:
+    """Add the adapters and the gate a stage needs and switch the mode; nothing is removed.
+
+    base: no adapters; expert: the action adapter with weight one; generalist: all adapters, gated.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r} does not exist; expected one of {STAGES}")
+    if stage == "expert":
+        vlm.add_adapters("action")
+        vlm.set_mode("single", "action")
+    elif stage == "generalist":
+        vlm.add_adapters(*vlm.config.adapters.names)
+        vlm.add_gate()
+        vlm.set_mode("gated")
+    else:
+        vlm.set_mode("base")

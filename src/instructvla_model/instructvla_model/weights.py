@@ -1,0 +1,130 @@
+"""Weight files: safetensors written atomically, read strictly. Pickles are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from instructvla_model.manifest import CheckpointError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def unique_state(module: nn.Module) -> dict[str, Tensor]:
+    """State dict without the second name of a shared (tied) tensor."""
+    seen: set[int] = set()
+    state: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor
+    return state
+
+
+def stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As it goes into the file: on the CPU, floats in the storage dtype."""
+    tensor = tensor.detach().cpu()
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write and return the file's sha256. A crash leaves the old file or none, never half of one."""
+    partial = path.with_suffix(path.suffix + ".part")
+    save_file(dict(tensors), str(partial))
+    os.replace(partial, path)
+    return sha256(path)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class WeightFile:
+    """A safetensors file opened for reading; tensors are read one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing; expected the weights beside the manifest; copy it there"
+            )
+        self._refuse_pickle()
+        try:
+            self._file = safe_open(str(path), framework="pt")
+            self.names: frozenset[str] = frozenset(self._file.keys())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}; "
+                "expected complete weights; copy the file again"
+            ) from error
+
+    def _refuse_pickle(self) -> None:
+        with self.path.open("rb") as file:
+            start = file.read(4)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{self.path} is a pickle; expected safetensors; pickles can run code and are "
+                "never loaded: import the released file instead"
+            )
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file.get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+
+def check_names(
+    expected: Mapping[str, Tensor], files: Mapping[str, WeightFile], where: Path, prefixes: tuple[str, ...]
+) -> None:
+    """Raise CheckpointError for a missing, unknown or wrongly shaped tensor under the prefixes."""
+    found = {name for name in files if name.startswith(prefixes)}
+    missing, unknown = sorted(set(expected) - found), sorted(found - set(expected))
+    if missing:
+        raise CheckpointError(
+            f"{where} lacks tensor {missing[0]!r} (and {len(missing) - 1} more); expected shape "
+            f"{tuple(expected[missing[0]].shape)}; the weights belong to another configuration"
+        )
+    if unknown:
+        raise CheckpointError(
+            f"{where} holds unknown tensor {unknown[0]!r} (and {len(unknown) - 1} more); "
+            "expected only tensors of the manifest's configuration and stage"
+        )
+    for name, target in expected.items():
+        shape = files[name].shape(name)
+        if shape != tuple(target.shape):
+            raise CheckpointError(
+                f"{where}: tensor {name!r} has shape {shape}; expected {tuple(target.shape)}; "
+                "the weights belong to another configuration"
+            )
+
+
+def read(
+    expected: Mapping[str, Tensor],
+    files: Mapping[str, WeightFile],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the checked tensors one by one in the wanted dtype and place. Refuses NaN and infinity."""
+    for name in expected:
+        tensor = files[name].tensor(name)
+        if not tensor.is_floating_point():
+            yield name, tensor.to(device)
+            continue
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{files[name].path}: tensor {name!r} holds NaN or infinity; expected finite "
+                "numbers; training diverged or the file is damaged: use another checkpoint"
+            )
+        yield name, tensor.to(device, dtype)
