@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="record stills and demonstrations in the simulation")
-    data.add_argument("what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"])
+    data.add_argument(
+        "what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"]
+    )
     data.add_argument("--preset", default="nano")
     data.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     data.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
@@ -42,6 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="auto")
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     train.set_defaults(run=_stage)
+
+    evaluate = commands.add_parser("evaluate", help="closed loop in the simulation, unseen scenes")
+    evaluate.add_argument("checkpoint", type=Path)
+    evaluate.add_argument("--set", dest="kind", choices=["atomic", "shuffled", "heldout"], default="atomic")
+    evaluate.add_argument("--families", nargs="+", default=["pick", "place"])
+    evaluate.add_argument("--episodes", type=int, default=100)
+    evaluate.add_argument(
+        "--think", action="store_true", help="let the model write its answer before it acts"
+    )
+    evaluate.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    evaluate.add_argument("--output", type=Path, help="write every outcome and the summary as JSON")
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
@@ -56,7 +71,16 @@ def _data(options: argparse.Namespace) -> None:
     data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
     space, config = Workspace(options.root, options.preset), preset(options.preset)
     if "stills" in options.what:
-        record(stills.record_shard, space.stills, data.stills, 500, data.first_seed, config, data, options.workers)
+        record(
+            stills.record_shard,
+            space.stills,
+            data.stills,
+            500,
+            data.first_seed,
+            config,
+            data,
+            options.workers,
+        )
     if "demonstrations" in options.what:
         first = data.first_seed + HELD_BACK
         record(
@@ -66,10 +90,20 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _stage(options: argparse.Namespace) -> None:
-    from .workspace import Workspace
     from .stages.run import run_stage
+    from .workspace import Workspace
 
     recipe = RECIPES[options.recipe]()
     if options.steps:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
     run_stage(recipe, Workspace(options.root, recipe.preset), options.device, options.threads)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from .evaluation.run import evaluate
+
+    for text in evaluate(
+        options.checkpoint, options.kind, options.families, options.episodes, options.think, options.workers,
+        options.output,
+    ):  # fmt: skip
+        sys.stdout.write(text + "\n")

@@ -6,7 +6,6 @@ loss says how much of an attention row falls on the patches that show the object
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -25,7 +24,7 @@ def mass_loss(logits_BNP: Tensor, hit_BP: Tensor) -> Tensor:
 
 
 def hit_rate(logits_BNP: Tensor, hit_BP: Tensor) -> Tensor:
-    """Share of samples (with any hit) whose strongest key, averaged over the queries, is one of the object's."""
+    """Share of samples (with any hit) whose strongest key, over the mean of the queries, is the object's."""
     best_B = logits_BNP.float().softmax(-1).mean(1).argmax(-1)
     right = hit_BP.gather(1, best_B[:, None])[:, 0]
     counted = hit_BP.any(-1)

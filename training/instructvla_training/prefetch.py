@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Batch = TypeVar("Batch")
+_END = object()
 
 
 class Prefetcher(Generic[Batch]):
@@ -18,7 +19,7 @@ class Prefetcher(Generic[Batch]):
     """
 
     def __init__(self, make: Callable[[int], Batch], start: int, stop: int, depth: int = 2):
-        self._queue: queue.Queue[Batch | BaseException | None] = queue.Queue(depth)
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._produce, args=(make, start, stop), daemon=True)
         self._thread.start()
@@ -28,11 +29,11 @@ class Prefetcher(Generic[Batch]):
             for step in range(start, stop):
                 if not self._put(make(step)):
                     return
-            self._put(None)
-        except Exception as error:
+            self._put(_END)
+        except Exception as error:  # noqa: BLE001 - raised again in the consumer
             self._put(error)
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
+    def _put(self, item: object) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
@@ -42,7 +43,7 @@ class Prefetcher(Generic[Batch]):
         return False
 
     def __iter__(self) -> Iterator[Batch]:
-        while (item := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not _END:
             if isinstance(item, BaseException):
                 raise item
             yield item

@@ -88,7 +88,13 @@ def nano_generalist() -> StageRecipe:
         stage="generalist",
         preset="nano",
         optimisation=Optimisation(steps=6_000, learning_rate=8e-4, warmup_steps=200),
-        prompts=(("action", 0.32), ("motion", 0.08), ("qa_action", 0.1), ("situated", 0.25), ("rewrite", 0.25)),
+        prompts=(
+            ("action", 0.32),
+            ("motion", 0.08),
+            ("qa_action", 0.1),
+            ("situated", 0.25),
+            ("rewrite", 0.25),
+        ),
         multimodal_ratio=1 / 7,
     )
 

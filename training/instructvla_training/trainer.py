@@ -56,8 +56,8 @@ class NonFiniteLoss(RuntimeError):
 class Trainer:
     """Trains the parameters of ``module`` that require gradients.
 
-    The batch of step s comes from ``numpy.random.default_rng([seed, s])`` and torch's generator is seeded by s
-    too, so that a resumed run goes on exactly as an uninterrupted one would have.
+    The batch of step s comes from ``numpy.random.default_rng([seed, s])`` and torch's generator is seeded by
+    s too, so that a resumed run goes on exactly as an uninterrupted one would have.
     """
 
     def __init__(self, module: nn.Module, config: Optimisation, run_dir: Path, device: torch.device):
@@ -66,10 +66,15 @@ class Trainer:
         self.names = [n for n, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         if not self.parameters:
-            raise ValueError("found no parameter that requires a gradient; choose the stage's trainable set first")
+            raise ValueError(
+                "found no parameter that requires a gradient; choose the stage's trainable set first"
+            )
         decay = [p for p in self.parameters if p.ndim >= 2]
         plain = [p for p in self.parameters if p.ndim < 2]
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [
+            {"params": decay, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
         self.step = 0
@@ -166,7 +171,9 @@ class Trainer:
                     on_save(self.step)
                     self.module.train()
 
-    def _update(self, losses_of: Callable[[Batch], Mapping[str, torch.Tensor]], batch: Batch) -> dict[str, float]:
+    def _update(
+        self, losses_of: Callable[[Batch], Mapping[str, torch.Tensor]], batch: Batch
+    ) -> dict[str, float]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         enabled = self.config.autocast == "bfloat16"
@@ -179,7 +186,7 @@ class Trainer:
         if not math.isfinite(values["loss"]) or not math.isfinite(float(norm)):
             raise NonFiniteLoss(
                 f"step {self.step}: loss {values}, gradient norm {float(norm)}; expected finite values. "
-                f"The batch is that of seed [{self.config.seed}, {self.step}]; lower the learning rate or mend the data"
+                f"The batch is that of seed [{self.config.seed}, {self.step}]; lower the rate or mend the data"
             )
         self.optimiser.step()
         with torch.no_grad():

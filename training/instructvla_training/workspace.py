@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+
 from instructvla_model.policy import InstructVLA
 from instructvla_model.presets import preset
 from instructvla_model.prompts import PromptBuilder
 from instructvla_model.tokenizer import PolicyTokenizer, train_tokenizer
-
 from instructvla_training.language.corpus import iterate_corpus
 
 logger = logging.getLogger(__name__)

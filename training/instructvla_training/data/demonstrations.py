@@ -41,9 +41,15 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[E
         task = lockstep.world.task
         episodes.append(
             EpisodeRecord(
-                seed=seed, length=len(rows), family=task.family, target=task.target, place=task.place,
-                success=True, source="demonstration",
-                motion=tuple(language_motion(frames["state"])), frames=frames,
+                seed=seed,
+                length=len(rows),
+                family=task.family,
+                target=task.target,
+                place=task.place,
+                success=True,
+                source="demonstration",
+                motion=tuple(language_motion(frames["state"])),
+                frames=frames,
             )  # fmt: skip
         )
     lockstep.world.close()

@@ -27,7 +27,9 @@ def image_columns(world: World, recipe: ImageRecipe, patches_per_side: int) -> d
 
 def patch_grid(segmentation: np.ndarray, image_size: int, patches_per_side: int) -> np.ndarray:
     """Object index of each patch, NO_OBJECT where none covers PATCH_SHARE of it -> (P, P) uint8."""
-    small = cv2.resize(segmentation.astype(np.int16), (image_size, image_size), interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(
+        segmentation.astype(np.int16), (image_size, image_size), interpolation=cv2.INTER_NEAREST
+    )
     cell = image_size // patches_per_side
     blocks = small.reshape(patches_per_side, cell, patches_per_side, cell).transpose(0, 2, 1, 3)
     blocks = blocks.reshape(patches_per_side, patches_per_side, cell * cell)
@@ -42,7 +44,9 @@ def object_table(scene: Scene) -> np.ndarray:
     return np.array([[*o.position_m, float(o.visible)] for o in scene.objects], dtype=np.float32)
 
 
-def scene_view(objects: np.ndarray, family: str, target: str, place: str | None, held: str | None = None) -> SceneView:
+def scene_view(
+    objects: np.ndarray, family: str, target: str, place: str | None, held: str | None = None
+) -> SceneView:
     """What the language generator needs to know of a frame; ``objects`` as in ``object_table``."""
     views = tuple(
         ObjectView(

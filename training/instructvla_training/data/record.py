@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -16,6 +18,8 @@ from instructvla_training.recipes import DataRecipe
 from .shards import EpisodeRecord, write_shard
 
 logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Recorder = Callable[[range, PolicyConfig, DataRecipe], list[EpisodeRecord]]
 
@@ -34,16 +38,20 @@ def record(
             jobs[path] = range(start, min(start + shard_size, first_seed + total))
     logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded) as pool:
-        futures = {pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_worker) as pool:
+        futures = {
+            pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()
+        }
         for done, future in enumerate(as_completed(futures), 1):
             kept = future.result()
             logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)
     return len(jobs)
 
 
-def _single_threaded() -> None:
-    os.environ["LP_NUM_THREADS"] = "1"  # Mesa's software renderer: one thread a process
+def prepare_worker() -> None:
+    """Called first in a worker: one rendering thread, and it ends with its parent even if that is killed."""
+    os.environ["LP_NUM_THREADS"] = "1"  # Mesa's software renderer
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _one(recorder: Recorder, seeds: range, path: Path, config: PolicyConfig, data: DataRecipe) -> int:

@@ -34,8 +34,14 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[E
         task = scene.task
         stills.append(
             EpisodeRecord(
-                seed=seed, length=1, family=task.family, target=task.target, place=task.place, success=True,
-                source="still", frames={k: np.asarray(v)[None] for k, v in frames.items()},
+                seed=seed,
+                length=1,
+                family=task.family,
+                target=task.target,
+                place=task.place,
+                success=True,
+                source="still",
+                frames={k: np.asarray(v)[None] for k, v in frames.items()},
             )  # fmt: skip
         )
     world.close()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, LanguageBatch
 from instructvla_model.image import recipe
@@ -18,8 +20,6 @@ from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_model.trainable import set_trainable
-from torch import Tensor, nn
-
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
@@ -51,7 +51,12 @@ class ActionStage(nn.Module):
     """Stage "expert" or "generalist" of ``policy``, whose vision tower is frozen and encoded once."""
 
     def __init__(
-        self, policy: InstructVLA, prompter: Prompter, frames: Frames, config: StageRecipe, statistics: Statistics
+        self,
+        policy: InstructVLA,
+        prompter: Prompter,
+        frames: Frames,
+        config: StageRecipe,
+        statistics: Statistics,
     ):
         super().__init__()
         self.policy, self.prompter, self.frames, self.recipe = policy, prompter, frames, config
@@ -88,7 +93,7 @@ class ActionStage(nn.Module):
         index = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
         samples = [self._action_sample(int(i), rng) for i in index]
         shown = list(index)
-        n_plain = int(round(config.groups * config.multimodal_ratio))
+        n_plain = round(config.groups * config.multimodal_ratio)
         plain = np.searchsorted(self._cumulative, rng.random(n_plain)).clip(max=len(frames) - 1)
         image_index = list(range(config.groups))
         for i in plain:
@@ -102,10 +107,14 @@ class ActionStage(nn.Module):
         assert self._image_tokens is not None, "encode_frames first"
         language = LanguageBatch(
             language.input_ids_BS, language.attention_mask_BS, language.labels_BS,
-            image_tokens_ITH=self._image_tokens[torch.from_numpy(np.array(shown))], image_index_B=language.image_index_B,
+            image_tokens_ITH=self._image_tokens[torch.tensor(shown)], image_index_B=language.image_index_B,
         )  # fmt: skip
         return ActionStageBatch(
-            language, config.groups, self._actions(later, context, rng), self._targets(index), self._targets(later)
+            language,
+            config.groups,
+            self._actions(later, context, rng),
+            self._targets(index),
+            self._targets(later),
         )
 
     def _expert_frames(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -170,11 +179,15 @@ class ActionStage(nn.Module):
             "expert_pointing": looking, "expert_pointing_hits": seen,
         }  # fmt: skip
 
-    def _expert_pointing(self, logits_BHNP: Tensor | None, n_vision: int, targets: RoleTargets) -> tuple[Tensor, Tensor]:
+    def _expert_pointing(
+        self, logits_BHNP: Tensor | None, n_vision: int, targets: RoleTargets
+    ) -> tuple[Tensor, Tensor]:
         assert logits_BHNP is not None
         losses, rates = [], []
         for head in range(targets.roles_BR.shape[1]):
-            hit_BV = pool_grid(patches_of(targets.grid_BHW, targets.roles_BR[:, head]), self.policy.config.film.shuffle)
+            hit_BV = pool_grid(
+                patches_of(targets.grid_BHW, targets.roles_BR[:, head]), self.policy.config.film.shuffle
+            )
             hit_BP = nn.functional.pad(hit_BV, (0, logits_BHNP.shape[-1] - n_vision))
             losses.append(mass_loss(logits_BHNP[:, head], hit_BP))
             rates.append(hit_rate(logits_BHNP[:, head, :, :n_vision], hit_BV))

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from instructvla_model.batch import LanguageBatch
 from instructvla_model.image import recipe
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_sim.catalog import NAMES
-from torch import Tensor, nn
-
 from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import NO_OBJECT, Frames
 from instructvla_training.pointing import PointingHead
@@ -75,7 +75,9 @@ class BaseStage(nn.Module):
         return BaseBatch(
             language=language_batch(samples, self.prompter.builder.tokenizer.pad_id, np.array(image_index)),
             pixels_ICHW=pixels,
-            targets=RoleTargets(torch.from_numpy(grid)[rows], torch.tensor(roles, dtype=torch.long).view(-1, 2)),
+            targets=RoleTargets(
+                torch.from_numpy(grid)[rows], torch.tensor(roles, dtype=torch.long).view(-1, 2)
+            ),
             pointing_rows=rows,
             grid_IHW=torch.from_numpy(np.where(grid == NO_OBJECT, len(NAMES), grid).astype(np.int64)),
         )
@@ -111,13 +113,18 @@ class BaseStage(nn.Module):
         dino_IPD = policy.expert.film_vision_model.vision_model(batch.pixels_ICHW, no_condition)
         siglip = self._patch_loss(self.siglip_patches(features_IPC), batch.grid_IHW)
         dino = self._patch_loss(self.dino_patches(dino_IPD), batch.grid_IHW)
-        total = weights.language * language + weights.vlm_pointing * pointing + weights.patches * (siglip + dino)
+        total = (
+            weights.language * language + weights.vlm_pointing * pointing + weights.patches * (siglip + dino)
+        )
         return {
             "loss": total, "language": language, "vlm_pointing": pointing, "vlm_pointing_hits": hit,
             "siglip_patches": siglip, "dino_patches": dino,
         }  # fmt: skip
 
     def _patch_loss(self, logits_IPC: Tensor, grid_IHW: Tensor) -> Tensor:
+        """Cross-entropy of each patch's class; a tower with finer patches than the grid repeats its cells."""
+        repeats = int(logits_IPC.shape[1] ** 0.5) // grid_IHW.shape[-1]
+        grid_IHW = grid_IHW.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2)
         weight = self.class_weight.to(logits_IPC.device)
         return F.cross_entropy(logits_IPC.float().flatten(0, 1), grid_IHW.flatten(), weight=weight)
 

@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+
 from instructvla_model import checkpoint
 from instructvla_model.manifest import new_manifest
 from instructvla_model.normalization import Statistics, compute
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
-from safetensors.torch import load_file, save_file
-
 from instructvla_training.data.shards import Frames, read_frames
 from instructvla_training.pointing import PointingHead
 from instructvla_training.recipes import StageRecipe
@@ -40,7 +40,11 @@ def run_stage(recipe: StageRecipe, space: Workspace, device: str, threads: int) 
     Raises FileNotFoundError where the stage before or the data is missing.
     """
     torch.set_num_threads(threads)
-    chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    chosen = (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "auto"
+        else torch.device(device)
+    )
     run_dir = space.run(recipe.stage)
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.optimisation.seed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+
 from instructvla_model.prompts import Encoded, PromptBuilder, Turn
 from instructvla_sim.catalog import INDEX, NAMES
-
 from instructvla_training.language import Annotated, LanguageGenerator, SceneView, ViewConvention
 
 CONVENTION = ViewConvention(left_y_sign=-1)
@@ -45,7 +45,12 @@ class Prompter:
         return self.builder.conversation([Turn(item.question, item.answer)], int(image))
 
     def action(
-        self, kind: str, view: SceneView, motion: str, rng: np.random.Generator, source: LanguageGenerator | None = None
+        self,
+        kind: str,
+        view: SceneView,
+        motion: str,
+        rng: np.random.Generator,
+        source: LanguageGenerator | None = None,
     ) -> Encoded:
         """An instruction that ends in actions. ``kind``: action, motion, think, rewrite, situated, qa_action.
 

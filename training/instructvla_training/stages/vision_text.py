@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from instructvla_model.batch import LanguageBatch
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded, collate
-from torch import Tensor
-
 from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, patches_of, pool_grid
 
 
@@ -23,7 +23,9 @@ class RoleTargets:
     roles_BR: Tensor  # int64, negative: nothing
 
 
-def language_batch(samples: Sequence[Encoded], pad_id: int, image_index: np.ndarray | None = None) -> LanguageBatch:
+def language_batch(
+    samples: Sequence[Encoded], pad_id: int, image_index: np.ndarray | None = None
+) -> LanguageBatch:
     """Collated texts; ``image_index`` (rows,) names each row's image, -1 for none."""
     batch = collate(samples, pad_id)
     index = None if image_index is None else torch.from_numpy(image_index.astype(np.int64))
@@ -49,7 +51,9 @@ def vlm_pointing(
     images_BTH = image_states(policy, hidden_BSH, ids_BS)
     losses, rates = [], []
     for role in range(targets.roles_BR.shape[1]):
-        hit_BT = pool_grid(patches_of(targets.grid_BHW, targets.roles_BR[:, role]), pool_factor(policy, targets))
+        hit_BT = pool_grid(
+            patches_of(targets.grid_BHW, targets.roles_BR[:, role]), pool_factor(policy, targets)
+        )
         logits_BNT = head(latents_BNH, images_BTH, role)
         losses.append(mass_loss(logits_BNT, hit_BT))
         rates.append(hit_rate(logits_BNT, hit_BT))

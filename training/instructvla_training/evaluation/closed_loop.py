@@ -1,0 +1,116 @@
+"""Runs trials in the simulation, in several processes, and counts."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from instructvla_model.runtime import PolicyRuntime
+from instructvla_ros.control.types import JointSample
+from instructvla_sim import RenderSpec, World
+from instructvla_sim.lockstep import Lockstep, Observation
+from instructvla_training.data.record import prepare_worker
+from instructvla_training.language import TaskView, parse_answer
+
+from .graph_policy import GraphPolicy
+from .trials import Trial
+
+logger = logging.getLogger(__name__)
+
+MAX_STEPS = 60
+RENDER = RenderSpec()
+"""The live cameras' 640x480 picture."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one trial. ``text_right``: None where no text was asked for."""
+
+    trial: Trial
+    success: bool
+    first_approached: str | None
+    first_grasped: str | None
+    steps: int
+    text: str
+    text_right: bool | None
+    faults: tuple[str, ...]
+
+    @property
+    def named_first(self) -> bool:
+        """The first object that the gripper came down to is the one that is meant."""
+        return self.first_approached == self.trial.task.target
+
+
+class Runner:
+    """One process's world and policy; ``run`` plays one trial."""
+
+    def __init__(self, checkpoint: Path, think: bool, max_steps: int = MAX_STEPS):
+        torch.set_num_threads(1)
+        self.runtime = PolicyRuntime.load(checkpoint, device="cpu")
+        self.think, self.max_steps = think, max_steps
+        self.lockstep = Lockstep(World(RENDER), cameras=self.runtime.manifest.views)
+
+    def run(self, trial: Trial) -> Outcome:
+        """Plays the trial from its seed; the flow's noise is seeded by it too."""
+        lockstep, world = self.lockstep, self.lockstep.world
+        lockstep.start(trial.seed, [trial.task.family])
+        if world.task != trial.task:
+            raise ValueError(
+                f"seed {trial.seed} gives {world.task}, the trial says {trial.task}; make the trials again"
+            )
+        policy = GraphPolicy(self.runtime, lambda: world.time_s, seed=trial.seed)
+        policy.begin(trial.instruction, self.think, lockstep.instruction_id)
+
+        def act(observation: Observation):
+            state = world.arm.joint_state()
+            joints = dict(zip(state.names, state.positions, strict=True))
+            arm = state.positions[:6]
+            sample = JointSample(arm, joints["left_finger"], observation.stamp_s, observation.stamp_s)
+            return policy.step(dict(observation.images), sample, observation.stamp_s)
+
+        result = lockstep.run(act, self.max_steps)
+        return Outcome(
+            trial=trial, success=result.success, first_approached=result.progress.first_approached,
+            first_grasped=result.progress.first_grasped, steps=result.steps, text=policy.text,
+            text_right=_right(policy.text, trial) if self.think else None, faults=tuple(result.faults),
+        )  # fmt: skip
+
+
+def _right(text: str, trial: Trial) -> bool:
+    task = trial.task
+    return parse_answer(text) == TaskView(task.family, task.target, task.place)
+
+
+_runner: Runner | None = None
+
+
+def _start(checkpoint: Path, think: bool, max_steps: int) -> None:
+    global _runner
+    prepare_worker()
+    _runner = Runner(checkpoint, think, max_steps)
+
+
+def _run(trial: Trial) -> Outcome:
+    assert _runner is not None
+    return _runner.run(trial)
+
+
+def run_trials(
+    checkpoint: Path, trials: Sequence[Trial], think: bool, workers: int, max_steps: int = MAX_STEPS
+) -> list[Outcome]:
+    """Plays all trials -> outcomes in the trials' order."""
+    context = multiprocessing.get_context("spawn")
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(workers, context, _start, (Path(checkpoint), think, max_steps)) as pool:
+        for outcome in pool.map(_run, trials):
+            outcomes.append(outcome)
+            if len(outcomes) % 10 == 0:
+                won = sum(o.success for o in outcomes)
+                logger.info("%d/%d trials, %d successes", len(outcomes), len(trials), won)
+    return outcomes

@@ -1,0 +1,77 @@
+"""The running graph's workers and schedules around one policy, in simulated time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from instructvla_model.runtime import PolicyRuntime
+from instructvla_model.types import ActionChunk, LatentPlan
+from instructvla_ros.control.types import JointSample
+from instructvla_ros.policy import (
+    ExpertConfig,
+    ExpertWorker,
+    Frame,
+    Instruction,
+    ReasoningConfig,
+    ReasoningUpdate,
+    ReasoningWorker,
+)
+
+MAX_WORK = 200
+
+
+class GraphPolicy:
+    """One episode's policy: what reasoning_node and action_expert_node do, step by step on a given clock.
+
+    The text takes no simulated time; latents are refreshed at the graph's rate, so chunks in between are made
+    from latents that are one step old, as on the robot.
+    """
+
+    def __init__(self, runtime: PolicyRuntime, clock: Callable[[], float], seed: int):
+        self._clock = clock
+        self._chunk: ActionChunk | None = None
+        self.text = ""
+        self.latents = 0
+        self._reasoning = ReasoningWorker(runtime, ReasoningConfig(), self._on_text, self._on_latent, clock)
+        config = ExpertConfig(
+            views=runtime.manifest.views, needs_state=runtime.manifest.state_dim > 0, seed=seed
+        )
+        self._expert = ExpertWorker(runtime.act, config, self._on_chunk, clock)
+
+    def begin(self, text: str, think: bool, instruction_id: int = 1) -> None:
+        """Follow this instruction from now on."""
+        self._reasoning.accept(Instruction(text, instruction_id, think))
+        self._expert.set_instruction(instruction_id)
+
+    def step(self, images: dict, sample: JointSample, stamp_s: float) -> ActionChunk:
+        """The chunk for what is seen now. Raises RuntimeError where the workers give none."""
+        self._chunk = None
+        for view, image in images.items():
+            frame = Frame(image, stamp_s, self._clock())
+            self._expert.offer_image(view, frame)
+            if view == "primary":
+                self._reasoning.offer_image(frame)
+        self._expert.offer_joints(sample)
+        for _ in range(MAX_WORK):
+            if self._reasoning.step() > 0.0:
+                break
+        for _ in range(MAX_WORK):
+            if self._chunk is not None or not math.isfinite(self._expert.step()):
+                break
+        if self._chunk is None:
+            raise RuntimeError(
+                f"no chunk: {self._reasoning.problem or 'reasoning ran'}; {self._expert.problem}"
+            )
+        return self._chunk
+
+    def _on_text(self, update: ReasoningUpdate) -> None:
+        if update.final:
+            self.text = update.text
+
+    def _on_latent(self, plan: LatentPlan, _: ReasoningUpdate | None, __: float) -> None:
+        self.latents += 1
+        self._expert.offer_latent(plan)
+
+    def _on_chunk(self, chunk: ActionChunk, _: float) -> None:
+        self._chunk = chunk

@@ -1,0 +1,56 @@
+"""One evaluation from its name to its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from instructvla_model.manifest import read_manifest
+from instructvla_sim import RenderSpec, World
+
+from . import trials
+from .closed_loop import run_trials
+from .tables import line, provenance, summarise
+
+SETS = {"atomic": trials.atomic_trials, "shuffled": trials.shuffled_trials, "heldout": trials.heldout_trials}
+
+
+def evaluate(
+    checkpoint: Path, kind: str, families: Sequence[str], episodes: int, think: bool, workers: int,
+    output: Path | None = None,
+) -> list[str]:  # fmt: skip
+    """Plays ``episodes`` trials of the set ``kind`` -> lines of a table; writes JSON where ``output`` is given."""
+    manifest = read_manifest(checkpoint)
+    world = World(RenderSpec(width=64, height=48, samples=0))
+    chosen = SETS[kind](world, tuple(families), episodes)
+    world.close()
+    outcomes = run_trials(checkpoint, chosen, think, workers)
+    summary = summarise(outcomes)
+    about = provenance(manifest.checkpoint_id) | {
+        "stage": manifest.stage, "preset": manifest.preset, "set": kind, "think": think, "episodes": episodes,
+        "families": list(families),
+    }  # fmt: skip
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        rows = [asdict(outcome) for outcome in outcomes]
+        output.write_text(json.dumps({"about": about, "summary": summary, "outcomes": rows}, indent=1) + "\n")
+    return list(_lines(about, summary))
+
+
+def _lines(about: dict, summary: dict) -> list[str]:
+    head = (
+        f"{about['preset']} {about['stage']} ({about['checkpoint']}), {about['set']}, "
+        f"{'with' if about['think'] else 'without'} reasoning; {about['date']}, {about['machine']}"
+    )
+    rows = [head]
+    rows += [
+        line(name.replace("_", " "), summary[name])
+        for name in ("success", "named_object_first", "text_right")
+    ]
+    for group in ("family", "kind", "target"):
+        counted = summary[f"success_by_{group}"]
+        if len(counted) > 1:
+            rows += [line(f"  {group} {name}", value) for name, value in counted.items()]
+    return rows
