@@ -40,6 +40,7 @@ NODES = (
             "instruction": "{task_instruction}",
             "primary_topic": "{camera_topic}",
             "wrist_topic": "{wrist_topic}",
+            "reasoning_topic": "{namespace}/reasoning",
         },
         kinds={"seed": int},
         when="sim",

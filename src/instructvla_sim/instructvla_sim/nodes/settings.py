@@ -1,0 +1,74 @@
+"""The parameters of sim_node: names, defaults and ranges. Their meaning is in the commented YAML of `instructvla`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
+from instructvla_ros.nodes.settings import check_robot_name
+from instructvla_sim.types import FAMILIES
+
+FAULTS: tuple[str, ...] = ("none", "nan_joint_states", "no_joint_states", "no_primary_images", "no_wrist_images")
+"""What the simulated hardware can be told to get wrong, for trying out how the graph copes."""
+LIVE_PARAMETERS: tuple[str, ...] = ("seed", "instruction", "families", "n_distractors", "fault")
+"""May be set while the node runs: `fault` acts at once, the others at the next reset."""
+
+
+@dataclass(frozen=True)
+class SimSettings:
+    """Everything that can be set on sim_node."""
+
+    robot_name: str = "wx250s"
+    seed: int = 0
+    instruction: str = ""
+    families: tuple[str, ...] = FAMILIES
+    n_distractors: int = -1
+    follow_instructions: bool = True
+    reasoning_topic: str = "/instructvla/reasoning"
+    success_hold_s: float = 0.4
+    joint_state_rate_hz: float = 100.0
+    max_catch_up_s: float = 0.05
+    primary_topic: str = "/camera/camera/color/image_raw"
+    primary_frame_id: str = "camera_color_optical_frame"
+    primary_rate_hz: float = 10.0
+    wrist_topic: str = "/wrist/image_raw"
+    wrist_frame_id: str = "wrist_color_optical_frame"
+    wrist_rate_hz: float = 5.0
+    render_unwatched: bool = False
+    multisampling: int = 4
+    fault: str = "none"
+
+
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "n_distractors": (-1, 5),
+    "success_hold_s": (0.0, 10.0),
+    "joint_state_rate_hz": (20.0, 500.0),
+    "max_catch_up_s": (0.0, 1.0),
+    "primary_rate_hz": (0.0, 60.0),
+    "wrist_rate_hz": (0.0, 60.0),
+    "multisampling": (0, 16),
+}
+
+
+def _with_choices(parameter: Parameter) -> Parameter:
+    if parameter.name != "fault":
+        return parameter
+    return Parameter(parameter.name, parameter.default, choices=FAULTS)
+
+
+SIM: list[Parameter] = [_with_choices(parameter) for parameter in parameters_of(SimSettings(), _RANGES)]
+
+
+def sim_settings(values: Mapping[str, Any]) -> SimSettings:
+    """Read and check the settings; raises ValueError that says what is wrong and what is possible."""
+    settings = build_config(SimSettings(), values)
+    check_robot_name(settings.robot_name)
+    unknown = [family for family in settings.families if family not in FAMILIES]
+    if unknown or not settings.families:
+        raise ValueError(f"families is {list(settings.families)}; expected some of {', '.join(FAMILIES)}")
+    if settings.fault not in FAULTS:
+        raise ValueError(f"fault is {settings.fault!r}; expected one of {', '.join(FAULTS)}")
+    return settings

@@ -1,0 +1,60 @@
+"""Between a task and the plain instruction for it. What is worded otherwise cannot be judged from its words."""
+
+from __future__ import annotations
+
+import re
+
+from instructvla_sim.catalog import CUBES, GRASPABLE, NAMES, RECEPTACLES, spec_of
+from instructvla_sim.types import Task
+
+_NAME = re.compile(r"\b(" + "|".join(sorted(NAMES, key=len, reverse=True)) + r")\b")
+_NEAR = re.compile(r"\b(next to|near|beside|close to|alongside)\b")
+_PICK = re.compile(r"\b(pick|lift|grab|grasp|take|raise)\b")
+_NOT = re.compile(r"\b(not|without|except|never|don't|instead)\b")
+
+
+class TaskTextError(ValueError):
+    """The text does not tell which task is meant; the message says what was expected."""
+
+
+def text_of(task: Task) -> str:
+    """The plain instruction, lower case, without a full stop."""
+    if task.family == "pick":
+        return f"pick up the {task.target}"
+    if task.family == "place":
+        return f"put the {task.target} {spec_of(str(task.place)).support} the {task.place}"
+    if task.family == "near":
+        return f"move the {task.target} next to the {task.place}"
+    return f"stack the {task.target} on the {task.place}"
+
+
+def task_of(text: str) -> Task:
+    """The task that a plainly worded instruction asks for. Raises TaskTextError when the words leave it open.
+
+    The things must be called by their names, the one to move first: "put the carrot on the plate".
+    """
+    plain = " ".join(text.lower().replace("block", "cube").split())
+    named = _NAME.findall(plain)
+    if _NOT.search(plain) or not 1 <= len(named) <= 2 or named[0] not in GRASPABLE or len(set(named)) < len(named):
+        raise TaskTextError(
+            f"cannot tell from {text[:80]!r} what to check; expected the thing to move and at most one place, by name: "
+            f"{', '.join(GRASPABLE)}; {', '.join(RECEPTACLES)}"
+        )
+    target = named[0]
+    if len(named) == 1:
+        if _PICK.search(plain):
+            return Task("pick", target)
+        raise TaskTextError(
+            f"cannot tell from {text[:80]!r} where the {target} should go; name a place, or say pick up"
+        )
+    place = named[1]
+    if _NEAR.search(plain):
+        return Task("near", target, place)
+    if place in RECEPTACLES:
+        return Task("place", target, place)
+    if target in CUBES and place in CUBES and re.search(r"\b(stack|on|onto|atop)\b", plain):
+        return Task("stack", target, place)
+    raise TaskTextError(
+        f"cannot tell from {text[:80]!r} how the {target} should go to the {place}; "
+        "expected next to, or on another cube"
+    )
