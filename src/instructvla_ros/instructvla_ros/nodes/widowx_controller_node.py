@@ -7,6 +7,7 @@ Topics (relative unless they begin with /): in `action_chunk`, `reasoning` (for 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -57,7 +58,9 @@ class WidowXControllerNode(ManagedNode):
 
     def setup(self, values: Mapping[str, Any]) -> None:
         settings = driver_settings(values)
-        self._controller = WidowXController(controller_config(values))
+        config = controller_config(values)
+        self._controller = WidowXController(config)
+        self._warn_image_age_s = config.safety.warn_image_age_s
         self._period_s = 1.0 / settings.control_rate_hz
         self._state_period_s = 1.0 / settings.state_rate_hz
         self._frame_id = f"{settings.robot_name}/base_link"
@@ -251,12 +254,15 @@ class WidowXControllerNode(ManagedNode):
         }
         if others:
             return f"{others} other publisher(s) command the same joints; stop them (F14)", values
+        image_age_s = controller.image_age_s(self._now_s())
+        if not command.fault_id and self._warn_image_age_s < image_age_s < math.inf:
+            return f"camera image is {image_age_s:.2f} s old (F01)", values
         return (f"{command.fault_id} {command.reason}" if command.fault_id else ""), values
 
 
 def main() -> None:
-    """Entry point: two threads, because transitions wait for the driver's services."""
-    main_of(WidowXControllerNode, threads=2)
+    """Entry point."""
+    main_of(WidowXControllerNode)
 
 
 if __name__ == "__main__":
