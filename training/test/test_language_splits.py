@@ -31,13 +31,13 @@ WITHOUT_SLOTS = ("attribute phrases", "situations")
 @pytest.fixture(scope="module")
 def scenes() -> list[SceneView]:
     rng = np.random.default_rng(1)
-    return [random_scene(rng) for _ in range(2500)]
+    return [random_scene(rng) for _ in range(1500)]
 
 
 @pytest.fixture(scope="module")
 def training_language(scenes: list[SceneView]) -> str:
     """Everything that training draws: a long corpus, one text a line, in the spelling of the prompts."""
-    lines = (spoken(line) for line in islice(iterate_corpus(np.random.default_rng(0)), 40_000))
+    lines = (spoken(line) for line in islice(iterate_corpus(np.random.default_rng(0)), 30_000))
     return "\n".join(lines) + "\n"
 
 
@@ -100,7 +100,7 @@ def test_held_out_instructions_never_occur_among_training_instructions(scenes: l
     rng = np.random.default_rng(3)
     seen: set[str] = set()
     for view in scenes:
-        for _ in range(6):
+        for _ in range(4):
             seen.update(
                 item.instruction for item in (train.rewrite(view, rng), train.situated(view, rng)) if item
             )
