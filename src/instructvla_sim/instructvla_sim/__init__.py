@@ -1,4 +1,5 @@
-"""Simulated WidowX-250s bench: world, arm with the Interbotix driver's semantics, tasks, demonstrator, lockstep."""
+"""Simulated WidowX-250s bench: world, arm with the Interbotix driver's semantics, tasks, demonstrator,
+lockstep."""
 
 from instructvla_sim.gl import choose_backend
 

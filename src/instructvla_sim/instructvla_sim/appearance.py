@@ -12,12 +12,21 @@ from instructvla_sim.objects import HIDDEN_GROUP, VISUAL_GROUP
 from instructvla_sim.types import WorldConfig
 
 _FIELDS = (
-    "geom_rgba", "geom_group", "geom_matid", "mat_rgba", "cam_pos", "cam_quat", "cam_fovy", "light_dir", "light_diffuse",
-)  # fmt: skip
+    "geom_rgba",
+    "geom_group",
+    "geom_matid",
+    "mat_rgba",
+    "cam_pos",
+    "cam_quat",
+    "cam_fovy",
+    "light_dir",
+    "light_diffuse",
+)
 
 
 class Appearance:
-    """Applies jitter to a model, always starting from the compiled values, so that it depends on the draw alone."""
+    """Applies jitter to a model, always starting from the compiled values, so that it depends on the draw
+    alone."""
 
     def __init__(self, model: mujoco.MjModel, ids: Ids) -> None:
         self._model, self._ids = model, ids

@@ -1,4 +1,5 @@
-"""The simulated arm behind the Interbotix driver's commands (xs_sdk): groups, modes, profiles, torque, registers.
+"""The simulated arm behind the Interbotix driver's commands (xs_sdk): groups, modes, profiles, torque,
+registers.
 
 Not thread-safe: the thread that steps the world also gives the commands. Time is simulated time.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from instructvla_sim import profile
+from instructvla_sim import profile, trajectory
 from instructvla_sim.arm_types import (
     ARM_JOINTS,
     FINGER_LOWER_M,
@@ -22,37 +23,31 @@ from instructvla_sim.arm_types import (
     FORCE_PER_PWM_N,
     GRIPPER,
     GROUPS,
-    JOINT_IDS,
     JOINT_NAMES,
     LOWER_RAD,
-    MODES,
     MOTORS_PER_JOINT,
-    OPERATING_MODE_CODES,
-    PROFILE_TYPES,
     PWM_LIMIT,
     SLEEP_RAD,
     TORQUE_PER_AMPERE_NM,
     UPPER_RAD,
     VELOCITY_RAD_S,
     JointState,
-    MotorSettings,
-    RobotInfo,
     finger_to_horn_rad,
 )
 from instructvla_sim.model import Ids
+from instructvla_sim.motors import MotorBank
 
 _log = logging.getLogger(__name__)
 _FINGER_DAMPING = FORCE_PER_PWM_N / FINGER_SPEED_PER_PWM
 
 
-class SimulatedArm:
-    """Servo bus of one wx250s. Commands are taken as the driver takes them: no limit, NaN or staleness checks but the servos'."""
+class SimulatedArm(MotorBank):
+    """Servo bus of one wx250s. Commands are taken as the driver takes them: no limit, NaN or staleness
+    checks but the servos'."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, ids: Ids) -> None:
         self._model, self._data, self._ids = model, data, ids
         model.dof_damping[ids.finger_dof] = _FINGER_DAMPING
-        self._motors: dict[str, MotorSettings] = {}
-        self._hardware_error: dict[str, int] = {}
         self._pwm = 0.0
         self._finger_goal_m: float | None = None
         self._velocity_rad_s = np.zeros(6)
@@ -61,19 +56,20 @@ class SimulatedArm:
         self._profile = profile.hold(SLEEP_RAD, 0.0)
         self.refused_goals = 0
         """Goals that a servo refused because they lay outside its position limits."""
+        self._trajectory = trajectory.IDLE
+        super().__init__()
         self.reset_settings()
 
-    # ---- set-up ------------------------------------------------------------------------------------------------
+    # Set-up.
     def reset_settings(self) -> None:
-        """Back to the driver's defaults: arm in position mode with time profile 2000/300 ms, gripper in PWM mode."""
-        self._motors = {name: MotorSettings() for name in ARM_JOINTS}
-        self._motors[GRIPPER] = MotorSettings(mode="pwm")
-        self._hardware_error = dict.fromkeys((*ARM_JOINTS, GRIPPER), 0)
+        """Back to the driver's defaults: arm in position mode with time profile 2000/300 ms, gripper in PWM
+        mode."""
+        self._reset_motors()
         self._pwm, self._finger_goal_m, self.refused_goals = 0.0, None, 0
+        self._trajectory = trajectory.IDLE
         self._velocity_rad_s = np.zeros(6)
-        self._free = np.zeros(6, dtype=bool)
-        self._any_free = False
         self._registers_changed()
+        self._torque_changed()
 
     def teleport(self, joints_rad: Sequence[float], finger_m: float = FINGER_UPPER_M) -> None:
         """Place the arm at rest at a pose, goal included (for scene resets only: no real arm can do this)."""
@@ -86,9 +82,10 @@ class SimulatedArm:
         self._pwm = 0.0
         self.update()
 
-    # ---- commands (driver topics) ------------------------------------------------------------------------------
+    # Commands (driver topics).
     def command_group(self, name: str, cmd: Sequence[float]) -> bool:
-        """`commands/joint_group`. Returns False (and warns, as the driver does) on an unknown group or a wrong length."""
+        """`commands/joint_group`. Returns False (and warns, as the driver does) on an unknown group or a
+        wrong length."""
         if name not in GROUPS:
             _log.warning("group %r unknown, expected one of %s: command ignored.", name, sorted(GROUPS))
             return False
@@ -114,12 +111,41 @@ class SimulatedArm:
         self._arm_goal(goal, np.arange(6) == index)
         return True
 
+    def command_trajectory(
+        self, cmd_type: str, name: str, times_s: Sequence[float], points: Sequence[Sequence[float]]
+    ) -> bool:
+        """`commands/joint_trajectory`: sends point k at times_s[k] from now.
+
+        Refused (False, with a warning) as the driver refuses: under two points, or while another one runs.
+        """
+        joints = GROUPS.get(name, (name,)) if cmd_type == "group" else (name,)
+        if self._trajectory.busy(self._data.time):
+            _log.warning("trajectory refused: another one is running.")
+            return False
+        made, problem = trajectory.make(name, cmd_type, joints, times_s, points, self._data.time)
+        if problem:
+            _log.warning("trajectory refused: %s", problem)
+            return False
+        self._trajectory = made
+        return True
+
+    def _follow_trajectory(self) -> None:
+        self._trajectory, due = self._trajectory.advance(self._data.time)
+        for point in due:
+            if self._trajectory.cmd_type == "group":
+                self.command_group(self._trajectory.name, point)
+            else:
+                self.command_single(self._trajectory.name, point[0])
+
     def _arm_goal(self, goal: np.ndarray, which: np.ndarray) -> None:
-        """New goals for the chosen joints. A servo silently refuses one outside its limits, or not a number."""
+        """New goals for the chosen joints. A servo silently refuses one outside its limits, or not a
+        number."""
         moving = np.array([self._motors[j].mode == "velocity" for j in ARM_JOINTS])
         if moving.any():
             chosen = which & moving & np.isfinite(goal)
-            self._velocity_rad_s = np.where(chosen, np.clip(goal, -VELOCITY_RAD_S, VELOCITY_RAD_S), self._velocity_rad_s)
+            self._velocity_rad_s = np.where(
+                chosen, np.clip(goal, -VELOCITY_RAD_S, VELOCITY_RAD_S), self._velocity_rad_s
+            )
         with np.errstate(invalid="ignore"):
             inside = (goal >= LOWER_RAD - 1e-9) & (goal <= UPPER_RAD + 1e-9)
         accepted = which & inside & ~moving & ~self._free
@@ -137,7 +163,9 @@ class SimulatedArm:
         shift = np.where(accepted, 0.0, old.begin_s - now)  # refused joints keep the profile they are in
         self._profile = _mix(old, made, accepted, shift, now)
 
-    def _make_profile(self, position: np.ndarray, velocity: np.ndarray, goal: np.ndarray, now: float) -> profile.ProfileState:
+    def _make_profile(
+        self, position: np.ndarray, velocity: np.ndarray, goal: np.ndarray, now: float
+    ) -> profile.ProfileState:
         if self._all_time:
             return profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
         timed = profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
@@ -162,108 +190,7 @@ class SimulatedArm:
             self._finger_goal_m = float(np.interp(value, angles, grid))
         return True
 
-    # ---- services ----------------------------------------------------------------------------------------------
-    def joints_of(self, cmd_type: str, name: str) -> tuple[str, ...]:
-        """Joints that a service call addresses. ValueError names what is known."""
-        if cmd_type == "group" and name in GROUPS:
-            return GROUPS[name]
-        if cmd_type == "single" and name in self._motors:
-            return (name,)
-        raise ValueError(
-            f"cmd_type {cmd_type!r} with name {name!r}, expected 'group' with one of {sorted(GROUPS)} or 'single' with "
-            f"one of {tuple(self._motors)}."
-        )
-
-    def set_operating_modes(
-        self, cmd_type: str, name: str, mode: str, profile_type: str = "time",
-        profile_velocity: int = 0, profile_acceleration: int = 0,
-    ) -> None:  # fmt: skip
-        """Change mode and profile; under `time` the numbers are milliseconds."""
-        if mode not in MODES:
-            raise ValueError(f"operating mode is {mode!r}, expected one of {MODES}.")
-        if profile_type not in PROFILE_TYPES:
-            raise ValueError(f"profile type is {profile_type!r}, expected one of {PROFILE_TYPES}.")
-        for joint in self.joints_of(cmd_type, name):
-            motor = self._motors[joint]
-            motor.mode, motor.profile_type = mode, profile_type
-            motor.profile_velocity, motor.profile_acceleration = int(profile_velocity), int(profile_acceleration)
-            if joint == GRIPPER:
-                self._pwm, self._finger_goal_m = 0.0, None
-        self._velocity_rad_s = np.zeros(6)
-        self._registers_changed()
-
-    def set_registers(self, cmd_type: str, name: str, reg: str, value: int) -> None:
-        """Write one register of the addressed motors."""
-        for joint in self.joints_of(cmd_type, name):
-            if reg == "Profile_Velocity":
-                self._motors[joint].profile_velocity = int(value)
-            elif reg == "Profile_Acceleration":
-                self._motors[joint].profile_acceleration = int(value)
-            elif reg == "Hardware_Error_Status":
-                raise ValueError("register Hardware_Error_Status is read-only: use set_hardware_error() in tests.")
-            else:
-                self._motors[joint].registers[reg] = int(value)
-        self._registers_changed()
-
-    def get_registers(self, cmd_type: str, name: str, reg: str) -> tuple[int, ...]:
-        """Read one register of the addressed motors; unknown registers give an empty answer, as the driver's simulator does."""
-        motors = [(j, self._motors[j]) for j in self.joints_of(cmd_type, name)]
-        if reg == "Profile_Velocity":
-            return tuple(m.profile_velocity for _, m in motors)
-        if reg == "Profile_Acceleration":
-            return tuple(m.profile_acceleration for _, m in motors)
-        if reg == "Hardware_Error_Status":
-            return tuple(self._hardware_error[j] for j, _ in motors)
-        if reg == "Torque_Enable":
-            return tuple(int(m.torque) for _, m in motors)
-        if reg == "Operating_Mode":
-            return tuple(OPERATING_MODE_CODES[m.mode] for _, m in motors)
-        if all(reg in m.registers for _, m in motors):
-            return tuple(m.registers[reg] for _, m in motors)
-        return ()
-
-    def torque_enable(self, cmd_type: str, name: str, enable: bool) -> None:
-        """Torque on holds where the joint is now; torque off lets it fall under gravity. A motor in error stays off."""
-        for joint in self.joints_of(cmd_type, name):
-            self._motors[joint].torque = bool(enable) and self._hardware_error[joint] == 0
-        self._torque_changed()
-
-    def reboot(self, cmd_type: str, name: str, enable: bool = True, smart_reboot: bool = False) -> None:
-        """Clear hardware errors (only of motors in error if `smart_reboot`), then torque on or off."""
-        for joint in self.joints_of(cmd_type, name):
-            if smart_reboot and self._hardware_error[joint] == 0:
-                continue
-            self._hardware_error[joint] = 0
-            self._motors[joint].torque = bool(enable)
-        self._torque_changed()
-
-    def set_hardware_error(self, joint: str, status: int) -> None:
-        """For tests: put a motor in error (32 = overload). It loses torque until it is rebooted."""
-        if joint not in self._hardware_error:
-            raise ValueError(f"joint {joint!r}, expected one of {tuple(self._hardware_error)}.")
-        self._hardware_error[joint] = int(status)
-        if status:
-            self._motors[joint].torque = False
-        self._torque_changed()
-
-    def robot_info(self, cmd_type: str, name: str) -> RobotInfo:
-        """Answer of get_robot_info."""
-        joints = self.joints_of(cmd_type, name)
-        lower, upper = dict(zip(ARM_JOINTS, LOWER_RAD, strict=True)), dict(zip(ARM_JOINTS, UPPER_RAD, strict=True))
-        sleep = dict(zip(ARM_JOINTS, SLEEP_RAD, strict=True))
-        order = (*ARM_JOINTS, GRIPPER)
-        first = self._motors[joints[0]]
-        return RobotInfo(
-            mode=first.mode, profile_type=first.profile_type, joint_names=joints,
-            joint_ids=tuple(JOINT_IDS[order.index(j)] for j in joints),
-            joint_lower_limits=tuple(float(lower.get(j, FINGER_LOWER_M)) for j in joints),
-            joint_upper_limits=tuple(float(upper.get(j, FINGER_UPPER_M)) for j in joints),
-            joint_velocity_limits=tuple(float(np.pi) if j != GRIPPER else 1.0 for j in joints),
-            joint_sleep_positions=tuple(float(sleep.get(j, 0.0)) for j in joints),
-            joint_state_indices=tuple(JOINT_NAMES.index(j) for j in joints), num_joints=len(joints), name=(name,),
-        )  # fmt: skip
-
-    # ---- state -------------------------------------------------------------------------------------------------
+    # State.
     def joint_state(self) -> JointState:
         """Measured joints now, in the driver's order; effort in mA (motor current)."""
         ids, data = self._ids, self._data
@@ -298,6 +225,8 @@ class SimulatedArm:
     def update(self) -> None:
         """Write the motors' set-points of this moment into the physics (called by World.step)."""
         data, ids = self._data, self._ids
+        if self._trajectory.left:
+            self._follow_trajectory()
         if self._velocity_rad_s.any():
             self._roll_velocity_mode()
         position, _ = self._profile.at(data.time)
@@ -314,27 +243,38 @@ class SimulatedArm:
     def _roll_velocity_mode(self) -> None:
         now = self._data.time
         position, _ = self._profile.at(now)
-        ahead = np.clip(position + self._velocity_rad_s * 0.01, LOWER_RAD, UPPER_RAD)
+        elapsed_s = min(now - self._profile.begin_s, 0.01)
+        ahead = np.clip(position + self._velocity_rad_s * elapsed_s, LOWER_RAD, UPPER_RAD)
         self._profile = profile.hold(ahead, now)
 
-    # ---- fork --------------------------------------------------------------------------------------------------
+    # Fork.
     def state(self) -> dict[str, Any]:
         """Everything that is not in MjData (for World.snapshot)."""
         return {
-            "motors": copy.deepcopy(self._motors), "errors": dict(self._hardware_error), "pwm": self._pwm,
-            "finger_goal": self._finger_goal_m, "velocity": self._velocity_rad_s.copy(), "profile": self._profile,
+            "motors": self._motor_state(),
+            "pwm": self._pwm,
+            "trajectory": self._trajectory,
+            "finger_goal": self._finger_goal_m,
+            "velocity": self._velocity_rad_s.copy(),
+            "profile": self._profile,
             "refused": self.refused_goals,
-        }  # fmt: skip
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Inverse of state()."""
-        self._motors = copy.deepcopy(state["motors"])
-        self._hardware_error = dict(state["errors"])
+        motors, errors = copy.deepcopy(state["motors"])
+        self._motors, self._hardware_error = motors, errors
+        self._trajectory = state["trajectory"]
         self._pwm, self._finger_goal_m = state["pwm"], state["finger_goal"]
         self._velocity_rad_s, self.refused_goals = state["velocity"].copy(), state["refused"]
         self._registers_changed()
         self._torque_changed()
         self._profile = state["profile"]
+
+    def _mode_changed(self) -> None:
+        self._pwm, self._finger_goal_m = 0.0, None
+        self._velocity_rad_s = np.zeros(6)
+        self._registers_changed()
 
     def _registers_changed(self) -> None:
         motors = [self._motors[j] for j in ARM_JOINTS]
@@ -366,7 +306,11 @@ HORN_TO_MA = 0.014 / (1.4 * 1e-3)
 
 
 def _mix(
-    old: profile.ProfileState, new: profile.ProfileState, take_new: np.ndarray, shift_s: np.ndarray, now_s: float
+    old: profile.ProfileState,
+    new: profile.ProfileState,
+    take_new: np.ndarray,
+    shift_s: np.ndarray,
+    now_s: float,
 ) -> profile.ProfileState:
     """Joints in `take_new` follow `new`, the others go on with `old`, re-based to `now_s`."""
     if not take_new.all() and shift_s.any():

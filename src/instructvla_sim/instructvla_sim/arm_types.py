@@ -1,4 +1,5 @@
-"""Constants and value types of the Interbotix driver for the wx250s (robot model, motors, groups, registers)."""
+"""Constants and value types of the Interbotix driver for the wx250s (robot model, motors, groups,
+registers)."""
 
 from __future__ import annotations
 
@@ -33,13 +34,24 @@ FINGER_SPEED_PER_PWM = 0.060 / 350.0
 """Free speed of each finger in m/s per PWM unit (back-EMF)."""
 
 MODES: tuple[str, ...] = (
-    "position", "ext_position", "velocity", "current", "current_based_position", "pwm", "linear_position",
-)  # fmt: skip
+    "position",
+    "ext_position",
+    "velocity",
+    "current",
+    "current_based_position",
+    "pwm",
+    "linear_position",
+)
 PROFILE_TYPES: tuple[str, ...] = ("time", "velocity")
 OPERATING_MODE_CODES: dict[str, int] = {
-    "current": 0, "velocity": 1, "position": 3, "ext_position": 4, "linear_position": 3,
-    "current_based_position": 5, "pwm": 16,
-}  # fmt: skip
+    "current": 0,
+    "velocity": 1,
+    "position": 3,
+    "ext_position": 4,
+    "linear_position": 3,
+    "current_based_position": 5,
+    "pwm": 16,
+}
 
 
 class JointState(NamedTuple):

@@ -58,14 +58,22 @@ def primary_pose(
     azimuth_rad: float = PRIMARY_AZIMUTH_RAD,
     roll_rad: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) and quaternion wxyz (4,) of a camera that looks at the workspace from the front, towards the robot."""
+    """Position (3,) and quaternion wxyz (4,) of a camera that looks at the workspace from the front, towards
+    the robot."""
     back = np.array(
-        [np.cos(elevation_rad) * np.cos(azimuth_rad), np.cos(elevation_rad) * np.sin(azimuth_rad), np.sin(elevation_rad)]
+        [
+            np.cos(elevation_rad) * np.cos(azimuth_rad),
+            np.cos(elevation_rad) * np.sin(azimuth_rad),
+            np.sin(elevation_rad),
+        ]
     )
     right = np.cross([0.0, 0.0, 1.0], back)
     right /= np.linalg.norm(right)
     up = np.cross(back, right)
-    right, up = np.cos(roll_rad) * right + np.sin(roll_rad) * up, np.cos(roll_rad) * up - np.sin(roll_rad) * right
+    right, up = (
+        np.cos(roll_rad) * right + np.sin(roll_rad) * up,
+        np.cos(roll_rad) * up - np.sin(roll_rad) * right,
+    )
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.column_stack([right, up, back]).ravel())
     return look_at_m + distance_m * back, quat
@@ -76,32 +84,58 @@ def add_bench(spec: mujoco.MjSpec) -> None:
     for name in TABLE_MATERIALS:
         texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=256, height=256, nchannel=3)
         texture.data = _surface(name).tobytes()
-        material = spec.add_material(name=f"table/{name}", texrepeat=[3, 3], texuniform=False, specular=0.15, shininess=0.2)
+        material = spec.add_material(
+            name=f"table/{name}", texrepeat=[3, 3], texuniform=False, specular=0.15, shininess=0.2
+        )
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     world = spec.worldbody
     world.add_geom(
-        name="table", type=_G.mjGEOM_BOX, size=[0.55, 0.65, 0.02], pos=[0.25, 0, -0.02], material=f"table/{TABLE_MATERIALS[0]}",
-        group=2, contype=1, conaffinity=3, condim=4, friction=[0.9, 0.01, 0.0001], solref=[0.008, 1],
+        name="table",
+        type=_G.mjGEOM_BOX,
+        size=[0.55, 0.65, 0.02],
+        pos=[0.25, 0, -0.02],
+        material=f"table/{TABLE_MATERIALS[0]}",
+        group=2,
+        contype=1,
+        conaffinity=3,
+        condim=4,
+        friction=[0.9, 0.01, 0.0001],
+        solref=[0.008, 1],
         solimp=[0.95, 0.99, 0.001, 0.5, 2],
-    )  # fmt: skip
+    )
     world.add_geom(
-        name="floor", type=_G.mjGEOM_PLANE, size=[3, 3, 0.1], pos=[0, 0, -0.8], rgba=[0.42, 0.43, 0.45, 1], group=2,
-        contype=0, conaffinity=0,
-    )  # fmt: skip
+        name="floor",
+        type=_G.mjGEOM_PLANE,
+        size=[3, 3, 0.1],
+        pos=[0, 0, -0.8],
+        rgba=[0.42, 0.43, 0.45, 1],
+        group=2,
+        contype=0,
+        conaffinity=0,
+    )
     world.add_geom(
-        name="backdrop", type=_G.mjGEOM_BOX, size=[0.01, 1.5, 1.0], pos=[-0.9, 0, 0.2], rgba=[0.75, 0.77, 0.78, 1], group=2,
-        contype=0, conaffinity=0,
-    )  # fmt: skip
+        name="backdrop",
+        type=_G.mjGEOM_BOX,
+        size=[0.01, 1.5, 1.0],
+        pos=[-0.9, 0, 0.2],
+        rgba=[0.75, 0.77, 0.78, 1],
+        group=2,
+        contype=0,
+        conaffinity=0,
+    )
     world.add_light(
-        name="lamp", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=[0.6, 0.4, 1.4], dir=[-0.3, -0.3, -0.9],
-        diffuse=[0.55, 0.55, 0.53], specular=[0.25, 0.25, 0.25], castshadow=True,
-    )  # fmt: skip
+        name="lamp",
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        pos=[0.6, 0.4, 1.4],
+        dir=[-0.3, -0.3, -0.9],
+        diffuse=[0.55, 0.55, 0.53],
+        specular=[0.25, 0.25, 0.25],
+        castshadow=True,
+    )
     pos, quat = primary_pose()
     world.add_camera(name="primary", pos=pos, quat=quat, fovy=PRIMARY_FOVY_DEG)
     spec.visual.headlight.ambient = [0.42, 0.42, 0.42]
     spec.visual.headlight.diffuse = [0.18, 0.18, 0.18]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
-    spec.visual.global_.offwidth = 1920
-    spec.visual.global_.offheight = 1080
     spec.visual.map.znear = 0.01
     spec.visual.map.zfar = 30

@@ -1,4 +1,5 @@
-"""A scripted expert for every task. Stateless: the action depends on the world's present state alone, so it can label
+"""A scripted expert for every task. Stateless: the action depends on the world's present state alone, so it
+can label
 any state that a learner visits (DAgger), and recovers from drops, misses and wrong grasps."""
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class DemonstratorConfig:
 
 @dataclass(frozen=True)
 class DemoStep:
-    """One action (7,) `[dx dy dz droll dpitch dyaw gripper]` (metres, radians in base axes, opening) and its phase."""
+    """One action (7,) `[dx dy dz droll dpitch dyaw gripper]` (metres, radians in base axes, opening) and its
+    phase."""
 
     action: np.ndarray
     phase: str
@@ -66,7 +68,7 @@ class Demonstrator:
             return self._move(rotation, np.array([0.0, 0.0, config.carry_m + 0.01 - ee[2]]), 0.0, 1.0, "retreat")
         return self._fetch(rotation, ee, target)
 
-    # ---- phases ------------------------------------------------------------------------------------------------
+    # Phases.
     def _fetch(self, rotation: np.ndarray, ee: np.ndarray, target: int) -> DemoStep:
         """Come down over the target along a funnel, then close."""
         config, spec = self._config, CATALOG[target]
@@ -128,7 +130,7 @@ class Demonstrator:
             return self._move(rotation, np.array([0.0, 0.0, 0.055 - ee[2]]), 0.0, 0.0, "put_back")
         return self._move(rotation, np.zeros(3), 0.0, 1.0, "let_go")
 
-    # ---- the action --------------------------------------------------------------------------------------------
+    # The action.
     def _move(self, rotation: np.ndarray, delta_m: np.ndarray, turn_rad: float, gripper: float, phase: str) -> DemoStep:
         """Speed-limited proportional step towards a displacement, keeping the gripper upright."""
         config = self._config
@@ -166,7 +168,8 @@ def _turn(yaw: float, heading: float, period: float) -> float:
 
 
 def _contact_opening(spec: ObjectSpec) -> float:
-    """Gripper opening at which the fingers meet the object (fingers' inner faces sit 9 mm inside their joints)."""
+    """Gripper opening at which the fingers meet the object (fingers' inner faces sit 9 mm inside their
+    joints)."""
     return float(np.clip((spec.half_m[1] + 0.009 - 0.015) / 0.022, 0.0, 1.0))
 
 

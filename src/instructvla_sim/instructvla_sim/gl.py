@@ -14,8 +14,8 @@ APT_HINT = "apt-get install -y libegl1 libgl1-mesa-dri (EGL), or libosmesa6 (OSM
 def choose_backend() -> str:
     """Set MUJOCO_GL (and llvmpipe's threads) when unset, and return it.
 
-    EGL with Mesa's software driver first, then OSMesa. When neither library is found nothing is set: physics still
-    works, and the first render says what to install.
+    EGL with Mesa's software driver first, then OSMesa. When neither library is found nothing is set:
+    physics still works, and the first render says what to install.
     """
     os.environ.setdefault("LP_NUM_THREADS", "1")
     backend = os.environ.get("MUJOCO_GL", "")

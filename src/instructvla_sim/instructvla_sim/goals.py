@@ -9,17 +9,22 @@ import numpy as np
 from instructvla_sim.catalog import CATALOG, CUBE_HALF_M, INDEX
 from instructvla_sim.observe import Observer, lies_down, vertical_half_m
 from instructvla_sim.sampling import WORKSPACE_LOWER_M, WORKSPACE_UPPER_M
-from instructvla_sim.success import NEAR_GAP_M, rests_in, rests_on_cube
+from instructvla_sim.success import NEAR_GAP_M, rests_in, rests_on_cube, stands_on_table
 from instructvla_sim.types import Task
-
 
 NEAR_AIM_GAP_M = 0.038
 """near: the gap to leave, so that an opening finger and the palm above it (5 cm to each side) fit in."""
 FREE_M = 0.018
 _DIRECTIONS = (
-    (0.0, 1.0), (0.7071, 0.7071), (-0.7071, 0.7071), (1.0, 0.0), (-1.0, 0.0),
-    (0.0, -1.0), (0.7071, -0.7071), (-0.7071, -0.7071),
-)  # fmt: skip
+    (0.0, 1.0),
+    (0.7071, 0.7071),
+    (-0.7071, 0.7071),
+    (1.0, 0.0),
+    (-1.0, 0.0),
+    (0.0, -1.0),
+    (0.7071, -0.7071),
+    (-0.7071, -0.7071),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ def goal_of(observer: Observer, task: Task) -> Goal:
 
 
 def near_spot(observer: Observer, target: int, place: int) -> np.ndarray:
-    """A free place (x, y) beside `place`: left or right of it, towards the middle of the table when that is free."""
+    """A free place (x, y) beside `place`: left or right of it, towards the middle of the table when that is
+    free."""
     centre = observer.position(place)[:2]
     inward = -1.0 if centre[1] > 0 else 1.0
     best, best_room = centre, -np.inf
@@ -67,7 +73,9 @@ def near_spot(observer: Observer, target: int, place: int) -> np.ndarray:
 def _extent(observer: Observer, index: int, u: np.ndarray) -> float:
     """How far an object reaches from its centre in the horizontal direction u (unit)."""
     spec = CATALOG[index]
-    if spec.shape in ("sphere", "disc", "bowl") or (spec.shape == "cylinder" and not lies_down(spec, observer.rotation(index))):
+    if spec.shape in ("sphere", "disc", "bowl") or (
+        spec.shape == "cylinder" and not lies_down(spec, observer.rotation(index))
+    ):
         return spec.half_m[0]
     yaw = observer.yaw(index)
     along = abs(np.cos(yaw) * u[0] + np.sin(yaw) * u[1])
@@ -99,6 +107,4 @@ def reached(observer: Observer, task: Task) -> bool:
         return rests_in(observer, target, place)
     if task.family == "stack":
         return rests_on_cube(observer, target, place)
-    half = vertical_half_m(CATALOG[target], observer.rotation(target))
-    low = observer.position(target)[2] - half < 0.008
-    return bool(low) and observer.gap_m(target, place, 2 * NEAR_GAP_M) <= NEAR_GAP_M
+    return stands_on_table(observer, target) and observer.gap_m(target, place, 2 * NEAR_GAP_M) <= NEAR_GAP_M

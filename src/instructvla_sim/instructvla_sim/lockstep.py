@@ -1,6 +1,7 @@
 """World, controller and policy in simulated time, without ROS: for data, DAgger and closed-loop evaluation.
 
-The controller is the one that the ROS node runs; the arm behind it has the driver's semantics. One policy step is
+The controller is the one that the ROS node runs; the arm behind it has the driver's semantics. One policy
+step is
 0.2 s: observe, chunk, then ten control ticks of 20 ms.
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
 from instructvla_ros.control import WidowXController, WidowXControllerConfig
 from instructvla_ros.control.types import ActionChunk
-
 from instructvla_sim.lockstep_types import EpisodeResult, Observation, Policy, StepResult
 from instructvla_sim.types import Scene, Task
 from instructvla_sim.world import World
@@ -27,7 +28,10 @@ class Lockstep:
     """Drives one world. `cameras` are rendered for every observation; give () when only states are needed."""
 
     def __init__(
-        self, world: World, cameras: Sequence[str] = ("primary",), controller_config: WidowXControllerConfig | None = None
+        self,
+        world: World,
+        cameras: Sequence[str] = ("primary",),
+        controller_config: WidowXControllerConfig | None = None,
     ) -> None:
         self.world = world
         self.cameras = tuple(cameras)
@@ -38,15 +42,22 @@ class Lockstep:
         self.instruction_id = 1
 
     def start(
-        self, seed: int, families: Sequence[str] | None = None, n_distractors: int | None = None, *, task: Task | None = None
+        self,
+        seed: int,
+        families: Sequence[str] | None = None,
+        n_distractors: int | None = None,
+        *,
+        task: Task | None = None,
     ) -> Scene:
-        """Reset the world, set the policy's time profile, and anchor a fresh controller at the measured pose."""
+        """Reset the world, set the policy's time profile, and anchor a fresh controller at the measured
+        pose."""
         scene = self.world.reset(seed, families, n_distractors, task=task)
         self.anchor()
         return scene
 
     def anchor(self) -> None:
-        """Take over the world as it is now (after World.restore, World.set_scene): fresh controller, no motion."""
+        """Take over the world as it is now (after World.restore, World.set_scene): fresh controller, no
+        motion."""
         self.world.arm.set_operating_modes("group", "arm", "position", "time", *PROFILE_MS)
         self.controller = WidowXController(self._config)
         self._tick, self._seq = 0, 0
@@ -68,7 +79,9 @@ class Lockstep:
         now = self.world.time_s
         if not self.cameras:
             self.controller.on_image(now, now)
-        chunk = actions if isinstance(actions, ActionChunk) else self._chunk(actions, now if stamp_s is None else stamp_s)
+        chunk = (
+            actions if isinstance(actions, ActionChunk) else self._chunk(actions, now if stamp_s is None else stamp_s)
+        )
         self.controller.on_chunk(chunk, now)
         mode, reason, fault = "", "", ""
         for _ in range(TICKS_PER_STEP):
@@ -78,7 +91,7 @@ class Lockstep:
             mode = command.mode.value
         return StepResult(self.world.success(), mode, reason, fault)
 
-    def tick(self):  # noqa: ANN201 - control.types.Command
+    def tick(self):
         """One control tick of 20 ms: joint state in, command out, physics."""
         world = self.world
         now = world.time_s
@@ -92,10 +105,15 @@ class Lockstep:
         return command
 
     def run(
-        self, policy: Policy, max_steps: int = 60, *, settle_steps: int = 1,
+        self,
+        policy: Policy,
+        max_steps: int = 60,
+        *,
+        settle_steps: int = 1,
         on_step: Callable[[Observation, np.ndarray | ActionChunk, StepResult], None] | None = None,
-    ) -> EpisodeResult:  # fmt: skip
-        """Run an episode already started, until success has held for `settle_steps` more steps or time is up."""
+    ) -> EpisodeResult:
+        """Run an episode already started, until success has held for `settle_steps` more steps or time is
+        up."""
         held = 0
         faults: dict[str, int] = {}
         taken = 0
@@ -123,6 +141,12 @@ class Lockstep:
             raise ValueError(f"actions have shape {np.shape(actions)}, expected (7,) or (F, 7).")
         self._seq += 1
         return ActionChunk(
-            delta_xyz_m=array[:, :3], delta_rpy_rad=array[:, 3:6], gripper=array[:, 6], dt_s=DT_S, stamp_s=stamp_s,
-            instruction_id=self.instruction_id, seq=self._seq, latent_seq=0,
-        )  # fmt: skip
+            delta_xyz_m=array[:, :3],
+            delta_rpy_rad=array[:, 3:6],
+            gripper=array[:, 6],
+            dt_s=DT_S,
+            stamp_s=stamp_s,
+            instruction_id=self.instruction_id,
+            seq=self._seq,
+            latent_seq=0,
+        )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from instructvla_ros.control.types import ActionChunk
 
+from instructvla_ros.control.types import ActionChunk
 from instructvla_sim.types import Progress, Task
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from instructvla_sim.bench import add_bench
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.objects import VISUAL_GROUP, add_objects
+from instructvla_sim.types import RenderSpec
 
 ROBOT_XML = Path(__file__).parent / "assets" / "wx250s" / "wx250s.xml"
 ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -39,14 +40,16 @@ class Ids:
     table_geom: int
 
 
-def build_model(timestep_s: float, samples: int) -> tuple[mujoco.MjModel, Ids]:
-    """Compile the model for the given physics step and multisampling."""
+def build_model(timestep_s: float, render: RenderSpec) -> tuple[mujoco.MjModel, Ids]:
+    """Compile the model for the given physics step and image size."""
     spec = mujoco.MjSpec.from_file(str(ROBOT_XML))
     spec.option.timestep = timestep_s
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10
-    spec.visual.quality.offsamples = samples
+    spec.visual.quality.offsamples = render.samples
+    # exactly the image: a larger buffer is cleared and resolved in full at every frame
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = render.width, render.height
     spec.visual.quality.shadowsize = 2048
     add_bench(spec)
     add_objects(spec)

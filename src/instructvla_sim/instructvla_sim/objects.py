@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import mujoco
 import numpy as np
@@ -39,17 +40,37 @@ class _Builder:
         """A collision part."""
         rolling = more.pop("rolling", 0.0)
         self.body.add_geom(
-            name=self._name("solid"), type=kind, size=_three(size), pos=pos, quat=quat, group=COLLISION_GROUP,
-            contype=1, conaffinity=3, condim=6 if rolling else 4, friction=[0.9, 0.01, max(rolling, 1e-4)],
-            solref=[0.008, 1], solimp=[0.95, 0.99, 0.001, 0.5, 2], rgba=[0.2, 0.8, 0.2, 0.4], mass=0, **more,
-        )  # fmt: skip
+            name=self._name("solid"),
+            type=kind,
+            size=_three(size),
+            pos=pos,
+            quat=quat,
+            group=COLLISION_GROUP,
+            contype=1,
+            conaffinity=3,
+            condim=6 if rolling else 4,
+            friction=[0.9, 0.01, max(rolling, 1e-4)],
+            solref=[0.008, 1],
+            solimp=[0.95, 0.99, 0.001, 0.5, 2],
+            rgba=[0.2, 0.8, 0.2, 0.4],
+            mass=0,
+            **more,
+        )
 
     def part(self, kind: mujoco.mjtGeom, size: Sequence[float], rgb, pos=(0, 0, 0), quat=(1, 0, 0, 0)) -> None:
         """A drawn part."""
         self.body.add_geom(
-            name=self._name("part"), type=kind, size=_three(size), pos=pos, quat=quat, group=VISUAL_GROUP,
-            contype=0, conaffinity=0, rgba=[*rgb, 1.0], mass=0,
-        )  # fmt: skip
+            name=self._name("part"),
+            type=kind,
+            size=_three(size),
+            pos=pos,
+            quat=quat,
+            group=VISUAL_GROUP,
+            contype=0,
+            conaffinity=0,
+            rgba=[*rgb, 1.0],
+            mass=0,
+        )
 
     def mesh(self, mesh: Mesh, rgb, material: str = "") -> None:
         """A drawn mesh."""
@@ -59,9 +80,16 @@ class _Builder:
         added.userface = mesh.faces.ravel()
         added.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
         self.body.add_geom(
-            name=name, type=_G.mjGEOM_MESH, meshname=name, group=VISUAL_GROUP, contype=0, conaffinity=0,
-            rgba=[*rgb, 1.0], mass=0, **({"material": material} if material else {}),
-        )  # fmt: skip
+            name=name,
+            type=_G.mjGEOM_MESH,
+            meshname=name,
+            group=VISUAL_GROUP,
+            contype=0,
+            conaffinity=0,
+            rgba=[*rgb, 1.0],
+            mass=0,
+            **({"material": material} if material else {}),
+        )
 
 
 def _three(size: Sequence[float]) -> list[float]:
@@ -79,15 +107,28 @@ def _lying_capsules(b: _Builder, stations: list[tuple[float, float]], rolling: f
     bottom = -max(r for _, r in stations)
     for x, r in stations:
         b.solid(_G.mjGEOM_SPHERE, [r], pos=(x, 0, bottom + r), rolling=rolling)
-    for (xa, ra), (xb, rb) in zip(stations, stations[1:], strict=False):
+    for (xa, ra), (xb, rb) in pairwise(stations):
         r = min(ra, rb)
         b.solid(
-            _G.mjGEOM_CAPSULE, [r], fromto=[xa, 0, bottom + r, xb, 0, bottom + r], rolling=rolling,
-        )  # fmt: skip
+            _G.mjGEOM_CAPSULE,
+            [r],
+            fromto=[xa, 0, bottom + r, xb, 0, bottom + r],
+            rolling=rolling,
+        )
 
 
 def _carrot(b: _Builder) -> None:
-    profile = smooth([(0.0, -0.052), (0.0065, -0.049), (0.009, -0.030), (0.012, 0.0), (0.0148, 0.026), (0.0125, 0.035), (0.0, 0.037)])
+    profile = smooth(
+        [
+            (0.0, -0.052),
+            (0.0065, -0.049),
+            (0.009, -0.030),
+            (0.012, 0.0),
+            (0.0148, 0.026),
+            (0.0125, 0.035),
+            (0.0, 0.037),
+        ]
+    )
     b.mesh(lying_lathe(profile), b.item.rgb)
     leaf = (0.16, 0.55, 0.10)
     for y, z, x in ((0.0, 0.002, 0.044), (0.006, 0.001, 0.042), (-0.006, 0.001, 0.042)):
@@ -98,7 +139,15 @@ def _carrot(b: _Builder) -> None:
 def _apple(b: _Builder) -> None:
     r = b.item.half_m[0]
     profile = smooth(
-        [(0.0, -0.90 * r), (0.45 * r, -0.98 * r), (0.88 * r, -0.5 * r), (1.0 * r, 0.15 * r), (0.80 * r, 0.75 * r), (0.35 * r, 0.93 * r), (0.0, 0.70 * r)]
+        [
+            (0.0, -0.90 * r),
+            (0.45 * r, -0.98 * r),
+            (0.88 * r, -0.5 * r),
+            (1.0 * r, 0.15 * r),
+            (0.80 * r, 0.75 * r),
+            (0.35 * r, 0.93 * r),
+            (0.0, 0.70 * r),
+        ]
     )
     b.mesh(lathe(profile), b.item.rgb)
     b.part(_G.mjGEOM_CAPSULE, [0.0014, 0.005], (0.30, 0.18, 0.08), pos=(0, 0, 0.95 * r))
@@ -109,7 +158,17 @@ def _apple(b: _Builder) -> None:
 def _lemon(b: _Builder) -> None:
     x, r, _ = b.item.half_m
     profile = smooth(
-        [(0.0, -x), (0.20 * r, -0.96 * x), (0.42 * r, -0.82 * x), (0.85 * r, -0.45 * x), (r, 0.0), (0.85 * r, 0.45 * x), (0.42 * r, 0.82 * x), (0.20 * r, 0.96 * x), (0.0, x)]
+        [
+            (0.0, -x),
+            (0.20 * r, -0.96 * x),
+            (0.42 * r, -0.82 * x),
+            (0.85 * r, -0.45 * x),
+            (r, 0.0),
+            (0.85 * r, 0.45 * x),
+            (0.42 * r, 0.82 * x),
+            (0.20 * r, 0.96 * x),
+            (0.0, x),
+        ]
     )
     upright = lathe(profile, 24)
     b.mesh(Mesh(upright.vertices[:, [2, 0, 1]], upright.faces), b.item.rgb)
@@ -139,7 +198,18 @@ def _sponge(b: _Builder) -> None:
 
 def _eggplant(b: _Builder) -> None:
     r = b.item.half_m[1]
-    profile = smooth([(0.0, -0.050), (0.010, -0.047), (0.0160, -0.034), (r, -0.018), (0.0160, 0.004), (0.0125, 0.022), (0.0105, 0.032), (0.0, 0.035)])
+    profile = smooth(
+        [
+            (0.0, -0.050),
+            (0.010, -0.047),
+            (0.0160, -0.034),
+            (r, -0.018),
+            (0.0160, 0.004),
+            (0.0125, 0.022),
+            (0.0105, 0.032),
+            (0.0, 0.035),
+        ]
+    )
     b.mesh(lying_lathe(profile), b.item.rgb)
     cap = (0.20, 0.50, 0.13)
     b.part(_G.mjGEOM_ELLIPSOID, [0.009, 0.0112, 0.0112], cap, pos=(0.032, 0, -0.0075))
@@ -148,7 +218,8 @@ def _eggplant(b: _Builder) -> None:
 
 
 def _ring(b: _Builder, radius: float, height: float, z: float, thick: float, tilt: float) -> None:
-    """A wall of boxes around z whose tops lean outwards by `tilt`; radius is measured at the wall's middle."""
+    """A wall of boxes around z whose tops lean outwards by `tilt`; radius is measured at the
+    wall's middle."""
     half_chord = radius * np.tan(np.pi / RING_PARTS) * 1.12
     for a in 2 * np.pi * np.arange(RING_PARTS) / RING_PARTS:
         yaw, pitch = np.zeros(4), np.zeros(4)
@@ -156,16 +227,46 @@ def _ring(b: _Builder, radius: float, height: float, z: float, thick: float, til
         mujoco.mju_axisAngle2Quat(pitch, np.array([0.0, 1, 0]), tilt)
         quat = np.zeros(4)
         mujoco.mju_mulQuat(quat, yaw, pitch)
-        b.solid(_G.mjGEOM_BOX, [thick, half_chord, height], pos=(radius * np.cos(a), radius * np.sin(a), z), quat=quat)
+        b.solid(
+            _G.mjGEOM_BOX,
+            [thick, half_chord, height],
+            pos=(radius * np.cos(a), radius * np.sin(a), z),
+            quat=quat,
+        )
 
 
 def _plate(b: _Builder) -> None:
     r, z = b.item.half_m[0], b.item.half_m[2]
     b.mesh(
-        lathe([(0, -z), (0.60 * r, -z), (0.70 * r, -z), (r, 0.75 * z), (r, z), (0.97 * r, z), (0.72 * r, 0.0), (0.66 * r, -0.05 * z), (0, -0.05 * z)], 40),
+        lathe(
+            [
+                (0, -z),
+                (0.60 * r, -z),
+                (0.70 * r, -z),
+                (r, 0.75 * z),
+                (r, z),
+                (0.97 * r, z),
+                (0.72 * r, 0.0),
+                (0.66 * r, -0.05 * z),
+                (0, -0.05 * z),
+            ],
+            40,
+        ),
         b.item.rgb,
     )
-    b.mesh(lathe([(0.955 * r, 0.98 * z), (1.004 * r, 0.9 * z), (1.0 * r, 1.06 * z), (0.955 * r, 1.06 * z), (0.955 * r, 0.9 * z)], 40), (0.25, 0.38, 0.62))
+    b.mesh(
+        lathe(
+            [
+                (0.955 * r, 0.98 * z),
+                (1.004 * r, 0.9 * z),
+                (1.0 * r, 1.06 * z),
+                (0.955 * r, 1.06 * z),
+                (0.955 * r, 0.9 * z),
+            ],
+            40,
+        ),
+        (0.25, 0.38, 0.62),
+    )
     b.solid(_G.mjGEOM_CYLINDER, [0.80 * r, z / 2], pos=(0, 0, -z / 2))
     _ring(b, 0.89 * r, 0.0075, 0.0, 0.0015, 1.10)
 
@@ -207,9 +308,18 @@ def _cloth(b: _Builder) -> None:
 
 
 _MAKERS = {
-    "cube": _cube, "carrot": _carrot, "apple": _apple, "lemon": _lemon, "can": _can, "sponge": _sponge,
-    "eggplant": _eggplant, "plate": _plate, "bowl": _bowl, "basket": _basket, "cloth": _cloth,
-}  # fmt: skip
+    "cube": _cube,
+    "carrot": _carrot,
+    "apple": _apple,
+    "lemon": _lemon,
+    "can": _can,
+    "sponge": _sponge,
+    "eggplant": _eggplant,
+    "plate": _plate,
+    "bowl": _bowl,
+    "basket": _basket,
+    "cloth": _cloth,
+}
 
 
 def add_objects(spec: mujoco.MjSpec) -> None:

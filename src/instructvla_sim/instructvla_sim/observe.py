@@ -38,7 +38,8 @@ class Observer:
         return self._data.site_xmat[site].reshape(3, 3), self._data.site_xpos[site]
 
     def yaw(self, index: int) -> float:
-        """Heading of the object's long axis; of the most horizontal face for a cube; of x for round things."""
+        """Heading of the object's long axis; of the most horizontal face for a cube; of x for round
+        things."""
         spec, rotation = CATALOG[index], self.rotation(index)
         if spec.category == "cube":
             axis = rotation[:, int(np.argmin(np.abs(rotation[2])))]

@@ -1,4 +1,5 @@
-"""How a servo moves its commanded position to a goal: time profile and velocity profile, six joints at once."""
+"""How a servo moves its commanded position to a goal: time profile and velocity profile, six
+joints at once."""
 
 from __future__ import annotations
 
@@ -51,9 +52,13 @@ def hold(position_rad: np.ndarray, now_s: float) -> ProfileState:
 
 
 def time_profile(
-    position_rad: np.ndarray, velocity_rad_s: np.ndarray, goal_rad: np.ndarray, now_s: float,
-    duration_ms: np.ndarray, accel_ms: np.ndarray,
-) -> ProfileState:  # fmt: skip
+    position_rad: np.ndarray,
+    velocity_rad_s: np.ndarray,
+    goal_rad: np.ndarray,
+    now_s: float,
+    duration_ms: np.ndarray,
+    accel_ms: np.ndarray,
+) -> ProfileState:
     """Trapezoid that lasts `duration_ms` and keeps position and velocity continuous; 0 ms steps at once."""
     total = np.maximum(np.asarray(duration_ms, dtype=float) * 1e-3, 2e-9)
     ramp = np.clip(np.asarray(accel_ms, dtype=float) * 1e-3, 1e-9, total / 2)
@@ -62,9 +67,13 @@ def time_profile(
 
 
 def velocity_profile(
-    position_rad: np.ndarray, velocity_rad_s: np.ndarray, goal_rad: np.ndarray, now_s: float,
-    velocity_units: np.ndarray, accel_units: np.ndarray,
-) -> ProfileState:  # fmt: skip
+    position_rad: np.ndarray,
+    velocity_rad_s: np.ndarray,
+    goal_rad: np.ndarray,
+    now_s: float,
+    velocity_units: np.ndarray,
+    accel_units: np.ndarray,
+) -> ProfileState:
     """Trapezoid limited in speed and acceleration (register units); 0 means as fast as the servo can."""
     top = np.where(np.asarray(velocity_units) > 0, np.asarray(velocity_units) * RPM_UNIT_RAD_S, np.pi)
     accel = np.where(np.asarray(accel_units) > 0, np.asarray(accel_units) * RPM2_UNIT_RAD_S2, 40.0)

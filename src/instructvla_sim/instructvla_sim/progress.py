@@ -14,6 +14,7 @@ APPROACH_RADIUS_M = 0.03
 """First approached = the nearest graspable object within this of the gripper sideways…"""
 APPROACH_HEIGHT_M = 0.08
 """…while ee_gripper_link is lower than this above the table."""
+LIFTED_M = 0.03
 
 
 class ProgressTracker:
@@ -51,8 +52,8 @@ class ProgressTracker:
             if near is not None:
                 changes["first_approached"] = near
         if name == scene.task.target and not value.target_lifted:
-            if observer.position(INDEX[name])[2] - self._start_height_m > 0.03:
-                changes["target_lifted"] = True
+            rise_m = observer.position(INDEX[name])[2] - self._start_height_m
+            changes |= {"target_lifted": True} if rise_m > LIFTED_M else {}
         if changes:
             self.value = replace(value, **changes)
 

@@ -13,7 +13,8 @@ from instructvla_sim.types import CAMERAS, CameraInfo, RenderSpec
 
 
 class CameraRenderer:
-    """Renders the cameras of one model. The OpenGL context opens at the first image and belongs to that thread."""
+    """Renders the cameras of one model. The OpenGL context opens at the first image and belongs to that
+    thread."""
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, ids: Ids, spec: RenderSpec) -> None:
         self._model, self._data, self._ids, self._spec = model, data, ids, spec

@@ -54,7 +54,11 @@ def sample_task(rng: np.random.Generator, families: Sequence[str] | None) -> Tas
 def sample_names(rng: np.random.Generator, task: Task, config: WorldConfig, n_distractors: int | None) -> list[str]:
     """Target, place, then distractors; at most two receptacles altogether."""
     names = [task.target] + ([task.place] if task.place else [])
-    count = int(rng.integers(config.min_distractors, config.max_distractors + 1)) if n_distractors is None else n_distractors
+    count = (
+        int(rng.integers(config.min_distractors, config.max_distractors + 1))
+        if n_distractors is None
+        else n_distractors
+    )
     if not 0 <= count <= 5:
         raise ValueError(f"n_distractors is {count}, expected 0..5: more do not fit on the table.")
     for _ in range(count):
@@ -68,7 +72,8 @@ def sample_names(rng: np.random.Generator, task: Task, config: WorldConfig, n_di
 
 
 def sample_layout(rng: np.random.Generator, names: Sequence[str], task: Task) -> list[Placement]:
-    """Poses without overlap, big things first. When the table is too full, the last distractors are left out."""
+    """Poses without overlap, big things first. When the table is too full, the last distractors are left
+    out."""
     needed = 2 if task.place else 1
     for count in range(len(names), needed - 1, -1):
         order = sorted(names[:count], key=lambda n: (-spec_of(n).footprint_m, n))
@@ -76,7 +81,9 @@ def sample_layout(rng: np.random.Generator, names: Sequence[str], task: Task) ->
             placed = _try_layout(rng, order, task)
             if placed is not None:
                 return placed
-    raise RuntimeError(f"no layout without overlap found for {list(names)[:needed]}: the workspace is too small for them.")
+    raise RuntimeError(
+        f"no layout without overlap found for {list(names)[:needed]}: the workspace is too small for them."
+    )
 
 
 def _try_layout(rng: np.random.Generator, order: Sequence[str], task: Task) -> list[Placement] | None:

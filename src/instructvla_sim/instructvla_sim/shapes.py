@@ -1,4 +1,5 @@
-"""Small meshes made from profiles: bodies of revolution and walls, for things that no MuJoCo primitive looks like."""
+"""Small meshes made from profiles: bodies of revolution and walls, for things that no MuJoCo primitive looks
+like."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Mesh:
 
 
 def lathe(profile: list[tuple[float, float]], slices: int = 28) -> Mesh:
-    """Turn a profile [(radius, height)…] around z. From bottom to top gives outward faces; radius 0 closes an end."""
+    """Turn a profile [(radius, height)…] around z. From bottom to top gives outward faces; radius 0 closes
+    an end."""
     radii = np.array([p[0] for p in profile])
     heights = np.array([p[1] for p in profile])
     angle = np.linspace(0.0, 2.0 * np.pi, slices, endpoint=False)
@@ -35,7 +37,8 @@ def lathe(profile: list[tuple[float, float]], slices: int = 28) -> Mesh:
 
 
 def lying_lathe(profile: list[tuple[float, float]], slices: int = 24) -> Mesh:
-    """A lathe laid along +x whose underside is straight: every cross-section touches the plane z = -max radius."""
+    """A lathe laid along +x whose underside is straight: every cross-section touches the plane z = -max
+    radius."""
     upright = lathe(profile, slices)
     radius = np.repeat([max(p[0], 1e-5) for p in profile], slices)
     x, y, z = upright.vertices[:, 2], upright.vertices[:, 0], upright.vertices[:, 1]

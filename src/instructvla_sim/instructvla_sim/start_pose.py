@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from instructvla_ros.control import kinematics
 
+from instructvla_ros.control import kinematics
 from instructvla_sim.sampling import Placement
 
 R_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -27,7 +27,7 @@ def solve(position_m: np.ndarray, yaw_rad: float) -> np.ndarray:
     """Joints (6,) that hold the gripper down at a position. ValueError when it is out of reach."""
     answer = kinematics.inverse(gripper_down(yaw_rad), np.asarray(position_m, dtype=float), _SEED_RAD)
     if not answer.solved:
-        raise ValueError(f"no joints reach {np.round(position_m, 3)} with the gripper down: choose a point nearer the base.")
+        raise ValueError(f"no joints reach {np.round(position_m, 3)} with the gripper down: choose a nearer point.")
     return answer.q_rad
 
 

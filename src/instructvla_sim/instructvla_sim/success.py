@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from instructvla_sim.catalog import CATALOG, CUBE_HALF_M, INDEX, ObjectSpec
-from instructvla_sim.observe import Observer, vertical_half_m
+from instructvla_sim.observe import Observer
 from instructvla_sim.types import Task
 
 LIFT_M = 0.05
@@ -33,12 +33,12 @@ def succeeded(observer: Observer, task: Task, start_height_m: float, opening: fl
         return rests_in(observer, target, place)
     if task.family == "stack":
         return rests_on_cube(observer, target, place)
-    on_table = abs(position[2] - vertical_half_m(CATALOG[target], observer.rotation(target))) < 0.008
-    return on_table and observer.gap_m(target, place, 2 * NEAR_GAP_M) <= NEAR_GAP_M
+    return stands_on_table(observer, target) and observer.gap_m(target, place, 2 * NEAR_GAP_M) <= NEAR_GAP_M
 
 
 def rests_in(observer: Observer, thing: int, receptacle: int) -> bool:
-    """Whether a thing lies on the receptacle's floor, within its inner radius, touching it and not the table."""
+    """Whether a thing lies on the receptacle's floor, within its inner radius, touching it and not the
+    table."""
     spec: ObjectSpec = CATALOG[receptacle]
     offset = observer.rotation(receptacle).T @ (observer.position(thing) - observer.position(receptacle))
     inside = float(np.hypot(offset[0], offset[1])) <= spec.inner_radius_m
@@ -47,6 +47,12 @@ def rests_in(observer: Observer, thing: int, receptacle: int) -> bool:
     pairs = observer.touching_pairs()
     touching = (min(thing, receptacle), max(thing, receptacle)) in pairs
     return bool(inside and low and touching and (-1, thing) not in pairs)
+
+
+def stands_on_table(observer: Observer, thing: int) -> bool:
+    """Whether a thing touches the table and nothing else on it."""
+    pairs = [pair for pair in observer.touching_pairs() if thing in pair]
+    return pairs == [(-1, thing)]
 
 
 def rests_on_cube(observer: Observer, upper: int, lower: int) -> bool:

@@ -1,4 +1,5 @@
-"""Typed values that cross the boundary of the simulation. Metres, radians, seconds, base frame unless named otherwise."""
+"""Typed values that cross the boundary of the simulation. Metres, radians, seconds, base frame unless named
+otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ CAMERAS: tuple[str, ...] = ("primary", "wrist")
 
 @dataclass(frozen=True)
 class RenderSpec:
-    """Size and quality of rendered images. The view (framing) is the same for every size of the same aspect."""
+    """Size and quality of rendered images. The view (framing) is the same for every size of the
+    same aspect."""
 
     width: int = 640
     height: int = 480
@@ -24,9 +26,7 @@ class RenderSpec:
 
     def __post_init__(self) -> None:
         if not (8 <= self.width <= 1920 and 8 <= self.height <= 1080):
-            raise ValueError(
-                f"RenderSpec is {self.width}x{self.height}, expected width 8..1920 and height 8..1080: choose a size inside."
-            )
+            raise ValueError(f"RenderSpec is {self.width}x{self.height}, expected width 8..1920 and height 8..1080.")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ class WorldConfig:
             raise ValueError(f"timestep_s is {self.timestep_s}, expected 0.0005..0.005 s: grasps are unstable above.")
         if not 0 <= self.min_distractors <= self.max_distractors <= 5:
             raise ValueError(
-                f"distractors {self.min_distractors}..{self.max_distractors}, expected 0 <= min <= max <= 5: more do not fit."
+                f"distractors {self.min_distractors}..{self.max_distractors}, expected 0 <= min <= max <= 5."
             )
 
 
 @dataclass(frozen=True)
 class ObjectState:
-    """One object of the catalogue as it is now. `yaw_rad` is the heading of its long axis (or of a cube's face)."""
+    """One object of the catalogue as it is now. `yaw_rad` is the heading of its long axis (or of a cube's
+    face)."""
 
     name: str
     category: str
@@ -66,7 +67,8 @@ class ObjectState:
 
 @dataclass(frozen=True)
 class Task:
-    """What to do: pick `target`; place `target` on or in `place`; move it near `place`; stack it on `place`."""
+    """What to do: pick `target`; place `target` on or in `place`; move it near `place`; stack it
+    on `place`."""
 
     family: Family
     target: str

@@ -51,7 +51,7 @@ class World:
 
     def __init__(self, render: RenderSpec | None = None, config: WorldConfig | None = None) -> None:
         self.render_spec, self.config = render or RenderSpec(), config or WorldConfig()
-        self.model, self._ids = build_model(self.config.timestep_s, self.render_spec.samples)
+        self.model, self._ids = build_model(self.config.timestep_s, self.render_spec)
         self.data = mujoco.MjData(self.model)
         self.observer = Observer(self.model, self.data, self._ids)
         self._look = Appearance(self.model, self._ids)
@@ -64,11 +64,17 @@ class World:
         self._scene: Scene | None = None
         self.reset(0)
 
-    # ---- scene -------------------------------------------------------------------------------------------------
+    # Scene.
     def reset(
-        self, seed: int, families: Sequence[str] | None = None, n_distractors: int | None = None, *, task: Task | None = None
+        self,
+        seed: int,
+        families: Sequence[str] | None = None,
+        n_distractors: int | None = None,
+        *,
+        task: Task | None = None,
     ) -> Scene:
-        """A random scene and task, a function of the arguments alone. `task` fixes the task instead of drawing it.
+        """A random scene and task, a function of the arguments alone. `task` fixes the task instead of
+        drawing it.
 
         The arm is placed, gripper down and open, at a random start pose beside or above the workspace.
         """
@@ -79,13 +85,20 @@ class World:
         return self.set_scene(layout, task, seed=seed, rng=rng)
 
     def set_scene(
-        self, layout: Sequence[sampling.Placement], task: Task, *, seed: int = 0, rng: np.random.Generator | None = None
+        self,
+        layout: Sequence[sampling.Placement],
+        task: Task,
+        *,
+        seed: int = 0,
+        rng: np.random.Generator | None = None,
     ) -> Scene:
         """Place exactly the given things (for tests and for scenes made by hand)."""
         rng = rng or np.random.default_rng([int(seed) & 0xFFFFFFFF, 0x5CE7])
         missing = {task.target, task.place} - {p.name for p in layout} - {None}
         if missing:
-            raise ValueError(f"the task needs {sorted(map(str, missing))} on the table, the layout has {[p.name for p in layout]}.")
+            raise ValueError(
+                f"the task needs {sorted(map(str, missing))} too, the layout has {[p.name for p in layout]}."
+            )
         mujoco.mj_resetData(self.model, self.data)
         self._arm.reset_settings()
         self._debt_s = 0.0
@@ -127,11 +140,17 @@ class World:
     def _object_states(self) -> tuple[ObjectState, ...]:
         return tuple(
             ObjectState(
-                s.name, s.category, s.color, s.shape, s.is_receptacle,
-                tuple(float(v) for v in self.observer.position(i)), self.observer.yaw(i), bool(self._visible[i]),
+                s.name,
+                s.category,
+                s.color,
+                s.shape,
+                s.is_receptacle,
+                tuple(float(v) for v in self.observer.position(i)),
+                self.observer.yaw(i),
+                bool(self._visible[i]),
             )
             for i, s in enumerate(CATALOG)
-        )  # fmt: skip
+        )
 
     @property
     def scene(self) -> Scene:
@@ -149,13 +168,15 @@ class World:
         """Ask for something else in the same scene; progress starts anew."""
         gone = [n for n in (task.target, task.place) if n is not None and not self._visible[INDEX[n]]]
         if gone:
-            raise ValueError(f"the task needs {gone}, on the table are {[n for n in NAMES if self._visible[INDEX[n]]]}.")
+            raise ValueError(
+                f"the task needs {gone}, on the table are {[n for n in NAMES if self._visible[INDEX[n]]]}."
+            )
         assert self._scene is not None
         self._scene = replace(self._scene, task=task)
         self._start_height_m = float(self.observer.position(INDEX[task.target])[2])
         self._tracker.reset(self._start_height_m)
 
-    # ---- time --------------------------------------------------------------------------------------------------
+    # Time.
     @property
     def arm(self) -> SimulatedArm:
         """The arm behind the driver's commands."""
@@ -192,13 +213,14 @@ class World:
             mujoco.mj_step(self.model, self.data, batch)
             count -= batch
 
-    # ---- eyes --------------------------------------------------------------------------------------------------
+    # Eyes.
     def render(self, camera: str) -> np.ndarray:
         """Image of 'primary' or 'wrist', (H, W, 3) uint8 RGB."""
         return self._renderer.rgb(camera)
 
     def segment(self, camera: str) -> np.ndarray:
-        """Catalogue index of the object seen in each pixel, (H, W) int32; −1 for table, robot and backdrop."""
+        """Catalogue index of the object seen in each pixel, (H, W) int32; −1 for table, robot and
+        backdrop."""
         return self._renderer.segment(camera)
 
     def camera_info(self, camera: str) -> CameraInfo:
@@ -209,7 +231,7 @@ class World:
         """Free the OpenGL context (also done on garbage collection)."""
         self._renderer.close()
 
-    # ---- judgement and forks -----------------------------------------------------------------------------------
+    # Judgement and forks.
     def success(self) -> bool:
         """Whether the task's goal holds now."""
         return succeeded(self.observer, self.task, self._start_height_m, self.gripper_opening)
@@ -226,9 +248,15 @@ class World:
         mujoco.mj_getState(self.model, self.data, physics, _STATE)
         assert self._scene is not None
         return Snapshot(
-            physics, self._arm.state(), self._look.state(), self._scene, self._tracker.value, self._visible.copy(),
-            self._start_height_m, self._debt_s,
-        )  # fmt: skip
+            physics,
+            self._arm.state(),
+            self._look.state(),
+            self._scene,
+            self._tracker.value,
+            self._visible.copy(),
+            self._start_height_m,
+            self._debt_s,
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this or of an equally configured world: same future, same images."""
@@ -239,7 +267,11 @@ class World:
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
         self._look.set_state(snapshot.look)
         self._arm.set_state(snapshot.arm)
-        self._scene, self._start_height_m, self._debt_s = snapshot.scene, snapshot.start_height_m, snapshot.debt_s
+        self._scene, self._start_height_m, self._debt_s = (
+            snapshot.scene,
+            snapshot.start_height_m,
+            snapshot.debt_s,
+        )
         self._tracker.reset(self._start_height_m)
         self._tracker.value = snapshot.progress
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
