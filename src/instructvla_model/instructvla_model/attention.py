@@ -46,9 +46,7 @@ def attend(
         k_BGKD = k_BGKD.repeat_interleave(groups, dim=1)
         v_BGKD = v_BGKD.repeat_interleave(groups, dim=1)
     scale = q_BHQD.shape[-1] ** -0.5 if scale is None else scale
-    plain = (
-        q_BHQD.device.type == "cpu" and dropout == 0.0 and torch.is_grad_enabled() and v_BGKD.requires_grad
-    )
+    plain = q_BHQD.device.type == "cpu" and dropout == 0.0 and torch.is_grad_enabled() and v_BGKD.requires_grad
     if plain:
         if is_causal:
             length = q_BHQD.shape[2]
@@ -73,9 +71,7 @@ def _transformers_entry(
     """`attend` behind the signature transformers calls its attention functions with."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
-    out_BHQD = attend(
-        query, key, value, mask=attention_mask, is_causal=causal, dropout=dropout, scale=scaling
-    )
+    out_BHQD = attend(query, key, value, mask=attention_mask, is_causal=causal, dropout=dropout, scale=scaling)
     return out_BHQD.transpose(1, 2).contiguous(), None
 
 

@@ -63,8 +63,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: weights.stored(tensor, weights.DTYPES[dtype])
-        for name, tensor in weights.unique_state(policy).items()
+        name: weights.stored(tensor, weights.DTYPES[dtype]) for name, tensor in weights.unique_state(policy).items()
     }
     base_id = base_path = None
     if base is not None:
@@ -75,9 +74,7 @@ def save(
     digest = weights.write(folder / file, tensors)
     (folder / other).unlink(missing_ok=True)
     tokenizer.save(folder)
-    manifest = replace(
-        manifest, weights_sha256=digest, storage_dtype=dtype, base_id=base_id, base_path=base_path
-    )
+    manifest = replace(manifest, weights_sha256=digest, storage_dtype=dtype, base_id=base_id, base_path=base_path)
     write_manifest(folder, manifest)
     return manifest
 

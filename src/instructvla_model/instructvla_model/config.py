@@ -154,7 +154,7 @@ class PolicyConfig:
     vlm_recipe: str = "siglip_squash"  # names of image.py
     expert_recipe: str = "dino_crop"
     system_message: str | None = "You are a helpful assistant."  # None drops the system turn
-    lowercase_instructions: bool = False  # words of the user are lower-cased before they become a prompt
+    lowercase_instructions: bool = False  # instructions enter a prompt in lower case, without an end mark
     dt_s: float = 0.2  # duration of one action step
 
     def __post_init__(self) -> None:
@@ -270,7 +270,5 @@ def policy_config_from_dict(values: dict[str, Any]) -> PolicyConfig:
     """Inverse of PolicyConfig.to_dict (JSON lists become tuples); unknown keys are refused."""
     if not isinstance(values, dict):
         raise ConfigError(f"config is a {type(values).__name__}; expected an object; repair the manifest")
-    parsed = {
-        key: _build(_NESTED[key], value, key) if key in _NESTED else value for key, value in values.items()
-    }
+    parsed = {key: _build(_NESTED[key], value, key) if key in _NESTED else value for key, value in values.items()}
     return _build(PolicyConfig, parsed, "config")

@@ -129,10 +129,11 @@ class ActionExpert(nn.Module):
 
     def _check(self, pixels_BVCHW: Tensor, state_BS: Tensor | None) -> None:
         size, views = self.config.film.image_size, len(self.config.views)
-        if tuple(pixels_BVCHW.shape[1:]) != (views, 3, size, size):
+        shape = tuple(pixels_BVCHW.shape)
+        if shape[1:] != (views, 3, size, size):
             raise ValueError(
-                f"expert pixels have shape {tuple(pixels_BVCHW.shape)}; expected (B, {views}, 3, {size}, {size}),"
-                f" views {self.config.views}; use the checkpoint's image recipe"
+                f"expert pixels have shape {shape}; expected (B, {views}, 3, {size}, {size}) "
+                f"for views {self.config.views}; use the checkpoint's image recipe"
             )
         if (self.state_embed is None) != (state_BS is None):
             raise ValueError(

@@ -9,9 +9,7 @@ from instructvla_model.config import FlowConfig
 from instructvla_model.expert import ActionExpert, ExpertPrefix
 
 
-def sample_time(
-    shape: tuple[int, ...], config: FlowConfig, generator: torch.Generator | None = None
-) -> Tensor:
+def sample_time(shape: tuple[int, ...], config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:
     """t = time_max * (1 - z), z ~ Beta(a, b), fp32 on the CPU: more weight on the noisy side.
 
     Beta(a, 1) is drawn by inversion (z = u^(1/a)); other b through two Gamma draws.

@@ -152,9 +152,7 @@ def latents_after(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, state: T
     embeds_1SH = vlm.embed(_ids(tail, vlm.query_embed.device))
     hidden_1SH, sums = _advance(vlm, embeds_1SH, fork(state.base_cache), fork(state.cache))
     total = state.n_cached + len(tail)
-    return Latents(
-        hidden_1SH[:, -vlm.config.n_queries :], tuple(s / total for s in _add(state.gate_sum, sums))
-    )
+    return Latents(hidden_1SH[:, -vlm.config.n_queries :], tuple(s / total for s in _add(state.gate_sum, sums)))
 
 
 @torch.inference_mode()

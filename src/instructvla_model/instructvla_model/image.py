@@ -131,8 +131,7 @@ class CenterCrop:
     def _corner(self, size: Size) -> tuple[int, int]:
         if min(size) < self.size:
             raise ImageError(
-                f"image of {size[1]}x{size[0]} for a centre crop of {self.size}; expected a larger "
-                "image; resize first"
+                f"image of {size[1]}x{size[0]} for a centre crop of {self.size}; expected a larger image; resize first"
             )
         return round((size[0] - self.size) / 2.0), round((size[1] - self.size) / 2.0)
 
@@ -171,9 +170,7 @@ class ImageRecipe:
     def restore(self, tensor_XCHW: Tensor) -> Tensor:
         """Inverse of `normalize`: float [..., 3, H, W] -> uint8 [..., H, W, 3]."""
         shape = (3, 1, 1)
-        values = tensor_XCHW.float() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(
-            shape
-        )
+        values = tensor_XCHW.float() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
         return (values * 255.0).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
     def apply(self, image_HWC: np.ndarray) -> Tensor:

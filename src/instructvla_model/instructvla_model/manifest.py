@@ -147,14 +147,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not JSON ({error}); expected a manifest; restore the file"
-        ) from error
+        raise CheckpointError(f"{path} is not JSON ({error}); expected a manifest; restore the file") from error
     if not isinstance(values, dict) or values.get("kind") != KIND:
         found = values.get("kind") if isinstance(values, dict) else type(values).__name__
-        raise CheckpointError(
-            f"{path} is of kind {found!r}; expected {KIND!r}; this is another kind of folder"
-        )
+        raise CheckpointError(f"{path} is of kind {found!r}; expected {KIND!r}; this is another kind of folder")
     if values.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has format {values.get('format')!r}; expected {FORMAT}; "
@@ -167,9 +163,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or garbles {error}; expected a complete manifest") from error
     if manifest.stage not in STAGES:
-        raise CheckpointError(
-            f"{path}: stage {manifest.stage!r}; expected one of {STAGES}; repair the manifest"
-        )
+        raise CheckpointError(f"{path}: stage {manifest.stage!r}; expected one of {STAGES}; repair the manifest")
     return manifest
 
 

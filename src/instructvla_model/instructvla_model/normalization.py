@@ -46,9 +46,7 @@ class FieldStatistics:
 
     def _check(self, x: np.ndarray) -> None:
         if x.shape[-1] != self.dim:
-            raise StatisticsError(
-                f"vector of {x.shape[-1]} for statistics of {self.dim}; expected equal lengths"
-            )
+            raise StatisticsError(f"vector of {x.shape[-1]} for statistics of {self.dim}; expected equal lengths")
 
     def normalize(self, x: np.ndarray) -> np.ndarray:
         """(..., dim) -> (..., dim) float32 in [-1, 1] where masked."""

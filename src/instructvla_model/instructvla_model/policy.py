@@ -55,9 +55,7 @@ class InstructVLA(nn.Module):
     def prefix(self, action: ActionBatch, latents_BNH: Tensor, probe: Probe | None = None) -> ExpertPrefix:
         return self.expert.encode_prefix(action.pixels_BVCHW, latents_BNH, action.state_BS, probe)
 
-    def forward(
-        self, batch: PolicyBatch, n_draws: int = 1, generator: torch.Generator | None = None
-    ) -> Losses:
+    def forward(self, batch: PolicyBatch, n_draws: int = 1, generator: torch.Generator | None = None) -> Losses:
         """L = L_LM + L_FM; the gradient of L_FM flows into the language model through the latents."""
         language, action = batch.language, batch.action
         hidden_BSH = self.vlm.hidden_of(language)

@@ -95,9 +95,10 @@ class PromptBuilder:
         if mode not in MODES:
             raise PromptError(f"mode {mode!r} does not exist; expected one of {sorted(MODES)}")
         instruction = clean_text(instruction)
-        return MODES[mode].format(
-            lang=instruction.lower() if self.config.lowercase_instructions else instruction
-        )
+        if self.config.lowercase_instructions and mode != "answer":
+            # as the training data spells them; a plain question keeps its spelling
+            instruction = instruction.lower().rstrip(".?! ") or instruction
+        return MODES[mode].format(lang=instruction)
 
     def _images(self, n_images: int) -> str:
         if n_images == 1:
@@ -111,9 +112,7 @@ class PromptBuilder:
             pieces.append((f"{TURN_START}system\n{self.config.system_message}{TURN_END}\n", False))
         for index, turn in enumerate(turns):
             images = self._images(n_images) if index == 0 else ""
-            pieces.append(
-                (f"{TURN_START}user\n{images}{turn.user}{TURN_END}\n{TURN_START}assistant\n", False)
-            )
+            pieces.append((f"{TURN_START}user\n{images}{turn.user}{TURN_END}\n{TURN_START}assistant\n", False))
             text = turn.assistant.lstrip()
             if turn.latent_queries:
                 text = (text.rstrip() + " " if text.strip() else "") + self._queries

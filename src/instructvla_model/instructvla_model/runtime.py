@@ -41,13 +41,9 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise RuntimeInputError(
-            f"device {device!r} is unknown; expected auto, cpu or cuda[:index]"
-        ) from error
+        raise RuntimeInputError(f"device {device!r} is unknown; expected auto, cpu or cuda[:index]") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeInputError(
-            f"device {device!r} asked for, but PyTorch sees no CUDA device; use cpu or auto"
-        )
+        raise RuntimeInputError(f"device {device!r} asked for, but PyTorch sees no CUDA device; use cpu or auto")
     return chosen
 
 
@@ -177,13 +173,11 @@ class PolicyRuntime:
             thought = None
         if thought is not None and thought.instruction != instruction:
             raise RuntimeInputError(
-                f"thought is about {thought.instruction!r}, not {instruction!r}; think about the new one first"
+                f"thought is about {thought.instruction!r}, not {instruction!r}; think about the new one"
             )
         if thought is not None and reuse_cache:
             if not isinstance(thought.cache, TextState):
-                raise RuntimeInputError(
-                    "this thought has no caches (not the final one?); use reuse_cache=False"
-                )
+                raise RuntimeInputError("this thought has no caches (not the final one?); use reuse_cache=False")
             result = generate.latents_after(self.vlm, self.tokenizer, thought.cache)
         else:
             text_ids = self._text_ids(thought)
@@ -204,9 +198,7 @@ class PolicyRuntime:
     # ---- acting ---------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def act(
-        self, obs: Observation, plan: LatentPlan, *, seed: int | None = None, seq: int = 0
-    ) -> ActionChunk:
+    def act(self, obs: Observation, plan: LatentPlan, *, seed: int | None = None, seq: int = 0) -> ActionChunk:
         """A chunk of actions for what is seen now under a plan; metres, radians, opening 0..1.
 
         `seed` fixes the flow's noise. Raises RuntimeInputError for a missing view, a missing or
@@ -237,9 +229,7 @@ class PolicyRuntime:
         actions_FA = flow.sample(self.expert, prefix, generator=generator)[0, 0].cpu().numpy()
         steps = manifest.statistics.action.unnormalize(actions_FA)
         if not np.isfinite(steps).all():
-            raise RuntimeInputError(
-                "the policy returned NaN or infinity; expected finite actions; hold and replan"
-            )
+            raise RuntimeInputError("the policy returned NaN or infinity; expected finite actions; hold and replan")
         return ActionChunk(
             delta_xyz_m=steps[:, 0:3],
             delta_rpy_rad=steps[:, 3:6],
@@ -255,8 +245,7 @@ class PolicyRuntime:
         missing = [view for view in self.manifest.views if view not in obs.images]
         if missing:
             raise RuntimeInputError(
-                f"observation has views {sorted(obs.images)}; {missing} missing; expected "
-                f"{self.manifest.views}"
+                f"observation has views {sorted(obs.images)}; {missing} missing; expected {self.manifest.views}"
             )
         views = [self.manifest.expert_recipe.apply(obs.images[view]) for view in self.manifest.views]
         return torch.stack(views)[None].to(self.device, self.dtype)
@@ -270,9 +259,7 @@ class PolicyRuntime:
             raise RuntimeInputError(f"state or its statistics missing; this checkpoint needs {dim} numbers")
         state = np.asarray(obs.state, dtype=np.float64)
         if state.shape != (dim,) or not np.isfinite(state).all():
-            raise RuntimeInputError(
-                f"state {state.tolist()}; expected {dim} finite numbers; hold until it is read"
-            )
+            raise RuntimeInputError(f"state {state.tolist()}; expected {dim} finite numbers; hold until it is read")
         normalized = self.manifest.statistics.state.normalize(state)
         return torch.from_numpy(normalized)[None].to(self.device, self.dtype)
 

@@ -123,7 +123,5 @@ def load_tokenizer(path: str | Path) -> PolicyTokenizer:
     try:
         backend = Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises bare Exception
-        raise TokenizerError(
-            f"{file} is no tokenizer file: {error}; restore it from the checkpoint"
-        ) from error
+        raise TokenizerError(f"{file} is no tokenizer file: {error}; restore it from the checkpoint") from error
     return _wrap(backend)

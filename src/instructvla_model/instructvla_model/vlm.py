@@ -69,18 +69,14 @@ class VisionLanguageModel(nn.Module):
         if self.gate is None:
             weight = self.query_embed
             gate = Gate(self.config.language.hidden_size, self.config.adapters)
-            self.gate = gate.to(weight.device, weight.dtype)
+            self.gate = gate.to(weight.device, weight.dtype).train(self.training)
 
     def set_mode(self, mode: str, adapter: str = "action") -> None:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} does not exist; expected one of {MODES}")
         if mode == "single" and adapter not in self.adapter_names:
-            raise ValueError(
-                f"adapter {adapter!r} is not loaded (have {self.adapter_names}); add_adapters first"
-            )
-        if mode == "gated" and (
-            self.gate is None or set(self.adapter_names) != set(self.config.adapters.names)
-        ):
+            raise ValueError(f"adapter {adapter!r} is not loaded (have {self.adapter_names}); add_adapters first")
+        if mode == "gated" and (self.gate is None or set(self.adapter_names) != set(self.config.adapters.names)):
             raise ValueError(
                 f"gated mode needs the gate and all of {self.config.adapters.names}; "
                 f"have {self.adapter_names} and gate={self.gate is not None}; add them first"

@@ -56,9 +56,7 @@ class WeightFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise CheckpointError(
-                f"{path} is missing; expected the weights beside the manifest; copy it there"
-            )
+            raise CheckpointError(f"{path} is missing; expected the weights beside the manifest; copy it there")
         self._refuse_pickle()
         try:
             self._file = safe_open(str(path), framework="pt")
