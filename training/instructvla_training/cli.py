@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--think", action="store_true", help="let the model write its answer before it acts"
     )
+    evaluate.add_argument("--text-only", action="store_true", help="score the written answers, do not play on")
     evaluate.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     evaluate.add_argument("--output", type=Path, help="write every outcome and the summary as JSON")
     evaluate.set_defaults(run=_evaluate)
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 def _data(options: argparse.Namespace) -> None:
     from instructvla_model.presets import preset
 
-    from .data import demonstrations, stills
+    from .data import corrections, demonstrations, stills
     from .data.record import record
     from .workspace import Workspace
 
@@ -87,6 +88,12 @@ def _data(options: argparse.Namespace) -> None:
             demonstrations.record_shard, space.demonstrations, data.episodes, data.shard_episodes, first, config,
             data, options.workers,
         )  # fmt: skip
+    if "corrections" in options.what:
+        first = data.first_seed + 2 * HELD_BACK
+        recorder = corrections.recorder(space.checkpoint("expert").resolve())
+        record(
+            recorder, space.corrections, data.corrections, data.shard_episodes, first, config, data, options.workers
+        )
 
 
 def _stage(options: argparse.Namespace) -> None:
@@ -100,10 +107,13 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from .evaluation.closed_loop import MAX_STEPS
     from .evaluation.run import evaluate
 
-    for text in evaluate(
+    if options.text_only and not options.think:
+        sys.exit("--text-only scores written answers; expected --think beside it")
+    lines = evaluate(
         options.checkpoint, options.kind, options.families, options.episodes, options.think, options.workers,
-        options.output,
-    ):  # fmt: skip
-        sys.stdout.write(text + "\n")
+        options.output, max_steps=1 if options.text_only else MAX_STEPS,
+    )  # fmt: skip
+    sys.stdout.write("\n".join(lines) + "\n")

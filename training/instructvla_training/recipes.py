@@ -14,7 +14,8 @@ class DataRecipe:
     seeds below it, so no scene is shared."""
 
     stills: int = 16_000
-    episodes: int = 1_600
+    episodes: int = 1_240
+    corrections: int = 600
     families: tuple[str, ...] = ("pick", "place", "near", "stack")
     family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
     noise_probability: float = 0.35  # of a step, in the episodes that are disturbed
@@ -40,12 +41,13 @@ class LossWeights:
 class StageRecipe:
     """One training stage. ``groups`` images (VLM passes) a step, each with ``expert_frames`` later frames that
     use its latents (0..``max_latent_age`` steps later, as the running graph does), each frame with ``draws``
-    noise draws of the flow loss."""
+    noise draws of the flow loss. ``still_groups`` more images are stills: text and pointing, no action."""
 
     stage: str  # "base" | "expert" | "generalist"
     preset: str
     optimisation: Optimisation
     groups: int = 32
+    still_groups: int = 0
     expert_frames: int = 2
     max_latent_age: int = 4
     draws: int = 4
@@ -77,8 +79,9 @@ def nano_expert() -> StageRecipe:
     return StageRecipe(
         stage="expert",
         preset="nano",
-        optimisation=Optimisation(steps=12_000, learning_rate=1.0e-3, warmup_steps=200),
+        optimisation=Optimisation(steps=3_000, learning_rate=1.0e-3, warmup_steps=150),
         prompts=(("action", 0.8), ("motion", 0.2)),
+        still_groups=8,
     )
 
 
@@ -87,14 +90,18 @@ def nano_generalist() -> StageRecipe:
     return StageRecipe(
         stage="generalist",
         preset="nano",
-        optimisation=Optimisation(steps=6_000, learning_rate=8e-4, warmup_steps=200),
+        optimisation=Optimisation(steps=2_500, learning_rate=1.5e-3, warmup_steps=100),
         prompts=(
-            ("action", 0.32),
-            ("motion", 0.08),
-            ("qa_action", 0.1),
-            ("situated", 0.25),
-            ("rewrite", 0.25),
+            ("action", 0.2),
+            ("motion", 0.05),
+            ("qa_action", 0.05),
+            ("think", 0.1),
+            ("situated", 0.3),
+            ("rewrite", 0.3),
         ),
+        groups=24,
+        still_groups=56,
+        expert_frames=1,
         multimodal_ratio=1 / 7,
     )
 
@@ -103,7 +110,10 @@ def debug(stage: str = "expert") -> StageRecipe:
     """The same stages in seconds, for tests and for a first look at the machinery."""
     full = RECIPES[f"nano-{stage}"]()
     optimisation = replace(full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2)
-    return replace(full, preset="tiny", optimisation=optimisation, groups=2, expert_frames=1, draws=2)
+    stills = min(full.still_groups, 2)
+    return replace(
+        full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2
+    )
 
 
 RECIPES: dict[str, Callable[[], StageRecipe]] = {

@@ -36,8 +36,8 @@ class Workspace:
         return self.root / "data" / self.preset / "demonstrations"
 
     @property
-    def dagger(self) -> Path:
-        return self.root / "data" / self.preset / "dagger"
+    def corrections(self) -> Path:
+        return self.root / "data" / self.preset / "corrections"
 
     def run(self, stage: str) -> Path:
         return self.root / "runs" / f"{self.preset}-{stage}"

@@ -6,6 +6,8 @@ done: so the data shows how to come back from where a learner's own errors lead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
@@ -56,7 +58,20 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[E
     return episodes
 
 
-def _drive(lockstep: Lockstep, rng: np.random.Generator, data: DataRecipe, look) -> list[dict] | None:  # noqa: ANN001
+def episode_of(lockstep: Lockstep, seed: int, rows: list[dict], source: str) -> EpisodeRecord:
+    """The record of the frames ``rows`` of the episode under way."""
+    frames = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    task = lockstep.world.task
+    return EpisodeRecord(
+        seed=seed, length=len(rows), family=task.family, target=task.target, place=task.place, success=True,
+        source=source, motion=tuple(language_motion(frames["state"])), frames=frames,
+    )  # fmt: skip
+
+
+def drive(
+    lockstep: Lockstep, rng: np.random.Generator, data: DataRecipe, look: Callable[[], dict]
+) -> list[dict] | None:
+    """Lets the demonstrator bring the episode to its end -> its frames, or None where it did not succeed."""
     demonstrator = Demonstrator(lockstep.world)
     disturbed = rng.random() < data.disturbed_fraction
     rows: list[dict] = []

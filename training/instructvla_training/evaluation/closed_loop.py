@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 
 from instructvla_model.runtime import PolicyRuntime
-from instructvla_ros.control.types import JointSample
 from instructvla_sim import RenderSpec, World
 from instructvla_sim.lockstep import Lockstep, Observation
 from instructvla_training.data.record import prepare_worker
 from instructvla_training.language import TaskView, parse_answer
 
-from .graph_policy import GraphPolicy
+from .graph_policy import GraphPolicy, joint_sample
 from .trials import Trial
 
 logger = logging.getLogger(__name__)
@@ -68,10 +67,7 @@ class Runner:
         policy.begin(trial.instruction, self.think, lockstep.instruction_id)
 
         def act(observation: Observation):
-            state = world.arm.joint_state()
-            joints = dict(zip(state.names, state.positions, strict=True))
-            arm = state.positions[:6]
-            sample = JointSample(arm, joints["left_finger"], observation.stamp_s, observation.stamp_s)
+            sample = joint_sample(world, observation.stamp_s)
             return policy.step(dict(observation.images), sample, observation.stamp_s)
 
         result = lockstep.run(act, self.max_steps)

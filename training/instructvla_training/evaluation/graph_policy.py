@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import ActionChunk, LatentPlan
 from instructvla_ros.control.types import JointSample
@@ -17,6 +19,7 @@ from instructvla_ros.policy import (
     ReasoningUpdate,
     ReasoningWorker,
 )
+from instructvla_sim import World
 
 MAX_WORK = 200
 
@@ -75,3 +78,10 @@ class GraphPolicy:
 
     def _on_chunk(self, chunk: ActionChunk, _: float) -> None:
         self._chunk = chunk
+
+
+def joint_sample(world: World, stamp_s: float) -> JointSample:
+    """What the expert node would have heard from the driver now."""
+    state = world.arm.joint_state()
+    finger_m = state.positions[list(state.names).index("left_finger")]
+    return JointSample(np.asarray(state.positions[:6], dtype=float), float(finger_m), stamp_s, stamp_s)

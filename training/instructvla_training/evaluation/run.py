@@ -11,7 +11,7 @@ from instructvla_model.manifest import read_manifest
 from instructvla_sim import RenderSpec, World
 
 from . import trials
-from .closed_loop import run_trials
+from .closed_loop import MAX_STEPS, run_trials
 from .tables import line, provenance, summarise
 
 SETS = {"atomic": trials.atomic_trials, "shuffled": trials.shuffled_trials, "heldout": trials.heldout_trials}
@@ -19,24 +19,24 @@ SETS = {"atomic": trials.atomic_trials, "shuffled": trials.shuffled_trials, "hel
 
 def evaluate(
     checkpoint: Path, kind: str, families: Sequence[str], episodes: int, think: bool, workers: int,
-    output: Path | None = None,
+    output: Path | None = None, max_steps: int = MAX_STEPS,
 ) -> list[str]:  # fmt: skip
     """Plays ``episodes`` trials of the set ``kind`` -> lines of a table; writes JSON where ``output`` is given."""
     manifest = read_manifest(checkpoint)
     world = World(RenderSpec(width=64, height=48, samples=0))
     chosen = SETS[kind](world, tuple(families), episodes)
     world.close()
-    outcomes = run_trials(checkpoint, chosen, think, workers)
+    outcomes = run_trials(checkpoint, chosen, think, workers, max_steps)
     summary = summarise(outcomes)
     about = provenance(manifest.checkpoint_id) | {
         "stage": manifest.stage, "preset": manifest.preset, "set": kind, "think": think, "episodes": episodes,
-        "families": list(families),
+        "families": list(families), "max_steps": max_steps,
     }  # fmt: skip
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         rows = [asdict(outcome) for outcome in outcomes]
         output.write_text(json.dumps({"about": about, "summary": summary, "outcomes": rows}, indent=1) + "\n")
-    return list(_lines(about, summary))
+    return _lines(about, summary)
 
 
 def _lines(about: dict, summary: dict) -> list[str]:

@@ -38,10 +38,11 @@ ENCODE_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ActionStageBatch:
-    """``language``: first one row per group with latent queries, then plain question rows."""
+    """``language``: one row per acting group, then per still group, all with latent queries; then plain
+    question rows. ``query_rows`` counts those with queries."""
 
     language: LanguageBatch
-    groups: int
+    query_rows: int
     action: ActionBatch
     vlm_targets: RoleTargets
     expert_targets: RoleTargets
@@ -63,8 +64,9 @@ class ActionStage(nn.Module):
         self.statistics = statistics
         self.vlm_pointing = PointingHead(policy.config.language.hidden_size)
         self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
-        weight = frames.weight.astype(np.float64)
-        self._cumulative = np.cumsum(weight / weight.sum())
+        still = np.array([e.source == "still" for e in frames.episodes])[frames.episode]
+        self._acting = _Draw(np.where(still, 0.0, frames.weight))
+        self._stills = _Draw(still.astype(np.float64)) if config.still_groups else None
         self._image_tokens: Tensor | None = None
 
     def trainable(self) -> None:
@@ -89,20 +91,20 @@ class ActionStage(nn.Module):
     # ---- batch ----------------------------------------------------------------------------------------
 
     def make_batch(self, rng: np.random.Generator) -> ActionStageBatch:
-        config, frames = self.recipe, self.frames
-        index = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
+        config = self.recipe
+        acting = self._acting(config.groups, rng)
+        index = np.concatenate([acting, self._stills(config.still_groups, rng)]) if self._stills else acting
         samples = [self._action_sample(int(i), rng) for i in index]
         shown = list(index)
-        n_plain = round(config.groups * config.multimodal_ratio)
-        plain = np.searchsorted(self._cumulative, rng.random(n_plain)).clip(max=len(frames) - 1)
-        image_index = list(range(config.groups))
-        for i in plain:
+        image_index = list(range(len(index)))
+        source = self._stills or self._acting
+        for i in source(round(len(index) * config.multimodal_ratio), rng):
             encoded, has_image = self._plain_sample(int(i), rng)
             samples.append(encoded)
             image_index.append(len(shown) if has_image else -1)
             shown.append(i)
         language = language_batch(samples, self.prompter.builder.tokenizer.pad_id, np.array(image_index))
-        later = self._expert_frames(index, rng)
+        later = self._expert_frames(acting, rng)
         context = np.repeat(np.arange(config.groups), config.expert_frames)
         assert self._image_tokens is not None, "encode_frames first"
         language = LanguageBatch(
@@ -111,7 +113,7 @@ class ActionStage(nn.Module):
         )  # fmt: skip
         return ActionStageBatch(
             language,
-            config.groups,
+            len(index),
             self._actions(later, context, rng),
             self._targets(index),
             self._targets(later),
@@ -144,7 +146,7 @@ class ActionStage(nn.Module):
 
     def _action_sample(self, i: int, rng: np.random.Generator) -> Encoded:
         episode = self.frames.episodes[self.frames.episode[i]]
-        motion = episode.motion[self.frames.step[i]]
+        motion = episode.motion[self.frames.step[i]] if episode.motion else ""
         # instructions are given at the start of an episode: words such as "leftmost" are true of that frame
         first = int(self.frames.first[self.frames.episode[i]])
         return self.prompter.action(choose(self.recipe.prompts, rng), self.view(first), motion, rng)
@@ -159,12 +161,12 @@ class ActionStage(nn.Module):
     # ---- loss -----------------------------------------------------------------------------------------
 
     def losses(self, batch: ActionStageBatch) -> dict[str, Tensor]:
-        policy, weights, groups = self.policy, self.recipe.weights, batch.groups
+        policy, weights, rows = self.policy, self.recipe.weights, batch.query_rows
         ids_BS = batch.language.input_ids_BS
         hidden_BSH = policy.vlm.hidden_of(batch.language)
         language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
         pointing, hits = vlm_pointing(
-            policy, self.vlm_pointing, hidden_BSH[:groups], ids_BS[:groups], batch.vlm_targets
+            policy, self.vlm_pointing, hidden_BSH[:rows], ids_BS[:rows], batch.vlm_targets
         )
         latents_BNH = policy.encode_context(hidden_BSH, ids_BS, batch.action)
         prefix = policy.prefix(batch.action, latents_BNH, PROBE)
@@ -192,3 +194,15 @@ class ActionStage(nn.Module):
             losses.append(mass_loss(logits_BHNP[:, head], hit_BP))
             rates.append(hit_rate(logits_BHNP[:, head, :, :n_vision], hit_BV))
         return torch.stack(losses).sum(), rates[0]
+
+
+class _Draw:
+    """Draws frame numbers by weight."""
+
+    def __init__(self, weight: np.ndarray):
+        if not weight.sum() > 0:
+            raise ValueError("found no frame to draw from; expected demonstrations or stills: instructvla-train data")
+        self._cumulative = np.cumsum(weight / weight.sum())
+
+    def __call__(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return np.searchsorted(self._cumulative, rng.random(count)).clip(max=len(self._cumulative) - 1)

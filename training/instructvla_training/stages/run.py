@@ -84,9 +84,9 @@ def _action_stage(recipe: StageRecipe, space: Workspace) -> tuple[ActionStage, P
     previous = space.checkpoint(PREVIOUS[recipe.stage])
     policy, tokenizer, manifest = checkpoint.load_policy(previous)
     policy.set_stage(recipe.stage)
-    folders = [space.demonstrations] + ([space.dagger] if space.dagger.exists() else [])
-    frames = read_frames(folders)
-    statistics = manifest.statistics or action_statistics(frames)
+    folders = [space.demonstrations] + ([space.corrections] if space.corrections.exists() else [])
+    statistics = manifest.statistics or action_statistics(read_frames([space.demonstrations]))
+    frames = read_frames(folders + ([space.stills] if recipe.still_groups else []))
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
     stage.vlm_pointing.load_state_dict(load_file(previous.parent / POINTING_FILE))
     return stage, tokenizer, statistics

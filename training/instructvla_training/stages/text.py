@@ -54,12 +54,12 @@ class Prompter:
     ) -> Encoded:
         """An instruction that ends in actions. ``kind``: action, motion, think, rewrite, situated, qa_action.
 
-        think, rewrite and situated answer before they act; where the scene permits no such sentence the plain
-        action prompt takes its place (reference §5.3).
+        think, rewrite and situated answer before they act. Where the scene permits no such sentence, or a still has
+        no motion, the plain action prompt takes its place (reference §5.3).
         """
         language = source or self.language
         atomic = language.atomic(view)
-        if kind == "motion":
+        if kind == "motion" and motion:
             return self.builder.motion(atomic.instruction, motion)
         if kind == "qa_action":
             item = language.qa(view, rng) if rng.random() < 0.7 else language.caption(view, rng)
