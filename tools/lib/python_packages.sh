@@ -33,8 +33,8 @@ install_torch() {
         -c requirements/constraints.txt)
     if ! nvidia-smi -L >/dev/null 2>&1; then
         "${pip[@]}" "$torch+cpu" 2>/dev/null && return 0
-        "${pip[@]}" --retries 1 --timeout 20 --extra-index-url "$index" "$torch+cpu" && return 0
-        say "no CPU build of $torch found; taking the default build"
+        "${pip[@]}" --retries 1 --timeout 20 --extra-index-url "$index" "$torch+cpu" 2>/dev/null && return 0
+        say "no CPU build of $torch in pip's indexes or in $index; taking the default build"
     fi
     pip_install -c requirements/constraints.txt "$torch"
 }
@@ -77,7 +77,9 @@ build_workspace() {
     source_ros
     (
         cd ros2_ws
-        VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" "$venv/bin/python" -m colcon build --symlink-install \
+        # MAKEFLAGS: colcon's own choice adds a load limit, which stalls on a busy machine.
+        MAKEFLAGS="-j$(nproc)" VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" \
+            "$venv/bin/python" -m colcon build --symlink-install \
             --paths src/* src/interfaces/* --event-handlers console_cohesion- >&2
     ) || die "colcon build failed (see above, and ros2_ws/log/latest_build)."
 }
