@@ -36,24 +36,9 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[E
     for seed in seeds:
         rng = np.random.default_rng([seed, 29])
         lockstep.start(seed, [str(rng.choice(families, p=weights))])
-        rows = _drive(lockstep, rng, data, lambda: image_columns(lockstep.world, image_recipe, side))
-        if rows is None:
-            continue
-        frames = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        task = lockstep.world.task
-        episodes.append(
-            EpisodeRecord(
-                seed=seed,
-                length=len(rows),
-                family=task.family,
-                target=task.target,
-                place=task.place,
-                success=True,
-                source="demonstration",
-                motion=tuple(language_motion(frames["state"])),
-                frames=frames,
-            )  # fmt: skip
-        )
+        rows = drive(lockstep, rng, data, lambda: image_columns(lockstep.world, image_recipe, side))
+        if rows is not None:
+            episodes.append(episode_of(lockstep, seed, rows, "demonstration"))
     lockstep.world.close()
     return episodes
 

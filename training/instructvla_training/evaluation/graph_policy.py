@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 
 import numpy as np
 
+from instructvla_model import types as model_types
 from instructvla_model.runtime import PolicyRuntime
-from instructvla_model.types import ActionChunk, LatentPlan
-from instructvla_ros.control.types import JointSample
+from instructvla_ros.control.types import ActionChunk, JointSample
 from instructvla_ros.policy import (
     ExpertConfig,
     ExpertWorker,
@@ -72,12 +73,13 @@ class GraphPolicy:
         if update.final:
             self.text = update.text
 
-    def _on_latent(self, plan: LatentPlan, _: ReasoningUpdate | None, __: float) -> None:
+    def _on_latent(self, plan: model_types.LatentPlan, _: ReasoningUpdate | None, __: float) -> None:
         self.latents += 1
         self._expert.offer_latent(plan)
 
-    def _on_chunk(self, chunk: ActionChunk, _: float) -> None:
-        self._chunk = chunk
+    def _on_chunk(self, chunk: model_types.ActionChunk, _: float) -> None:
+        # the same fields travel in a message between the nodes
+        self._chunk = ActionChunk(**{field.name: getattr(chunk, field.name) for field in fields(ActionChunk)})
 
 
 def joint_sample(world: World, stamp_s: float) -> JointSample:
