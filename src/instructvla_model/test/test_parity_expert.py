@@ -3,6 +3,7 @@
 import golden_tensors as golden
 import pytest
 import torch
+
 from instructvla_model import flow
 from instructvla_model.expert import ActionExpert
 

@@ -3,6 +3,7 @@
 import golden_tensors as golden
 import pytest
 import torch
+
 from instructvla_model import flow, generate
 from instructvla_model.adapters import AdapterMix
 from instructvla_model.policy import InstructVLA

@@ -1,0 +1,70 @@
+"""Configuration: presets, validation, round trip through JSON."""
+
+import dataclasses
+import json
+
+import pytest
+from instructvla_model.config import ConfigError, policy_config_from_dict
+from instructvla_model.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_survives_json_unchanged(name):
+    config = preset(name)
+    assert policy_config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_preset_is_refused_with_the_known_names():
+    with pytest.raises(ConfigError, match="nano"):
+        preset("mega")
+
+
+def test_nano_has_the_advertised_token_counts():
+    config = preset("nano")
+    assert config.vision.tokens_per_image == 49
+    assert config.film.tokens_per_image == (14 // config.film.shuffle) ** 2
+    assert config.n_prefix_tokens == config.film.tokens_per_image + 8 + 1
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vision", {"image_size": 33}, "multiple of the patch"),
+        ("vision", {"stem_layers": 3}, "logarithm"),
+        ("vision", {"shuffle": 3}, "shuffle"),
+        ("film", {"n_heads": 3}, "divisible by the heads"),
+        ("film", {"n_blocks_used": 9}, "depth"),
+        ("language", {"n_kv_heads": 3}, "key/value"),
+        ("expert", {"attention": "full"}, "block_causal"),
+        ("expert", {"head_widths": (1, 2)}, "three"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(part, change, message):
+    config = preset("tiny")
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **change)})
+
+
+def test_no_views_is_refused():
+    with pytest.raises(ConfigError, match="view"):
+        dataclasses.replace(preset("tiny"), views=())
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(colour=1), "unknown keys"),
+        (lambda d: d["expert"].pop("dim"), "incomplete"),
+        (lambda d: d.update(expert=3), "expected an object"),
+    ],
+)
+def test_a_garbled_configuration_is_refused(edit, message):
+    values = preset("tiny").to_dict()
+    edit(values)
+    with pytest.raises(ConfigError, match=message):
+        policy_config_from_dict(values)
+
+
+def test_a_configuration_that_is_no_object_is_refused():
+    with pytest.raises(ConfigError, match="object"):
+        policy_config_from_dict([1])
