@@ -38,7 +38,7 @@ class TaskMonitor:
     def look(self, holds: bool, now_s: float) -> bool:
         """Note whether the goal holds now; returns the verdict."""
         self._since_s = min(self._since_s, now_s) if holds else math.inf
-        self.success = not self.problem and now_s - self._since_s >= self._hold_s
+        self.success = not self.problem and now_s - self._since_s >= self._hold_s - 1e-6
         return self.success
 
     def text(self, world: World, progress: Progress) -> str:

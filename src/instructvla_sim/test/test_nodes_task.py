@@ -1,0 +1,82 @@
+"""Which task a plain instruction means, and the verdict on it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from instructvla_sim import Task, World
+from instructvla_sim.catalog import CUBES, GRASPABLE, NAMES, RECEPTACLES
+from instructvla_sim.nodes.task_monitor import TaskMonitor
+from instructvla_sim.nodes.task_text import TaskTextError, task_of, text_of
+
+ALL_TASKS = [
+    *[Task("pick", thing) for thing in GRASPABLE],
+    *[Task("place", thing, place) for thing in GRASPABLE for place in RECEPTACLES],
+    *[Task("near", thing, other) for thing in GRASPABLE for other in NAMES if other != thing],
+    *[Task("stack", upper, lower) for upper in CUBES for lower in CUBES if upper != lower],
+]
+
+
+def test_every_task_is_read_back_from_its_plain_instruction() -> None:
+    assert [task for task in ALL_TASKS if task_of(text_of(task)) != task] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("Put the carrot on the plate.", Task("place", "carrot", "plate")),
+        ("please grab the RED block", Task("pick", "red cube")),
+        ("drop the lemon into the basket", Task("place", "lemon", "basket")),
+        ("set the apple down close to the bowl", Task("near", "apple", "bowl")),
+        ("place the green cube on top of the blue cube", Task("stack", "green cube", "blue cube")),
+    ],
+)
+def test_other_plain_wordings_are_understood(text: str, task: Task) -> None:
+    assert task_of(text) == task
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am thirsty",
+        "the carrot",
+        "put the plate on the carrot",
+        "put the apple, not the lemon, on the plate",
+        "put the apple and the lemon on the plate",
+        "put the apple on the lemon",
+        "",
+    ],
+)
+def test_what_the_words_leave_open_is_refused_with_what_was_expected(text: str) -> None:
+    with pytest.raises(TaskTextError, match=r"expected|name a place"):
+        task_of(text)
+
+
+def test_success_counts_once_it_has_held() -> None:
+    monitor = TaskMonitor(0.4)
+    seen = [monitor.look(holds, 0.2 * k) for k, holds in enumerate([True, True, False, True, True, True, False])]
+    assert seen == [False, False, False, False, False, True, False]
+
+
+def test_a_new_instruction_is_judged_in_the_scene_as_it_is(world: World) -> None:
+    world.reset(2, task=Task("place", "carrot", "plate"))
+    monitor = TaskMonitor(0.0)
+    monitor.look(True, 1.0)
+    assert monitor.success
+    monitor.follow("pick up the carrot", world)
+    assert world.task == Task("pick", "carrot") and not monitor.success
+    status = json.loads(monitor.text(world, world.progress()))
+    assert status["success"] is False and status["instruction"] == "pick up the carrot" and status["problem"] == ""
+
+
+@pytest.mark.parametrize("text", ["make me happy", "pick up the eggplant"])
+def test_an_instruction_that_cannot_be_judged_never_counts_as_done(world: World, text: str) -> None:
+    world.reset(2, task=Task("place", "carrot", "plate"), n_distractors=0)
+    monitor = TaskMonitor(0.0)
+    monitor.follow(text, world)
+    assert not monitor.look(True, 5.0)
+    status = json.loads(monitor.text(world, world.progress()))
+    assert status["problem"] and status["success"] is False
+    assert world.task == Task("place", "carrot", "plate")
