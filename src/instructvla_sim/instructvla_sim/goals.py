@@ -83,7 +83,8 @@ def _extent(observer: Observer, index: int, u: np.ndarray) -> float:
     across = np.sqrt(max(1.0 - along**2, 0.0))
     if spec.category == "cube" or spec.shape == "box":
         return float(long * along + wide * across)
-    return float(np.hypot(long * along, wide * across))
+    # stems and leaves are drawn but touch nothing: the solid part is shorter than the drawing
+    return float(np.hypot(0.86 * long * along, wide * across))
 
 
 def _room(observer: Observer, spot: np.ndarray, target: int, place: int) -> float:

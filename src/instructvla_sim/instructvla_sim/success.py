@@ -50,9 +50,9 @@ def rests_in(observer: Observer, thing: int, receptacle: int) -> bool:
 
 
 def stands_on_table(observer: Observer, thing: int) -> bool:
-    """Whether a thing touches the table and nothing else on it."""
-    pairs = [pair for pair in observer.touching_pairs() if thing in pair]
-    return pairs == [(-1, thing)]
+    """Whether a thing lies on the table, or flat on the cloth, and touches nothing else."""
+    others = {a if b == thing else b for a, b in observer.touching_pairs() if thing in (a, b)}
+    return bool(others) and others <= {-1, INDEX["cloth"]}
 
 
 def rests_on_cube(observer: Observer, upper: int, lower: int) -> bool:
