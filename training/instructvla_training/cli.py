@@ -11,9 +11,6 @@ from pathlib import Path
 
 from .recipes import RECIPES, DataRecipe
 
-HELD_BACK = 500_000
-"""Training scenes have seeds from DataRecipe.first_seed on; demonstrations and stills do not share any."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -30,30 +27,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="record stills and demonstrations in the simulation")
-    data.add_argument(
-        "what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"]
-    )
+    data.add_argument("what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"])
     data.add_argument("--preset", default="nano")
     data.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     data.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
     data.add_argument("--episodes", type=int, help="how many, instead of the recipe's number")
     data.set_defaults(run=_data)
 
-    train = commands.add_parser("stage", help="train one stage: base, expert or generalist")
+    train = commands.add_parser("make", help="make a checkpoint, with the data and stages that it rests on")
     train.add_argument("recipe", choices=sorted(RECIPES))
-    train.add_argument("--steps", type=int, help="instead of the recipe's number")
+    train.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's number")
     train.add_argument("--device", default="auto")
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    train.set_defaults(run=_stage)
+    train.set_defaults(run=_make)
 
     evaluate = commands.add_parser("evaluate", help="closed loop in the simulation, unseen scenes")
     evaluate.add_argument("checkpoint", type=Path)
     evaluate.add_argument("--set", dest="kind", choices=["atomic", "shuffled", "heldout"], default="atomic")
     evaluate.add_argument("--families", nargs="+", default=["pick", "place"])
     evaluate.add_argument("--episodes", type=int, default=100)
-    evaluate.add_argument(
-        "--think", action="store_true", help="let the model write its answer before it acts"
-    )
+    evaluate.add_argument("--think", action="store_true", help="let the model write its answer before it acts")
     evaluate.add_argument("--text-only", action="store_true", help="score the written answers, do not play on")
     evaluate.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     evaluate.add_argument("--output", type=Path, help="write every outcome and the summary as JSON")
@@ -62,48 +55,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from instructvla_model.presets import preset
-
-    from .data import corrections, demonstrations, stills
-    from .data.record import record
+    from .pipeline import record_data
     from .workspace import Workspace
 
     data = DataRecipe()
     data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
-    space, config = Workspace(options.root, options.preset), preset(options.preset)
-    if "stills" in options.what:
-        record(
-            stills.record_shard,
-            space.stills,
-            data.stills,
-            500,
-            data.first_seed,
-            config,
-            data,
-            options.workers,
-        )
-    if "demonstrations" in options.what:
-        first = data.first_seed + HELD_BACK
-        record(
-            demonstrations.record_shard, space.demonstrations, data.episodes, data.shard_episodes, first, config,
-            data, options.workers,
-        )  # fmt: skip
-    if "corrections" in options.what:
-        first = data.first_seed + 2 * HELD_BACK
-        recorder = corrections.recorder(space.checkpoint("expert").resolve())
-        record(
-            recorder, space.corrections, data.corrections, data.shard_episodes, first, config, data, options.workers
-        )
+    for what in options.what:
+        record_data(what, Workspace(options.root, options.preset), data, options.workers)
 
 
-def _stage(options: argparse.Namespace) -> None:
-    from .stages.run import run_stage
+def _make(options: argparse.Namespace) -> None:
+    from .pipeline import make
     from .workspace import Workspace
 
-    recipe = RECIPES[options.recipe]()
-    if options.steps:
-        recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
-    run_stage(recipe, Workspace(options.root, recipe.preset), options.device, options.threads)
+    space = Workspace(options.root, RECIPES[options.recipe]().preset)
+    folder = make(options.recipe, space, options.device, options.threads, options.steps)
+    sys.stdout.write(f"{folder}\n")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

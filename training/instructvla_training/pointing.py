@@ -58,3 +58,43 @@ class PointingHead(nn.Module):
 
     def forward(self, query_BND: Tensor, image_BPD: Tensor, role: int) -> Tensor:
         return self.query[role](query_BND) @ self.key(image_BPD).transpose(1, 2) * self.scale
+
+
+class LocationHead(nn.Module):
+    """Reads metres from the expert's tokens: where the target and the place are, and the way to the target.
+
+    ``seen``: from the vision tokens that show an object; ``meant``: from the mean latent row after the layer
+    that looks. Pointing says which patch; this makes the patch carry its place on the table, so that the
+    actions need no more than a difference.
+    """
+
+    CENTRE_M = (0.29, 0.0, 0.05)
+    UNIT_M = 0.1
+
+    def __init__(self, width: int, roles: int = 2):
+        super().__init__()
+        self.roles = roles
+        self.seen = nn.ModuleList(nn.Linear(width, 3) for _ in range(roles))
+        self.meant = nn.Linear(width, 3 * roles + 3)
+
+    def losses(
+        self, vision_BVD: Tensor, latent_BND: Tensor, hits_RBV: list[Tensor], xyz_BR3: Tensor, ee_B3: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Smooth L1 over everything that is in view, and the mean error of the target's xy in metres."""
+        target_BR3 = (xyz_BR3 - xyz_BR3.new_tensor(self.CENTRE_M)) / self.UNIT_M
+        way_B3 = (xyz_BR3[:, 0] - ee_B3) / self.UNIT_M
+        meant_BX = self.meant(latent_BND.mean(1)).float()
+        loss = _smooth(meant_BX[:, -3:], way_B3, hits_RBV[0].any(-1))
+        for role in range(self.roles):
+            hit_BV = hits_RBV[role]
+            guess_BV3 = self.seen[role](vision_BVD).float()
+            loss = loss + _smooth(guess_BV3, target_BR3[:, role, None].expand_as(guess_BV3), hit_BV)
+            loss = loss + _smooth(meant_BX[:, 3 * role : 3 * role + 3], target_BR3[:, role], hit_BV.any(-1))
+        counted_B = hits_RBV[0].any(-1)
+        error_B = (meant_BX[:, :2] - target_BR3[:, 0, :2]).detach().norm(dim=-1) * self.UNIT_M
+        return loss, (error_B * counted_B).sum() / counted_B.sum().clamp(min=1)
+
+
+def _smooth(guess_X3: Tensor, true_X3: Tensor, counted_X: Tensor) -> Tensor:
+    loss_X = nn.functional.smooth_l1_loss(guess_X3, true_X3, beta=0.1, reduction="none").mean(-1)
+    return (loss_X * counted_X).sum() / counted_X.sum().clamp(min=1)

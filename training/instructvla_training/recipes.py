@@ -34,6 +34,7 @@ class LossWeights:
     flow: float = 1.0
     expert_pointing: float = 0.3
     vlm_pointing: float = 0.3
+    location: float = 0.5
     patches: float = 0.3
 
 

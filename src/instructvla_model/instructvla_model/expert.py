@@ -24,6 +24,7 @@ class ExpertPrefix:
     n_latent: int  # latents and the state token
     key_values: KeyValues | None  # None under additive_bias
     probe_logits_BHNP: Tensor | None = None
+    probe_states_BND: Tensor | None = None
 
 
 def mlp2(inputs: int, width: int) -> nn.Sequential:
@@ -95,7 +96,8 @@ class ActionExpert(nn.Module):
         """Everything that the actions do not change, computed once per context.
 
         `probe` = (layer, head indices) also returns the attention logits [B, heads, N, P] of the latent
-        rows over all prefix keys (vision first), before softmax; block_causal only.
+        rows over all prefix keys (vision first), before softmax, and the latent rows that leave the layer;
+        block_causal only.
         """
         self._check(pixels_BVCHW, state_BS)
         vision_BPD = self.visual_projector(self.film_vision_model(pixels_BVCHW, latents_BNH))
@@ -109,8 +111,10 @@ class ActionExpert(nn.Module):
             if probe is not None:
                 raise ValueError("probe needs block_causal attention; this expert is additive_bias")
             return ExpertPrefix(tokens_BPD, n_vision, n_latent, None)
-        key_values, logits = self.VideoGPT.model.prefix(tokens_BPD, n_vision, latents_BNH.shape[1], probe)
-        return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, logits)
+        key_values, logits, states = self.VideoGPT.model.prefix(
+            tokens_BPD, n_vision, latents_BNH.shape[1], probe
+        )
+        return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, logits, states)
 
     def velocity(self, prefix: ExpertPrefix, noisy_BKFA: Tensor, time_BK: Tensor) -> Tensor:
         """Velocity of K noisy chunks per context, fp32 [B, K, F, A]; time in [0, 1], 0 = noise."""

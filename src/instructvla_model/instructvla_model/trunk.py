@@ -106,14 +106,15 @@ class Trunk(nn.Module):
 
     def prefix(
         self, x_BPD: Tensor, n_vision: int, n_latent: int, probe: tuple[int, tuple[int, ...]] | None = None
-    ) -> tuple[KeyValues, Tensor | None]:
+    ) -> tuple[KeyValues, Tensor | None, Tensor | None]:
         """Keys and values of the prefix tokens [vision | latents | state] under `block_causal`.
 
         `probe` = (layer, heads): also the attention logits [B, heads, n_latent, P] of the latent rows over
-        all prefix keys in that layer, before softmax.
+        all prefix keys in that layer, before softmax, and the latent rows [B, n_latent, D] that leave the layer
+        (None for the last one).
         """
         table = self._table(0, x_BPD.shape[1], 1, x_BPD)
-        pairs, logits = [], None
+        pairs, logits, states = [], None, None
         for index, layer in enumerate(self.layers):
             attn = layer.self_attn
             q, k, v = attn.project(layer.input_layernorm(x_BPD), table)
@@ -127,7 +128,9 @@ class Trunk(nn.Module):
             seen = attn.mix(q[:, :, :n_vision], k[:, :, :n_vision], v[:, :, :n_vision])
             later = attn.mix(q[:, :, n_vision:], k, v)
             x_BPD = layer.feed(x_BPD, torch.cat([seen, later], dim=2))
-        return KeyValues(tuple(pairs)), logits
+            if probe is not None and probe[0] == index:
+                states = x_BPD[:, n_vision : n_vision + n_latent]
+        return KeyValues(tuple(pairs)), logits, states
 
     def suffix(self, x_BXD: Tensor, prefix: KeyValues, n_groups: int) -> Tensor:
         """Final-norm states of `n_groups` independent action groups [B, groups * F, D] over one prefix.

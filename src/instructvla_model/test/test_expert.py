@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from instructvla_model.attention import attend
 from instructvla_model.expert import ActionExpert, time_embedding
 from instructvla_model.norm import RMSNorm
@@ -52,9 +53,7 @@ def plain_trunk(expert, tokens, logit_change):
     for layer in trunk.layers:
         s = layer.state_dict()
         y = norm(x, s["input_layernorm.weight"])
-        q, k, v = (
-            (y @ s[f"self_attn.{n}_proj.weight"].T).view(B, S, h, d).transpose(1, 2) for n in ("q", "k", "v")
-        )
+        q, k, v = ((y @ s[f"self_attn.{n}_proj.weight"].T).view(B, S, h, d).transpose(1, 2) for n in ("q", "k", "v"))
         logits = logit_change(rope(q) @ rope(k).transpose(2, 3) / math.sqrt(d))
         y = (torch.softmax(logits, -1) @ v).transpose(1, 2).reshape(B, S, D)
         x = x + y @ s["self_attn.o_proj.weight"].T
@@ -188,8 +187,8 @@ def test_in_block_causal_vision_never_depends_on_latents_in_the_trunk_nor_prefix
     tokens = torch.randn(1, 10, 16)
     changed = tokens.clone()
     changed[:, 7:] += 1.0
-    a, _ = trunk.prefix(tokens, 6, 4)
-    b, _ = trunk.prefix(changed, 6, 4)
+    a, *_ = trunk.prefix(tokens, 6, 4)
+    b, *_ = trunk.prefix(changed, 6, 4)
     assert torch.equal(a.layers[1][0][:, :, :6], b.layers[1][0][:, :, :6])
     assert not torch.equal(a.layers[1][0][:, :, 6:7], b.layers[1][0][:, :, 6:7])
 

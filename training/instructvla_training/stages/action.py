@@ -24,15 +24,15 @@ from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
 from instructvla_training.language import SceneView
-from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, patches_of, pool_grid
+from instructvla_training.pointing import LocationHead, PointingHead, hit_rate, mass_loss, patches_of, pool_grid
 from instructvla_training.recipes import StageRecipe
 
 from .base import jitter
 from .text import Prompter, choose, role_index
 from .vision_text import RoleTargets, language_batch, vlm_pointing
 
-PROBE = (1, (0, 1))
-"""Layer of the expert and its heads whose latent rows learn to look at the target and at the place."""
+LOOKING_HEADS = (0, 1)
+"""Attention heads whose latent rows learn to look at the target and at the place, in one middle layer."""
 ENCODE_AT_ONCE = 256
 
 
@@ -46,6 +46,8 @@ class ActionStageBatch:
     action: ActionBatch
     vlm_targets: RoleTargets
     expert_targets: RoleTargets
+    xyz_BR3: Tensor  # where the roles' objects are in the expert's frames, metres; 0 for an empty role
+    ee_B3: Tensor
 
 
 class ActionStage(nn.Module):
@@ -63,6 +65,8 @@ class ActionStage(nn.Module):
         self.policy, self.prompter, self.frames, self.recipe = policy, prompter, frames, config
         self.statistics = statistics
         self.vlm_pointing = PointingHead(policy.config.language.hidden_size)
+        self.location = LocationHead(policy.config.expert.dim)
+        self._looking_layer = (policy.config.expert.n_layers - 1) // 2
         self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
         still = np.array([e.source == "still" for e in frames.episodes])[frames.episode]
         self._acting = _Draw(np.where(still, 0.0, frames.weight))
@@ -70,10 +74,10 @@ class ActionStage(nn.Module):
         self._image_tokens: Tensor | None = None
 
     def trainable(self) -> None:
-        """The paper's trainable set of the stage, and the auxiliary head."""
+        """The paper's trainable set of the stage, and the auxiliary heads."""
         set_trainable(self.policy, self.recipe.stage)
-        for parameter in self.vlm_pointing.parameters():
-            parameter.requires_grad = True
+        self.vlm_pointing.requires_grad_(True)
+        self.location.requires_grad_(self.recipe.stage == "expert")  # it reads the expert, frozen in stage 2
 
     @torch.no_grad()
     def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
@@ -111,12 +115,16 @@ class ActionStage(nn.Module):
             language.input_ids_BS, language.attention_mask_BS, language.labels_BS,
             image_tokens_ITH=self._image_tokens[torch.tensor(shown)], image_index_B=language.image_index_B,
         )  # fmt: skip
+        seen = self._targets(later)
+        xyz = self.frames.objects[later[:, None], seen.roles_BR.clamp(min=0).numpy(), :3]
         return ActionStageBatch(
-            language,
-            len(index),
-            self._actions(later, context, rng),
-            self._targets(index),
-            self._targets(later),
+            language=language,
+            query_rows=len(index),
+            action=self._actions(later, context, rng),
+            vlm_targets=self._targets(index),
+            expert_targets=seen,
+            xyz_BR3=torch.from_numpy(xyz),
+            ee_B3=torch.from_numpy(self.frames.state[later, :3]),
         )
 
     def _expert_frames(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -165,35 +173,49 @@ class ActionStage(nn.Module):
         ids_BS = batch.language.input_ids_BS
         hidden_BSH = policy.vlm.hidden_of(batch.language)
         language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
-        pointing, hits = vlm_pointing(
+        pointing, hit_vlm = vlm_pointing(
             policy, self.vlm_pointing, hidden_BSH[:rows], ids_BS[:rows], batch.vlm_targets
         )
         latents_BNH = policy.encode_context(hidden_BSH, ids_BS, batch.action)
-        prefix = policy.prefix(batch.action, latents_BNH, PROBE)
+        prefix = policy.prefix(batch.action, latents_BNH, (self._looking_layer, LOOKING_HEADS))
         motion = flow.loss(policy.expert, prefix, batch.action.actions_BFA, n_draws=self.recipe.draws)
-        looking, seen = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
+        looking, seen, hits = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
+        vision_BVD, rows_BND = prefix.tokens_BPD[:, : prefix.n_vision], prefix.probe_states_BND
+        assert rows_BND is not None, "the probed layer must not be the expert's last"
+        location, error_m = self.location.losses(vision_BVD, rows_BND, hits, batch.xyz_BR3, batch.ee_B3)
         total = (
-            weights.language * language + weights.flow * motion + weights.vlm_pointing * pointing
+            weights.language * language
+            + weights.flow * motion
+            + weights.vlm_pointing * pointing
             + weights.expert_pointing * looking
-        )  # fmt: skip
+            + weights.location * location
+        )
         return {
-            "loss": total, "language": language, "flow": motion, "vlm_pointing": pointing, "vlm_pointing_hits": hits,
-            "expert_pointing": looking, "expert_pointing_hits": seen,
-        }  # fmt: skip
+            "loss": total,
+            "language": language,
+            "flow": motion,
+            "vlm_pointing": pointing,
+            "vlm_pointing_hits": hit_vlm,
+            "expert_pointing": looking,
+            "expert_pointing_hits": seen,
+            "location": location,
+            "location_error_m": error_m,
+        }
 
     def _expert_pointing(
         self, logits_BHNP: Tensor | None, n_vision: int, targets: RoleTargets
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Loss, hit rate of the target, and for each role the vision tokens that show its object."""
         assert logits_BHNP is not None
-        losses, rates = [], []
+        losses, rates, hits = [], [], []
         for head in range(targets.roles_BR.shape[1]):
-            hit_BV = pool_grid(
-                patches_of(targets.grid_BHW, targets.roles_BR[:, head]), self.policy.config.film.shuffle
-            )
+            hit_BV = patches_of(targets.grid_BHW, targets.roles_BR[:, head])
+            hit_BV = pool_grid(hit_BV, self.policy.config.film.shuffle)
             hit_BP = nn.functional.pad(hit_BV, (0, logits_BHNP.shape[-1] - n_vision))
             losses.append(mass_loss(logits_BHNP[:, head], hit_BP))
             rates.append(hit_rate(logits_BHNP[:, head, :, :n_vision], hit_BV))
-        return torch.stack(losses).sum(), rates[0]
+            hits.append(hit_BV)
+        return torch.stack(losses).sum(), rates[0], hits
 
 
 class _Draw:

@@ -15,7 +15,6 @@ from instructvla_model.normalization import Statistics, compute
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
 from instructvla_training.data.shards import Frames, read_frames
-from instructvla_training.pointing import PointingHead
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.report import plot_log
 from instructvla_training.trainer import Trainer
@@ -28,7 +27,8 @@ from .text import Prompter
 logger = logging.getLogger(__name__)
 
 PREVIOUS = {"expert": "base", "generalist": "expert"}
-POINTING_FILE = "pointing.safetensors"
+HEADS_FILE = "heads.safetensors"
+"""The auxiliary heads of training, beside the checkpoint; the next stage goes on with them."""
 SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
 """Metres and radians: a dimension that hardly moves must not have its tremble blown up to full scale."""
 SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
@@ -88,7 +88,11 @@ def _action_stage(recipe: StageRecipe, space: Workspace) -> tuple[ActionStage, P
     statistics = manifest.statistics or action_statistics(read_frames([space.demonstrations]))
     frames = read_frames(folders + ([space.stills] if recipe.still_groups else []))
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
-    stage.vlm_pointing.load_state_dict(load_file(previous.parent / POINTING_FILE))
+    heads = load_file(previous.parent / HEADS_FILE)
+    for name in ("vlm_pointing", "location"):
+        own = {key.removeprefix(f"{name}."): value for key, value in heads.items() if key.startswith(f"{name}.")}
+        if own:
+            getattr(stage, name).load_state_dict(own)
     return stage, tokenizer, statistics
 
 
@@ -103,7 +107,6 @@ def _write_checkpoint(
     space: Workspace, step: int, seconds: float,
 ) -> None:  # fmt: skip
     policy: InstructVLA = stage.policy
-    head: PointingHead = stage.vlm_pointing
     notes = {
         "recipe": f"{recipe.preset}-{recipe.stage}", "step": step, "seconds": round(seconds),
         "episodes": len(stage.frames.episodes), "frames": len(stage.frames),
@@ -111,5 +114,6 @@ def _write_checkpoint(
     manifest = new_manifest(policy.config, recipe.stage, statistics, notes)
     folder = space.checkpoint(recipe.stage)
     checkpoint.save(folder, policy, tokenizer, manifest)
-    save_file({k: v.contiguous() for k, v in head.state_dict().items()}, folder.parent / POINTING_FILE)
+    heads = {k: v.contiguous() for k, v in stage.state_dict().items() if not k.startswith("policy.")}
+    save_file(heads, folder.parent / HEADS_FILE)
     logger.info("wrote %s: %s", folder, json.dumps(notes))

@@ -1,0 +1,50 @@
+"""Everything that a checkpoint needs, in order: data, the stages before it, the stage itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from instructvla_model.presets import preset
+
+from .data import corrections, demonstrations, stills
+from .data.record import record
+from .recipes import RECIPES, DataRecipe
+from .stages.run import PREVIOUS, run_stage
+from .workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+STILLS_PER_SHARD = 500
+SEEDS_APART = 500_000
+"""Stills, demonstrations and corrections draw their scenes from seed ranges this far apart."""
+
+
+def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> None:
+    """Records what is missing of ``what``: stills, demonstrations or corrections."""
+    config = preset(space.preset)
+    first, shard = data.first_seed, data.shard_episodes
+    if what == "stills":
+        record(stills.record_shard, space.stills, data.stills, STILLS_PER_SHARD, first, config, data, workers)
+    elif what == "demonstrations":
+        recorder = demonstrations.record_shard
+        record(recorder, space.demonstrations, data.episodes, shard, first + SEEDS_APART, config, data, workers)
+    else:
+        recorder = corrections.recorder(space.checkpoint("expert").resolve())
+        record(recorder, space.corrections, data.corrections, shard, first + 2 * SEEDS_APART, config, data, workers)
+
+
+def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None) -> Path:
+    """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
+    recipe = RECIPES[recipe_name]()
+    before = PREVIOUS.get(recipe.stage)
+    if before is not None and not space.checkpoint(before).exists():
+        make(f"{recipe.preset}-{before}", space, device, threads)
+    record_data("stills", space, DataRecipe(), threads)
+    if recipe.stage != "base":
+        record_data("demonstrations", space, DataRecipe(), threads)
+    if steps is not None:
+        recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
+    logger.info("training %s", recipe_name)
+    return run_stage(recipe, space, device, threads)
