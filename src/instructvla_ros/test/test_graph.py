@@ -72,6 +72,12 @@ def test_command_lines_quote_strings_so_that_yaml_keeps_their_type() -> None:
     assert yaml.safe_load(given["seed"]) == 0
 
 
+def test_model_nodes_give_way_to_the_controller_and_text_to_the_expert() -> None:
+    nodes = {n.name: n for n in resolve(WIDOWX, {})}
+    assert nodes["reasoning_node"].nice > nodes["action_expert_node"].nice > nodes["widowx_controller_node"].nice
+    assert node_command(nodes["reasoning_node"])[:3] == ["nice", "-n", "10"]
+
+
 def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
     for node in resolve(WIDOWX, {"sim": "true"}):
         assert files.params_file(node.params_file).is_file()
@@ -130,21 +136,25 @@ def documented(node_name: str) -> tuple[dict[str, Any], str]:
     raise AssertionError(f"{node_name} is in no parameter file")
 
 
-NODES = ("reasoning_node", "action_expert_node", "widowx_controller_node", "lifecycle_manager_node")
+def declared_by(node_name: str) -> list[Any]:
+    if node_name == "sim_node":
+        return list(pytest.importorskip("instructvla_sim.nodes.settings").SIM)
+    return list(pytest.importorskip("instructvla_ros.nodes.settings").NODE_PARAMETERS[node_name])
+
+
+NODES = ("sim_node", "reasoning_node", "action_expert_node", "widowx_controller_node", "lifecycle_manager_node")
 
 
 @pytest.mark.parametrize("node_name", NODES)
 def test_the_yaml_has_every_declared_parameter_with_its_default_and_no_other(node_name: str) -> None:
-    settings = pytest.importorskip("instructvla_ros.nodes.settings")
-    declared = {p.name: p.default for p in settings.NODE_PARAMETERS[node_name]}
+    declared = {p.name: p.default for p in declared_by(node_name)}
     assert documented(node_name)[0] == declared
 
 
 @pytest.mark.parametrize("node_name", NODES)
 def test_the_yaml_states_the_range_of_every_parameter_that_has_one(node_name: str) -> None:
-    settings = pytest.importorskip("instructvla_ros.nodes.settings")
     text = documented(node_name)[1]
-    for parameter in settings.NODE_PARAMETERS[node_name]:
+    for parameter in declared_by(node_name):
         if parameter.minimum is not None:
             assert f"[{parameter.minimum:g}..{parameter.maximum:.10g}" in text, parameter.name
 

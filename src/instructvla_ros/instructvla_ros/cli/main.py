@@ -25,7 +25,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s", stream=sys.stderr)
-    arguments = parser().parse_args(argv)
+    root = parser()
+    arguments, rest = root.parse_known_args(argv)
+    # argparse cannot take name:=value on both sides of an option, so what it leaves over is sorted out here.
+    if rest and not (hasattr(arguments, "arguments") and all(":=" in text for text in rest)):
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.arguments = [*arguments.arguments, *rest]
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

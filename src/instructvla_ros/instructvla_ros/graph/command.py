@@ -20,7 +20,8 @@ def yaml_scalar(value: Any) -> str:
 
 def node_command(node: ResolvedNode) -> list[str]:
     """argv of one node; raises FileNotFoundError when its parameter file is missing."""
-    command = [sys.executable, "-m", node.module, "--ros-args", "-r", f"__node:={node.name}"]
+    command = ["nice", "-n", str(node.nice)] if node.nice else []
+    command += [sys.executable, "-m", node.module, "--ros-args", "-r", f"__node:={node.name}"]
     command += ["-r", f"__ns:={node.namespace}"]
     if node.params_file:
         command += ["--params-file", str(files.params_file(node.params_file))]

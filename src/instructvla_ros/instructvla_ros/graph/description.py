@@ -25,8 +25,9 @@ class NodeSpec:
     """One node. Strings may hold {argument} references.
 
     `module` is run by the supervisor, `executable` by ros2 launch. `params_file` names a YAML of the package
-    `instructvla`; `parameters` override it. `when` and `unless` name boolean arguments. `required`: its death
-    stops the graph. `kinds` gives the type of overriding parameters that are not strings.
+    `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings. `when`
+    names a boolean argument. `required`: its death stops the graph. `nice` 0..19 gives way to other nodes on a
+    busy processor.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NodeSpec:
     remappings: tuple[tuple[str, str], ...] = ()
     when: str = ""
     required: bool = True
+    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ResolvedNode:
     parameters: tuple[tuple[str, Any], ...]
     remappings: tuple[tuple[str, str], ...]
     required: bool
+    nice: int
 
 
 class ArgumentError(ValueError):
@@ -130,6 +133,7 @@ def resolve(graph: Graph, given: Mapping[str, str]) -> list[ResolvedNode]:
                 parameters,
                 tuple((old, _fill(new, values)) for old, new in node.remappings),
                 node.required,
+                node.nice,
             )
         )
     return found

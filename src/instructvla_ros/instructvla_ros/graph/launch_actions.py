@@ -48,6 +48,7 @@ def _nodes(graph: Graph, context: Any) -> list[Any]:
                 parameters=parameters,
                 remappings=list(node.remappings),
                 output="screen",
+                prefix=f"nice -n {node.nice}" if node.nice else None,
                 on_exit=Shutdown(reason=f"{node.name} ended") if node.required else None,
             )
         )

@@ -53,6 +53,7 @@ NODES = (
         params_file="policy.yaml",
         parameters=_MODEL,
         remappings=(_CAMERA,),
+        nice=10,  # text must never starve the expert, nor the expert the controller
     ),
     NodeSpec(
         name="action_expert_node",
@@ -62,6 +63,7 @@ NODES = (
         params_file="policy.yaml",
         parameters={**_MODEL, "robot_name": "{robot_name}"},
         remappings=(_CAMERA, ("wrist/image_raw", "{wrist_topic}")),
+        nice=5,
     ),
     NodeSpec(
         name="widowx_controller_node",

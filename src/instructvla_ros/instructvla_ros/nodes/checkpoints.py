@@ -19,13 +19,22 @@ def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
         raise SetupError(
             f"checkpoint {path} does not exist or is no folder; give the folder of a trained checkpoint"
         )
-    import torch
-
     from instructvla_model.runtime import PolicyRuntime
 
-    if settings.torch_threads > 0:
-        torch.set_num_threads(settings.torch_threads)
+    threads = settings.torch_threads if settings.torch_threads > 0 else None
     try:
-        return PolicyRuntime.load(path, device=settings.device, dtype=settings.dtype, parts=parts)
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
+        runtime = PolicyRuntime.load(
+            path, device=settings.device, dtype=settings.dtype, parts=parts, threads=threads
+        )
+        if "expert" in parts and runtime.manifest.statistics is None:
+            raise SetupError(
+                f"checkpoint {path} is of stage {runtime.manifest.stage!r} and has no action statistics; "
+                "give one of stage expert or generalist"
+            )
+        # The first passes are slow; they belong to configuring, not to the first second of motion.
+        runtime.warm_up()
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, SetupError):
+            raise
         raise SetupError(f"checkpoint {path} cannot be loaded: {error}") from error
+    return runtime

@@ -1,4 +1,4 @@
-"""lifecycle_manager_node: configures all managed nodes, then activates them, in the order given.
+"""lifecycle_manager_node: configures all managed nodes at once, then activates them in the order given.
 
 Works the same under `ros2 launch` and under `instructvla up`. A transition that fails is tried again a few
 times, because a driver or camera may come up later; what the node said about it is repeated in /diagnostics
@@ -8,6 +8,8 @@ and by the service `~/is_active` (std_srvs/Trigger: success means that all are a
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -27,6 +29,10 @@ _LABELS = {
     State.PRIMARY_STATE_ACTIVE: "active",
     State.PRIMARY_STATE_FINALIZED: "finalized",
 }
+_TRANSITIONS = {
+    "inactive": Transition.TRANSITION_CONFIGURE,
+    "active": Transition.TRANSITION_ACTIVATE,
+}
 _QUERY_TIMEOUT_S = 5.0
 
 
@@ -43,6 +49,7 @@ class LifecycleManagerNode(Node):
         self._attempts_left = dict.fromkeys(self._names, int(values["attempts"]))
         self._states = dict.fromkeys(self._names, "unknown")
         self._said: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self.failed = False
         self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in self._names}
         self._query = {name: self.create_client(GetState, f"{name}/get_state") for name in self._names}
@@ -66,50 +73,63 @@ class LifecycleManagerNode(Node):
         """One round: configure what is unconfigured; when nothing is, activate. Afterwards only watch."""
         for name in self._names:
             answer = self._call(self._query[name], GetState.Request(), _QUERY_TIMEOUT_S)
-            self._states[name] = (
-                "not running" if answer is None else _LABELS.get(answer.current_state.id, "busy")
-            )
-        waiting = [name for name in self._names if self._states[name] == "unconfigured"]
-        for name in waiting:
-            self._transition(name, Transition.TRANSITION_CONFIGURE, "inactive")
+            self._states[name] = "not running" if answer is None else _LABELS.get(answer.current_state.id, "busy")
+        # All at once: loading a model takes long, and the nodes do not wait for each other to be configured.
+        self._transition([n for n in self._names if self._states[n] == "unconfigured"], "inactive")
         if all(state in ("inactive", "active") for state in self._states.values()):
             for name in self._names:
                 if self._states[name] == "inactive":
-                    self._transition(name, Transition.TRANSITION_ACTIVATE, "active")
+                    self._transition([name], "active")
                     if self._states[name] != "active":
                         break
         return self._retry_s
 
-    def _transition(self, name: str, transition_id: int, goal: str) -> None:
-        if self._attempts_left[name] <= 0:
-            return
-        request = ChangeState.Request(transition=Transition(id=transition_id))
-        answer = self._call(self._change[name], request, self._timeout_s)
-        if answer is not None and answer.success:
-            self._states[name] = goal
-            self.get_logger().info(f"{name} is {goal}")
-            if all(state == "active" for state in self._states.values()):
-                self.get_logger().info("all nodes are active")
-            return
-        self._attempts_left[name] -= 1
-        left = self._attempts_left[name]
-        why = "no answer in time" if answer is None else self._said.get(name, "see its log")
-        if left == 0:
-            self.get_logger().error(f"{name} did not become {goal}: {why}; giving up")
-        else:
-            self.get_logger().warning(f"{name} did not become {goal}: {why}; trying again ({left} left)")
+    def _transition(self, names: Sequence[str], goal: str) -> None:
+        """Ask all these nodes at once, then take their answers."""
+        transition = Transition(id=_TRANSITIONS[goal])
+        names = [name for name in names if self._attempts_left[name] > 0]
+        asked = {name: self._ask(self._change[name], ChangeState.Request(transition=transition)) for name in names}
+        deadline_s = time.monotonic() + self._timeout_s
+        for name in names:
+            answer = self._answer(asked[name], deadline_s)
+            if answer is not None and answer.success:
+                self._states[name] = goal
+                self.get_logger().info(f"{name} is {goal}")
+            else:
+                self._explain(name, goal, answered=answer is not None)
+        if names and all(state == "active" for state in self._states.values()):
+            self.get_logger().info("all nodes are active")
 
-    def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
-        """The answer, or None when there is none in time. The executor's thread delivers it."""
-        if not client.wait_for_service(min(timeout_s, _QUERY_TIMEOUT_S)):
+    def _explain(self, name: str, goal: str, *, answered: bool) -> None:
+        self._attempts_left[name] -= 1
+        why = self._said.get(name, "see its log") if answered else "no answer in time"
+        if self._attempts_left[name] == 0:
+            self.get_logger().error(f"{name} did not become {goal}: {why}; giving up")
+        elif self._told.get(name) != why:
+            self.get_logger().warning(f"{name} did not become {goal}: {why}; trying again")
+            self._told[name] = why
+
+    def _ask(self, client: Any, request: Any) -> Any:
+        """Send a request; None when nobody offers the service. The executor's thread delivers the answer."""
+        if not client.wait_for_service(_QUERY_TIMEOUT_S):
             return None
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(timeout_s):
+        return client, future, answered
+
+    def _answer(self, asked: Any, deadline_s: float) -> Any:
+        """The answer to a request, or None when there is none in time."""
+        if asked is None:
+            return None
+        client, future, answered = asked
+        if not answered.wait(max(0.0, deadline_s - time.monotonic())):
             client.remove_pending_request(future)
             return None
         return future.result()
+
+    def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
+        return self._answer(self._ask(client, request), time.monotonic() + timeout_s)
 
     def _on_failure(self, trace: str) -> None:
         self.get_logger().fatal(trace)

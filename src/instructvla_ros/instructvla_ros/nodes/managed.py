@@ -144,8 +144,10 @@ class ManagedNode(LifecycleNode):
         try:
             action()
         except (SetupError, ValueError, OSError) as error:
-            self.problem = f"cannot {what}: {error}"
-            self.get_logger().error(self.problem)
+            problem = f"cannot {what}: {error}"
+            if problem != self.problem:  # the manager tries again; saying it once is enough
+                self.get_logger().error(problem)
+            self.problem = problem
             undo()
             self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
