@@ -10,13 +10,10 @@ import json
 import os
 import shutil
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from instructvla_ros.cli.streaming import TextStream
-from instructvla_ros.cli.task_status import TaskStatus, TaskWatch
 from instructvla_ros.cli.up import make_supervisor, parse_assignments
 from instructvla_ros.graph import files
 from instructvla_ros.graph.description import argument_values
@@ -24,15 +21,22 @@ from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.graph.widowx import GRAPHS
 from instructvla_ros.policy.instructions import check_instruction
 
+if TYPE_CHECKING:
+    from instructvla_ros.cli.demo_session import DemoSession, Outcome
+
 DEFAULT_INSTRUCTION = "put the carrot on the plate"
-_POLL_S = 0.2
-_SETTLE_S = 1.0  # film on for a moment after the end
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `demo`."""
     parser = commands.add_parser("demo", help="run the whole system once in simulation and record it")
-    parser.add_argument("--instruction", default=DEFAULT_INSTRUCTION)
+    parser.add_argument("--instruction", default=DEFAULT_INSTRUCTION, metavar="TEXT")
+    parser.add_argument(
+        "--check",
+        default="",
+        metavar="TEXT",
+        help="what counts as done, in plain words, where the instruction itself does not say it plainly",
+    )
     parser.add_argument("--robot", choices=sorted(GRAPHS), default="widowx")
     parser.add_argument("--seed", type=int, default=0, help="which random scene")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
@@ -40,9 +44,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--time-limit", type=float, default=60.0, metavar="S", help="longest task, from the instruction"
     )
-    parser.add_argument(
-        "--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph"
-    )
+    parser.add_argument("--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph")
     parser.add_argument(
         "--output", type=Path, default=None, metavar="FOLDER", help="where to leave film, sheet and bag"
     )
@@ -56,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
     shutil.rmtree(folder / "bag", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": instruction}
+    given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": arguments.check or instruction}
+    given["follow_instructions"] = "false" if arguments.check else "true"
     given |= parse_assignments(arguments.arguments)
     graph = GRAPHS[arguments.robot]
     with open(folder / "nodes.log", "wb") as log:
@@ -76,116 +79,68 @@ def _drive(
     supervisor: Supervisor,
     values: dict[str, str],
 ) -> int:
-    from sensor_msgs.msg import JointState
-    from std_msgs.msg import String
-
-    from instructvla_msgs.msg import Reasoning
-    from instructvla_ros.cli.film import write_contact_sheet, write_film
-    from instructvla_ros.cli.recording import Recorder, topic_table
+    from instructvla_ros.cli.demo_session import DemoSession
     from instructvla_ros.cli.ros_client import RosClient
-    from instructvla_ros.nodes import qos
 
-    written = threading.Event()
-    stream = TextStream(lambda piece: print(piece, end="", flush=True), written.set)
-    watch = TaskWatch()
+    def check() -> None:
+        ending = supervisor.ended()
+        if ending is not None:
+            raise OSError(f"the graph ended: {ending.reason}. See {folder / 'nodes.log'}")
+
+    print("starting the graph ...", flush=True)
+    began_s = time.monotonic()
     with RosClient(arguments.namespace) as client:
-        recorder = Recorder(client, folder / "bag")
+        session = DemoSession(client, folder, values, check, lambda piece: print(piece, end="", flush=True))
         try:
-            for kind, topic, profile in topic_table():
-                recorder.add_topic(kind, topic, profile)
-            recorder.add_topic(JointState, f"/{values['robot_name']}/joint_states", qos.JOINT_STATES)
-            cameras = [values["camera_topic"], values["wrist_topic"]]
-            for topic in cameras:
-                recorder.add_camera(topic, qos.IMAGE)
-            client.subscribe(Reasoning, "reasoning", stream.on_message, qos.REASONING)
-            client.subscribe(String, "sim/task_status", lambda m: watch.on_message(m.data), qos.TASK_STATUS)
-            print("starting the graph ...", flush=True)
-            _wait_until_active(client, supervisor, arguments.start_limit)
-            began_s = time.monotonic()
+            session.wait_until_active(arguments.start_limit)
+            print(f"all nodes are active after {time.monotonic() - began_s:.0f} s", flush=True)
             print(f"instruction: {instruction}\nreasoning:   ", end="", flush=True)
-            stream.follow(_say(client, instruction, not arguments.no_think))
-            status = _wait_for_outcome(supervisor, watch, arguments.time_limit)
-            took_s = time.monotonic() - began_s
-            time.sleep(_SETTLE_S)
+            session.say(instruction, not arguments.no_think)
+            outcome = session.wait_for_outcome(arguments.time_limit)
+            if arguments.keep:
+                session.release()
         finally:
-            recorder.close()
-        outcome = "success" if status.success else "failure"
-        print(f"\noutcome:     {outcome} after {took_s:.1f} s. {status.describe()}".rstrip())
-        primary = recorder.frames[cameras[0]]
-        film = write_film(folder / "demo.mp4", [recorder.frames[topic] for topic in cameras])
-        caption = [
-            f"Instruction: {instruction}",
-            f"Reasoning: {stream.text or '-'}",
-            f"Outcome: {outcome}, {took_s:.0f} s",
-        ]
-        write_contact_sheet(folder / "contact_sheet.png", primary, caption)
-        _write_outcome(folder, instruction, stream.text, status, took_s, arguments.seed)
-        print(
-            f"left in {folder}: demo.mp4 ({film} frames), contact_sheet.png, "
-            f"bag ({recorder.messages} messages)"
-        )
-        if arguments.keep:
-            print('staying up; end with Ctrl-C. In another terminal: instructvla watch, instructvla say "…"')
-            print(f"instructvla demo: {supervisor.wait().reason}", file=sys.stderr)
-    return 0 if status.success else 1
+            session.recorder.close()
+        word = "success" if outcome.success else "failure"
+        print(f"\noutcome:     {word} after {outcome.took_s:.1f} s. {outcome.why or outcome.status.describe()}")
+        if not arguments.keep:
+            supervisor.shutdown()  # leaves the machine to the film
+        _write_files(arguments, instruction, folder, session, outcome)
+    if arguments.keep:
+        print('staying up; end with Ctrl-C. In another terminal: instructvla watch, instructvla say "…"', flush=True)
+        print(f"instructvla demo: {supervisor.wait().reason}", file=sys.stderr)
+    return 0 if outcome.success else 1
 
 
-def _wait_until_active(client: Any, supervisor: Supervisor, limit_s: float) -> None:
-    """Raises TimeoutError or RuntimeError with what the nodes said."""
-    from std_srvs.srv import Trigger
-
-    end_s = time.monotonic() + limit_s
-    said = "the lifecycle manager did not answer"
-    while time.monotonic() < end_s:
-        _check(supervisor)
-        try:
-            answer = client.call(Trigger, "lifecycle_manager_node/is_active", Trigger.Request(), 2.0)
-        except TimeoutError:
-            continue
-        if answer.success:
-            return
-        said = answer.message
-        if "cannot configure: checkpoint" in said:
-            break  # no retry makes a bad checkpoint good
-        time.sleep(_POLL_S)
-    raise TimeoutError(f"the graph did not become active: {said}. See nodes.log in the output folder")
-
-
-def _check(supervisor: Supervisor) -> None:
-    ending = supervisor.ended()
-    if ending is not None:
-        raise OSError(f"the graph ended: {ending.reason}. See nodes.log in the output folder")
-
-
-def _say(client: Any, instruction: str, think: bool) -> int:
-    from instructvla_msgs.srv import SetInstruction
-
-    response = client.call(
-        SetInstruction, "set_instruction", SetInstruction.Request(instruction=instruction, think=think)
-    )
-    if not response.accepted:
-        raise ValueError(f"the instruction was refused: {response.message}")
-    return int(response.instruction_id)
-
-
-def _wait_for_outcome(supervisor: Supervisor, watch: TaskWatch, limit_s: float) -> TaskStatus:
-    end_s = time.monotonic() + limit_s
-    while time.monotonic() < end_s:
-        _check(supervisor)
-        if watch.status.success:
-            break
-        time.sleep(_POLL_S)
-    return watch.status
-
-
-def _write_outcome(
-    folder: Path, instruction: str, text: str, status: TaskStatus, took_s: float, seed: int
+def _write_files(
+    arguments: argparse.Namespace, instruction: str, folder: Path, session: DemoSession, outcome: Outcome
 ) -> None:
+    from instructvla_ros.cli.film import write_contact_sheet, write_film
+
+    recorder = session.recorder
+    primary, wrist = (recorder.frames[topic] for topic in session.cameras)
+    begin_s = max(0.0, session.said_at_s - 1.0)
+    primary = [frame for frame in primary if frame.time_s >= begin_s]
+    frames = write_film(folder / "demo.mp4", primary, wrist, session.timeline)
+    word = "success" if outcome.success else f"failure, {outcome.why}"
+    caption = [
+        f"Instruction: {instruction}",
+        f"Reasoning: {outcome.text or '-'}",
+        f"Outcome: {word} after {outcome.took_s:.0f} s (scene {arguments.seed})",
+    ]
+    write_contact_sheet(folder / "contact_sheet.png", primary, session.timeline, caption)
     record = {
         "instruction": instruction,
-        "reasoning": text,
-        "success": status.success,
-        "seconds": round(took_s, 2),
+        "reasoning": outcome.text,
+        "success": outcome.success,
+        "why": outcome.why,
+        "seconds": round(outcome.took_s, 2),
+        "seed": arguments.seed,
+        "task": outcome.status.details,
+        "host_cpus": os.cpu_count(),
     }
-    record |= {"seed": seed, "task": status.details, "host_cpus": os.cpu_count()}
     (folder / "outcome.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"left in {folder}: demo.mp4 ({frames} frames), contact_sheet.png, bag ({recorder.messages} messages)",
+        flush=True,
+    )

@@ -83,6 +83,10 @@ class Recorder:
         self.frames[topic] = []
         self._client.subscribe(Image, topic, lambda message: self._image(topic, name, message), qos)
 
+    def now_s(self) -> float:
+        """Seconds since the recording began: the clock of the frames."""
+        return time.monotonic() - self._began_s
+
     def close(self) -> None:
         """Finish the bag; later messages are ignored."""
         with self._lock:

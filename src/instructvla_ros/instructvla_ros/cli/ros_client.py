@@ -25,10 +25,9 @@ class RosClient:
         environment.apply_defaults(os.environ)
         self._context = Context()
         # Ctrl-C stays with the command line: it must be able to say goodbye to the graph.
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(
-            f"instructvla_cli_{os.getpid()}", namespace=namespace, context=self._context
-        )
+        # The command line's own name:=value arguments are none of rcl's.
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(f"instructvla_cli_{os.getpid()}", namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
@@ -51,9 +50,7 @@ class RosClient:
         except ExternalShutdownException:
             return
 
-    def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, *, raw: bool = False
-    ) -> Any:
+    def subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, *, raw: bool = False) -> Any:
         """Subscribe; the callback runs in the background thread."""
         return self.node.create_subscription(kind, topic, callback, qos, raw=raw)
 

@@ -17,7 +17,16 @@ class TextStream:
         self._instruction_id = 0
         self._seq = -1
         self._printed = 0
+        self._muted = False
         self.text = ""
+        """The newest text."""
+        self.first_text = ""
+        """The first complete text."""
+
+    def mute(self) -> None:
+        """Print nothing more; texts are still kept."""
+        with self._lock:
+            self._muted = True
 
     def follow(self, instruction_id: int) -> None:
         """Print the first reasoning of this instruction and whatever comes after."""
@@ -39,11 +48,16 @@ class TextStream:
         if message.instruction_id != self._instruction_id:
             return
         if message.seq != self._seq:
-            if self._seq >= 0:
-                self._write("\n")
+            if self._printed > 0:
+                self._print("\n")
             self._seq, self._printed = message.seq, 0
-        self._write(message.text[self._printed :])
+        self._print(message.text[self._printed :])
         self._printed = max(self._printed, len(message.text))
         self.text = message.text or self.text
         if message.final:
+            self.first_text = self.first_text or message.text
             self._on_complete()
+
+    def _print(self, piece: str) -> None:
+        if piece and not self._muted:
+            self._write(piece)

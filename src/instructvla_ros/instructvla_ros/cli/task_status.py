@@ -17,11 +17,7 @@ class TaskStatus:
 
     def describe(self) -> str:
         """One line for people."""
-        shown = {
-            k: v
-            for k, v in self.details.items()
-            if k not in ("success", "instruction") and v not in (None, "")
-        }
+        shown = {k: v for k, v in self.details.items() if k not in ("success", "instruction") and v not in (None, "")}
         return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 

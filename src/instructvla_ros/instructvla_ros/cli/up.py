@@ -19,12 +19,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("up", help="start the graph and supervise it", description=_arguments_help())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("robot", choices=sorted(GRAPHS))
-    parser.add_argument(
-        "--sim", action="store_true", help="simulated arm and cameras (the same as sim:=true)"
-    )
-    parser.add_argument(
-        "arguments", nargs="*", metavar="name:=value", help="arguments of the graph, see above"
-    )
+    parser.add_argument("--sim", action="store_true", help="simulated arm and cameras (the same as sim:=true)")
+    parser.add_argument("arguments", nargs="*", metavar="name:=value", help="arguments of the graph, see above")
     parser.set_defaults(run=run)
 
 
@@ -42,16 +38,12 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, separator, value = text.partition(":=")
         if not separator or not name:
-            raise ArgumentError(
-                f"{text!r} is no argument; expected name:=value, for example robot_name:=wx250s"
-            )
+            raise ArgumentError(f"{text!r} is no argument; expected name:=value, for example robot_name:=wx250s")
         given[name] = value
     return given
 
 
-def make_supervisor(
-    graph: Graph, given: Mapping[str, str], namespace: str, output: int | None = None
-) -> Supervisor:
+def make_supervisor(graph: Graph, given: Mapping[str, str], namespace: str, output: int | None = None) -> Supervisor:
     """A supervisor for the graph with these arguments; raises ArgumentError or FileNotFoundError."""
     values = {"namespace": namespace, **given}
     values["checkpoint"] = files.resolve_checkpoint(argument_values(graph, values)["checkpoint"])

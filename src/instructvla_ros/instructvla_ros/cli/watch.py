@@ -11,12 +11,8 @@ from instructvla_ros.cli.view import LiveView
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `watch`."""
     parser = commands.add_parser("watch", help="live view of reasoning, latents, rates and the arm")
-    parser.add_argument(
-        "--robot-name", default="wx250s", help="namespace of the driver, for the rate of joint goals"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=0.0, metavar="S", help="stop after this long; 0 = Ctrl-C"
-    )
+    parser.add_argument("--robot-name", default="wx250s", help="namespace of the driver, for the rate of joint goals")
+    parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="stop after this long; 0 = Ctrl-C")
     parser.set_defaults(run=run)
 
 

@@ -21,9 +21,8 @@ ARGUMENTS = (
         "namespace", "/instructvla", "namespace of the project's topics; several robots run by namespace"
     ),
     Argument("seed", "0", "simulation only: which random scene"),
-    Argument(
-        "task_instruction", "", "simulation only: draw scenes until this instruction can be checked in one"
-    ),
+    Argument("task_instruction", "", "simulation only: a plain instruction; the scene holds what it names"),
+    Argument("follow_instructions", "true", "simulation only: judge each new instruction that is worded plainly"),
 )
 
 NODES = (
@@ -41,8 +40,9 @@ NODES = (
             "primary_topic": "{camera_topic}",
             "wrist_topic": "{wrist_topic}",
             "reasoning_topic": "{namespace}/reasoning",
+            "follow_instructions": "{follow_instructions}",
         },
-        kinds={"seed": int},
+        kinds={"seed": int, "follow_instructions": bool},
         when="sim",
     ),
     NodeSpec(

@@ -1,0 +1,174 @@
+"""One demonstration run, seen from outside: wait for the graph, give the instruction, record, wait for the verdict."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from instructvla_msgs.msg import Reasoning, SafetyState
+from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.cli.recording import Recorder, topic_table
+from instructvla_ros.cli.ros_client import RosClient
+from instructvla_ros.cli.streaming import TextStream
+from instructvla_ros.cli.task_status import TaskStatus, TaskWatch
+from instructvla_ros.cli.timeline import Timeline
+from instructvla_ros.cli.view import mode_name
+from instructvla_ros.nodes import qos
+
+_POLL_S = 0.1
+_SETTLE_S = 1.0  # film on for a moment after the end
+_HOPELESS = "cannot configure: checkpoint"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended. `why` explains a failure; `took_s` counts from the instruction to the verdict."""
+
+    status: TaskStatus
+    text: str
+    took_s: float
+    why: str = ""
+
+    @property
+    def success(self) -> bool:
+        """The simulator's own check held at the end."""
+        return self.status.success and not self.why
+
+
+class DemoSession:
+    """Use within `with client`. Callbacks run in the client's thread, the public methods in the caller's.
+
+    `check` raises when the graph has ended; `write` prints a piece of text.
+    """
+
+    def __init__(
+        self,
+        client: RosClient,
+        folder: Path,
+        values: dict[str, str],
+        check: Callable[[], None],
+        write: Callable[[str], None],
+    ) -> None:
+        self._client, self._check = client, check
+        self.timeline = Timeline()
+        self.watch = TaskWatch()
+        self.said_at_s = 0.0
+        """When the instruction was given, on the recorder's clock."""
+        self._fault = ""
+        self._mode = ""
+        self._written = threading.Event()
+        self._stream = TextStream(write, self._written.set)
+        self.recorder = Recorder(client, folder / "bag")
+        for kind, topic, profile in topic_table():
+            self.recorder.add_topic(kind, topic, profile)
+        self.recorder.add_topic(JointState, f"/{values['robot_name']}/joint_states", qos.JOINT_STATES)
+        self.cameras = (values["camera_topic"], values["wrist_topic"])
+        for topic in self.cameras:
+            self.recorder.add_camera(topic, qos.IMAGE)
+        client.subscribe(Reasoning, "reasoning", self._on_reasoning, qos.REASONING)
+        client.subscribe(String, "sim/task_status", self._on_status, qos.TASK_STATUS)
+        client.subscribe(SafetyState, "safety_state", self._on_safety, qos.SAFETY_STATE)
+
+    # Callbacks.
+
+    def _on_reasoning(self, message: Reasoning) -> None:
+        self._stream.on_message(message)
+        now_s = self.recorder.now_s()
+        self.timeline.note("instruction", now_s, message.instruction)
+        if message.text:
+            self.timeline.note("reasoning", now_s, message.text)
+
+    def _on_status(self, message: String) -> None:
+        self.watch.on_message(message.data)
+        self._note_phase()
+
+    def _on_safety(self, message: SafetyState) -> None:
+        self._mode = mode_name(message.mode)
+        latched = message.mode in (SafetyState.MODE_FAULT, SafetyState.MODE_STOPPED)
+        self._fault = f"{message.fault_id} {message.reason}".strip() if latched else ""
+        self._note_phase()
+
+    def _note_phase(self) -> None:
+        self.timeline.note("phase", self.recorder.now_s(), phase_of(self.watch.status, self._mode))
+
+    # Steps.
+
+    def wait_until_active(self, limit_s: float) -> None:
+        """Wait for all nodes, the simulator's verdict and both cameras.
+
+        Raises TimeoutError with what the nodes said, or ValueError when the task cannot be judged.
+        """
+        end_s = time.monotonic() + limit_s
+        said = "the lifecycle manager did not answer"
+        while time.monotonic() < end_s:
+            self._check()
+            try:
+                answer = self._client.call(Trigger, "lifecycle_manager_node/is_active", Trigger.Request(), 2.0)
+            except TimeoutError:
+                continue
+            said = answer.message
+            if answer.success and self.watch.status.details and self.recorder.frames[self.cameras[0]]:
+                problem = self.watch.status.details.get("problem")
+                if problem:
+                    raise ValueError(f"{problem}. Or say with --check what counts as done")
+                return
+            if answer.success:
+                said = "no task status or no image from the simulator"
+            if _HOPELESS in said:
+                break  # no retry makes a bad checkpoint good
+            time.sleep(_POLL_S)
+        raise TimeoutError(f"the graph did not become active: {said}. See nodes.log in the output folder")
+
+    def say(self, instruction: str, think: bool) -> None:
+        """Give the instruction by the service; raises ValueError when it is refused."""
+        self.said_at_s = self.recorder.now_s()
+        request = SetInstruction.Request(instruction=instruction, think=think)
+        response = self._client.call(SetInstruction, "set_instruction", request)
+        if not response.accepted:
+            raise ValueError(f"the instruction was refused: {response.message}")
+        self._stream.follow(int(response.instruction_id))
+
+    def wait_for_outcome(self, limit_s: float) -> Outcome:
+        """Wait for success, a latched fault or the time limit; then stop the arm and film on for a moment."""
+        began_s = time.monotonic()
+        why = f"not done within {limit_s:.0f} s"
+        while time.monotonic() - began_s < limit_s:
+            self._check()
+            if self.watch.status.success:
+                why = ""
+                break
+            if self._fault:
+                why = f"the controller stopped: {self._fault}"
+                break
+            time.sleep(_POLL_S)
+        took_s = time.monotonic() - began_s
+        self._stream.mute()
+        # Done is done: without this the policy would go on with an instruction that has been carried out.
+        self._client.call(Trigger, "stop", Trigger.Request())
+        time.sleep(_SETTLE_S)
+        if not why and not self.watch.status.success:
+            why = "the goal was reached but did not last"
+        return Outcome(self.watch.status, self._stream.first_text or self._stream.text, took_s, why)
+
+    def release(self) -> None:
+        """Leave the stop, so that another instruction may follow."""
+        self._client.call(Trigger, "reset", Trigger.Request())
+
+
+def phase_of(status: TaskStatus, mode: str) -> str:
+    """What is going on, in words for the film."""
+    details = status.details
+    if status.success:
+        return "success"
+    if details.get("holding"):
+        return f"holding the {details['holding']}"
+    if mode == "executing" and details.get("approached"):
+        return f"at the {details['approached']}"
+    return mode
