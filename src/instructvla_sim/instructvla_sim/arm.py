@@ -32,6 +32,7 @@ from instructvla_sim.arm_types import (
     UPPER_RAD,
     VELOCITY_RAD_S,
     JointState,
+    Vector,
     finger_to_horn_rad,
 )
 from instructvla_sim.model import Ids
@@ -71,7 +72,7 @@ class SimulatedArm(MotorBank):
         self._registers_changed()
         self._torque_changed()
 
-    def teleport(self, joints_rad: Sequence[float], finger_m: float = FINGER_UPPER_M) -> None:
+    def teleport(self, joints_rad: Vector, finger_m: float = FINGER_UPPER_M) -> None:
         """Place the arm at rest at a pose, goal included (for scene resets only: no real arm can do this)."""
         q = np.clip(np.asarray(joints_rad, dtype=float), LOWER_RAD, UPPER_RAD)
         self._data.qpos[self._ids.arm_qpos] = q
@@ -83,7 +84,7 @@ class SimulatedArm(MotorBank):
         self.update()
 
     # Commands (driver topics).
-    def command_group(self, name: str, cmd: Sequence[float]) -> bool:
+    def command_group(self, name: str, cmd: Vector) -> bool:
         """`commands/joint_group`. Returns False (and warns, as the driver does) on an unknown group or a
         wrong length."""
         if name not in GROUPS:
@@ -111,9 +112,7 @@ class SimulatedArm(MotorBank):
         self._arm_goal(goal, np.arange(6) == index)
         return True
 
-    def command_trajectory(
-        self, cmd_type: str, name: str, times_s: Sequence[float], points: Sequence[Sequence[float]]
-    ) -> bool:
+    def command_trajectory(self, cmd_type: str, name: str, times_s: Sequence[float], points: Sequence[Vector]) -> bool:
         """`commands/joint_trajectory`: sends point k at times_s[k] from now.
 
         Refused (False, with a warning) as the driver refuses: under two points, or while another one runs.
@@ -323,5 +322,12 @@ def _mix(
     def pick(field: str) -> np.ndarray:
         return np.where(take_new, getattr(new, field), getattr(old, field))
 
-    names = ("start_rad", "start_rad_s", "goal_rad", "cruise_rad_s")
-    return profile.ProfileState(*(pick(n) for n in names), now_s, pick("ramp_s"), pick("total_s"))
+    return profile.ProfileState(
+        start_rad=pick("start_rad"),
+        start_rad_s=pick("start_rad_s"),
+        goal_rad=pick("goal_rad"),
+        cruise_rad_s=pick("cruise_rad_s"),
+        begin_s=now_s,
+        ramp_s=pick("ramp_s"),
+        total_s=pick("total_s"),
+    )

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=RenderSpec().samples)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    world = World(RenderSpec(*options.size, samples=options.samples))
+    world = World(RenderSpec(options.size[0], options.size[1], samples=options.samples))
     lockstep = Lockstep(world, cameras=options.camera)
     for family in options.families:
         report = evaluate(lockstep, family, options.episodes, options.first_seed)

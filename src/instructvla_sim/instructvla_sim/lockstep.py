@@ -133,7 +133,7 @@ class Lockstep:
 
     def _feed(self, now_s: float) -> None:
         state = self.world.arm.joint_state()
-        self.controller.on_joint_state(state.names, state.positions, state.velocities, now_s, now_s)
+        self.controller.on_joint_state(state.names, state.positions.tolist(), state.velocities.tolist(), now_s, now_s)
 
     def _chunk(self, actions: np.ndarray, stamp_s: float) -> ActionChunk:
         array = np.atleast_2d(np.asarray(actions, dtype=float))

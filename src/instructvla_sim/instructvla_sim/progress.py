@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from instructvla_sim.catalog import CATALOG, INDEX
+from instructvla_sim.catalog import CATALOG
 from instructvla_sim.observe import Observer
 from instructvla_sim.types import Progress, Scene
 
@@ -35,27 +35,24 @@ class ProgressTracker:
         """Look at the present state."""
         value, observer = self.value, self._observer
         contacts = observer.finger_contacts()
-        held = next((i for i, p in contacts.items() if {0, 1} <= p and not CATALOG[i].is_receptacle), None)
-        name = None if held is None else CATALOG[held].name
-        changes: dict[str, object] = {}
-        if name != value.grasped:
-            changes["grasped"] = name
-        if name is not None and value.first_grasped is None:
-            changes["first_grasped"] = name
-        if value.first_contacted is None and contacts:
-            touched = [i for i in contacts if not CATALOG[i].is_receptacle]
-            if touched:
-                changes["first_contacted"] = CATALOG[touched[0]].name
-        if value.first_approached is None:
-            near = self._approached(scene)
-            near = changes.get("first_contacted") if near is None else near
-            if near is not None:
-                changes["first_approached"] = near
-        if name == scene.task.target and not value.target_lifted:
-            rise_m = observer.position(INDEX[name])[2] - self._start_height_m
-            changes |= {"target_lifted": True} if rise_m > LIFTED_M else {}
-        if changes:
-            self.value = replace(value, **changes)
+        touched = [i for i in contacts if not CATALOG[i].is_receptacle]
+        held = next((i for i in touched if {0, 1} <= contacts[i]), None)
+        grasped = None if held is None else CATALOG[held].name
+        first_contacted = value.first_contacted or (CATALOG[touched[0]].name if touched else None)
+        first_approached = value.first_approached or self._approached(scene) or first_contacted
+        lifted = value.target_lifted
+        if held is not None and grasped == scene.task.target and not lifted:
+            lifted = bool(observer.position(held)[2] - self._start_height_m > LIFTED_M)
+        updated = replace(
+            value,
+            first_approached=first_approached,
+            first_contacted=first_contacted,
+            first_grasped=value.first_grasped or grasped,
+            grasped=grasped,
+            target_lifted=lifted,
+        )
+        if updated != value:
+            self.value = updated
 
     def _approached(self, scene: Scene) -> str | None:
         _, ee = self._observer.ee()

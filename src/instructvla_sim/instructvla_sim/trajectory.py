@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from instructvla_sim.arm_types import Vector
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -33,7 +35,7 @@ def make(
     cmd_type: str,
     joints: Sequence[str],
     times_s: Sequence[float],
-    points: Sequence[Sequence[float]],
+    points: Sequence[Vector],
     now_s: float,
 ) -> tuple[Trajectory, str]:
     """A trajectory that begins now, or what is wrong with it."""

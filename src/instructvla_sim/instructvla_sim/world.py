@@ -145,7 +145,7 @@ class World:
                 s.color,
                 s.shape,
                 s.is_receptacle,
-                tuple(float(v) for v in self.observer.position(i)),
+                _triple(self.observer.position(i)),
                 self.observer.yaw(i),
                 bool(self._visible[i]),
             )
@@ -276,3 +276,8 @@ class World:
         self._tracker.value = snapshot.progress
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
         mujoco.mj_fwdPosition(self.model, self.data)
+
+
+def _triple(vector: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = vector.tolist()
+    return x, y, z
