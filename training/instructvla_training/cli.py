@@ -51,6 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     evaluate.add_argument("--output", type=Path, help="write every outcome and the summary as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+    ship = commands.add_parser("ship", help="copy the trained nano checkpoints, their logs and curves to checkpoints/")
+    ship.set_defaults(run=_ship)
+
+    measure = commands.add_parser("measure", help="evaluate the shipped checkpoints on every set of the README's table")
+    measure.add_argument("--episodes", type=int, default=100)
+    measure.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    measure.set_defaults(run=_measure)
+
+    results = commands.add_parser("results", help="print the README's table of what was measured")
+    results.set_defaults(run=_results)
     return parser
 
 
@@ -84,3 +95,25 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.output, max_steps=1 if options.text_only else MAX_STEPS,
     )  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _ship(options: argparse.Namespace) -> None:
+    from .pipeline import ship
+    from .workspace import Workspace
+
+    for folder in ship(Workspace(options.root, "nano"), options.root / "checkpoints"):
+        sys.stdout.write(f"{folder}\n")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from .scoreboard import measure
+
+    folder = options.root / "checkpoints"
+    measure(folder, folder / "results", options.episodes, options.workers)
+    _results(options)
+
+
+def _results(options: argparse.Namespace) -> None:
+    from .scoreboard import table
+
+    sys.stdout.write("\n".join(table(options.root / "checkpoints" / "results")) + "\n")

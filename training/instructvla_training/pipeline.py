@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from instructvla_model import checkpoint
 from instructvla_model.presets import preset
 
 from .data import corrections, demonstrations, stills
 from .data.record import record
 from .recipes import RECIPES, DataRecipe
-from .stages.run import PREVIOUS, run_stage
+from .report import plot_log
+from .stages.run import HEADS_FILE, PREVIOUS, run_stage
 from .workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -48,3 +51,20 @@ def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: i
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
     return run_stage(recipe, space, device, threads)
+
+
+def ship(space: Workspace, folder: Path) -> list[Path]:
+    """Copies the checkpoints, stored as bfloat16, with auxiliary heads, log and loss curves -> their new folders."""
+    shipped = []
+    for stage in ("base", "expert", "generalist"):
+        if not space.checkpoint(stage).exists():
+            logger.info("no %s checkpoint yet", stage)
+            continue
+        policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(stage))
+        target = folder / f"{space.preset}-{stage}"
+        checkpoint.save(target, policy, tokenizer, manifest, dtype="bfloat16")
+        shutil.copy(space.run(stage) / HEADS_FILE, target / HEADS_FILE)
+        shutil.copy(space.run(stage) / "log.jsonl", target / "training_log.jsonl")
+        plot_log(space.run(stage), target / "training_losses.png", f"{space.preset}-{stage}")
+        shipped.append(target)
+    return shipped

@@ -91,7 +91,7 @@ def nano_generalist() -> StageRecipe:
     return StageRecipe(
         stage="generalist",
         preset="nano",
-        optimisation=Optimisation(steps=2_500, learning_rate=1.5e-3, warmup_steps=100),
+        optimisation=Optimisation(steps=1_500, learning_rate=1.5e-3, warmup_steps=100),
         prompts=(
             ("action", 0.2),
             ("motion", 0.05),

@@ -1,0 +1,77 @@
+"""The figures that the README shows: the shipped checkpoints on every set, measured and printed by one command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .evaluation.closed_loop import MAX_STEPS
+from .evaluation.run import evaluate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation. ``column``: which count of the summary the row is about."""
+
+    name: str
+    stage: str
+    kind: str
+    think: bool = False
+    families: tuple[str, ...] = ("pick", "place")
+    column: str = "success"
+    max_steps: int = MAX_STEPS
+
+    @property
+    def file(self) -> str:
+        parts = [self.stage, self.kind, "think" if self.think else "act"]
+        if self.families != ("pick", "place"):
+            parts.append("-".join(self.families))
+        if self.max_steps == 1:
+            parts.append("text")
+        return "_".join(parts) + ".json"
+
+
+ROWS = (
+    Row("Expert, atomic instructions, success", "expert", "atomic"),
+    Row("Expert, atomic, first object approached is the named one", "expert", "atomic",
+        column="named_object_first_of_all"),
+    Row("Expert, shuffled instructions (chance), success", "expert", "shuffled"),
+    Row("Expert, near and stack, success", "expert", "atomic", families=("near", "stack")),
+    Row("Generalist, atomic, success", "generalist", "atomic"),
+    Row("Expert, held-out phrasing, success", "expert", "heldout"),
+    Row("Generalist, held-out phrasing, reasoning off, success", "generalist", "heldout"),
+    Row("Generalist, held-out phrasing, reasoning on, success", "generalist", "heldout", think=True),
+    Row("Generalist, held-out phrasing, reasoning names object and place", "generalist", "heldout", think=True,
+        column="text_right", max_steps=1),
+)  # fmt: skip
+
+
+def measure(checkpoints: Path, results: Path, episodes: int, workers: int) -> None:
+    """Runs what is missing in ``results`` for the checkpoints ``nano-expert`` and ``nano-generalist``."""
+    for row in ROWS:
+        output = results / row.file
+        if output.exists():
+            continue
+        folder = checkpoints / f"nano-{row.stage}"
+        evaluate(folder, row.kind, row.families, episodes, row.think, workers, output, row.max_steps)
+
+
+def table(results: Path) -> list[str]:
+    """Markdown rows of what was measured. Raises FileNotFoundError where nothing was."""
+    lines = ["| what | measured | 95 % interval |", "|---|---|---|"]
+    about: dict[str, Any] = {}
+    for row in ROWS:
+        path = results / row.file
+        if not path.exists():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        counted, about = content["summary"][row.column], content["about"]
+        if counted["n"]:
+            interval = f"{100 * counted['low']:.0f}..{100 * counted['high']:.0f} %"
+            share = f"{100 * counted['rate']:.0f} % ({counted['k']}/{counted['n']})"
+            lines.append(f"| {row.name} | {share} | {interval} |")
+    if not about:
+        raise FileNotFoundError(f"found no results in {results}; expected JSON files: run instructvla-train measure")
+    return [*lines, "", f"Measured {about['date']} on {about['machine']}."]
