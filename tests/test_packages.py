@@ -94,8 +94,6 @@ def test_a_package_registers_itself_where_ros_looks(package: Path, monkeypatch: 
     assert any(target == f"share/{name}" and "package.xml" in sources for target, sources in files)
     absent = [source for _, sources in files for source in sources if not (package / source).is_file()]
     assert not absent, f"data_files that do not exist: {absent}"
-    scripts = (package / "setup.cfg").read_text()
-    assert f"script_dir=$base/lib/{name}" in scripts and f"install_scripts=$base/lib/{name}" in scripts
 
 
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=lambda path: path.name)
@@ -106,6 +104,7 @@ def test_executables_for_ros2_run_are_scripts_of_the_active_python(
     for target, sources in data_files(setup_arguments(package, monkeypatch)):
         if target != f"lib/{name}":
             continue
+        assert sources, f"no files match for {target}"
         for source in sources:
             first = (package / source).read_text().splitlines()[0]
             assert first == "#!/usr/bin/env python3", f"{source}: {first}"

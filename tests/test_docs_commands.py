@@ -1,0 +1,97 @@
+"""Every command line in the documentation is one that the programs accept; nothing is started."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+from docs_pages import REPOSITORY, Found, command_lines
+
+PACKAGES = REPOSITORY / "src" / "instructvla_msgs", REPOSITORY / "ros2_ws/src/interfaces/interbotix_xs_msgs"
+
+
+def spell(found: Found) -> str:
+    """A test's name."""
+    return f"{found.page}: {found.text}"
+
+
+def graph_arguments(words: list[str]) -> dict[str, str]:
+    """name:=value words, known to the graph."""
+    from instructvla_ros.cli.up import parse_assignments
+    from instructvla_ros.graph.description import resolve
+    from instructvla_ros.graph.widowx import WIDOWX
+
+    given = parse_assignments(words)
+    assert resolve(WIDOWX, given)
+    return given
+
+
+@pytest.mark.parametrize("found", command_lines("instructvla", "./demo.sh"), ids=spell)
+def test_instructvla_accepts_the_line(found: Found) -> None:
+    from instructvla_ros.cli.main import parser
+
+    words = shlex.split(found.text)[1:]
+    if found.text.startswith("./demo.sh"):
+        words = ["demo", *words]
+    arguments, rest = parser().parse_known_args(words)
+    graph_arguments([*getattr(arguments, "arguments", []), *rest])
+
+
+@pytest.mark.parametrize("found", command_lines("instructvla-train"), ids=spell)
+def test_instructvla_train_accepts_the_line(found: Found) -> None:
+    from instructvla_training import cli
+
+    assert cli._parser().parse_args(shlex.split(found.text)[1:])
+
+
+@pytest.mark.parametrize("found", command_lines("ros2"), ids=spell)
+def test_a_ros2_line_names_launch_files_types_and_fields_that_exist(found: Found) -> None:
+    words = shlex.split(found.text)
+    if words[1:3] == ["launch", "instructvla"]:
+        assert (REPOSITORY / "launch" / words[3]).is_file()
+        graph_arguments([word for word in words[4:] if word != "--show-args"])
+    if words[1:3] == ["service", "call"] and words[4].startswith(("instructvla_msgs", "interbotix_xs_msgs")):
+        assert set(yaml.safe_load(words[5])) <= request_fields(words[4])
+
+
+def request_fields(type_name: str) -> set[str]:
+    """Fields of a service's request, from its definition."""
+    package, _, name = type_name.split("/")
+    (folder,) = (path for path in PACKAGES if path.name == package)
+    request = (folder / "srv" / f"{name}.srv").read_text(encoding="utf-8").split("---")[0]
+    return {line.split()[1] for line in request.splitlines() if line and not line.startswith("#")}
+
+
+@pytest.mark.parametrize("found", command_lines("ros2"), ids=spell)
+def test_a_ros2_line_names_topics_and_services_of_the_reference(found: Found) -> None:
+    page = (REPOSITORY / "docs" / "reference" / "topics.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"`([\w/<>]+)`", page))
+    words = shlex.split(found.text)
+    if words[1] in ("topic", "service", "bag"):
+        for word in words:
+            if word.startswith("/instructvla/"):
+                assert word.removeprefix("/instructvla/") in known
+            elif word.startswith("/wx250s/"):
+                assert {word.replace("wx250s", "<robot_name>"), word.split("/")[-1]} & known
+
+
+@pytest.mark.parametrize("found", command_lines("tools/setup.sh", "tools/vendor.sh", "./test.sh"), ids=spell)
+def test_a_script_that_is_named_exists(found: Found) -> None:
+    assert (REPOSITORY / found.text.split(" ")[0]).is_file()
+
+
+def test_the_four_commands_of_the_readme_stand_beside_those_without_ros() -> None:
+    rows = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    for ros2, without in (
+        ("ros2 launch instructvla widowx.launch.py", "instructvla up widowx"),
+        ("ros2 topic echo /instructvla/reasoning", "instructvla watch"),
+        ("ros2 service call /instructvla/set_instruction", "instructvla say"),
+        ("ros2 bag", "bag"),
+    ):
+        assert any(row.startswith(f"| `{ros2}") and without in row.split(" | ")[1] for row in rows), ros2
+
+
+def test_there_are_command_lines_to_check() -> None:
+    assert len(command_lines("instructvla", "./demo.sh")) > 15
+    assert len(command_lines("instructvla-train")) > 8
+    assert len(command_lines("ros2")) > 15
