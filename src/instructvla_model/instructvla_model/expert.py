@@ -111,9 +111,7 @@ class ActionExpert(nn.Module):
             if probe is not None:
                 raise ValueError("probe needs block_causal attention; this expert is additive_bias")
             return ExpertPrefix(tokens_BPD, n_vision, n_latent, None)
-        key_values, logits, states = self.VideoGPT.model.prefix(
-            tokens_BPD, n_vision, latents_BNH.shape[1], probe
-        )
+        key_values, logits, states = self.VideoGPT.model.prefix(tokens_BPD, n_vision, latents_BNH.shape[1], probe)
         return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, logits, states)
 
     def velocity(self, prefix: ExpertPrefix, noisy_BKFA: Tensor, time_BK: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -18,6 +19,9 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+_TEMPLATE_WORDS = ["system\n", "user\n", "assistant\n"]
 
 
 class TokenizerError(ValueError):
@@ -89,7 +93,8 @@ def _wrap(backend: Tokenizer) -> PolicyTokenizer:
 def train_tokenizer(corpus: Iterable[str], vocab_size: int, n_queries: int) -> PolicyTokenizer:
     """Train byte-level BPE on `corpus`: at most `vocab_size` tokens before the queries (at least 262).
 
-    The corpus should hold the prompt texts too, so that "assistant" and the template's words are one token.
+    The template's own words are counted in often enough to become single tokens; the catalogue's prompts
+    are the corpus's to hold.
     """
     floor = 256 + len(SPECIAL_TOKENS)
     if vocab_size < floor:
@@ -108,7 +113,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, n_queries: int) -> P
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(corpus, trainer)
+    backend.train_from_iterator(chain(corpus, _TEMPLATE_WORDS * 1000), trainer)
     backend.add_special_tokens(list(SPECIAL_TOKENS))
     backend.add_tokens([query_token(i) for i in range(n_queries)])
     return _wrap(backend)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from instructvla_model.policy import InstructVLA
 from instructvla_model.presets import preset
 from instructvla_model.tokenizer import train_tokenizer

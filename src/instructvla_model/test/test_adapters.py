@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from instructvla_model.adapters import AdapterMix, Gate, MoELoRALinear, moe_linears
 from instructvla_model.config import AdapterConfig
-from torch import nn
 
 CONFIG = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, gate_size=8, gate_dropout=0.0)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from instructvla_model.config import ConfigError, policy_config_from_dict
 from instructvla_model.presets import PRESETS, preset
 

@@ -165,6 +165,21 @@ def test_the_probe_returns_logits_of_latent_rows_over_all_prefix_keys_and_change
     torch.testing.assert_close(probed.probe_logits_BHNP, expected, atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_the_probe_returns_the_latent_rows_that_leave_the_layer():
+    expert = build()
+    g = given(expert)
+    first = expert.encode_prefix(g["pixels"], g["latents"], g["state"], probe=(0, (0,)))
+    layer, V, N = expert.VideoGPT.model.layers[1], first.n_vision, expert.config.n_queries
+    rows = layer.input_layernorm(first.probe_states_BND)
+    keys = layer.self_attn.k_proj(rows).view(2, N, 2, 8).transpose(1, 2)
+    table = rope_table(torch.arange(V, V + N), 8, 1000.0, torch.float32)
+    stored = first.key_values.layers[1][0][:, :, V : V + N]
+    torch.testing.assert_close(rotate(keys, table), stored, atol=1e-5, rtol=0)
+    last = expert.encode_prefix(g["pixels"], g["latents"], g["state"], probe=(1, (0,)))
+    assert last.probe_states_BND is None
+
+
 def test_the_last_layer_can_be_probed_and_supervised():
     expert = build()
     g = given(expert)

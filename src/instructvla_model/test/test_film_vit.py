@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+
 from instructvla_model.film_vit import FilmBlock, FilmVisionModel, FilmVisionTransformer
 from instructvla_model.presets import preset
 from instructvla_model.stem import pixel_shuffle

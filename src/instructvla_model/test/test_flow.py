@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from test_expert import build, given
+
 from instructvla_model import flow
 from instructvla_model.config import FlowConfig
-from test_expert import build, given
 
 CONFIG = FlowConfig()
 
@@ -23,9 +24,9 @@ def test_the_target_is_the_time_derivative_of_the_path():
     noise, data = torch.randn(1, 1, 4, 7, dtype=torch.double), torch.randn(1, 1, 4, 7, dtype=torch.double)
     t = torch.full((1, 1), 0.3, dtype=torch.double)
     step = 1e-5
-    slope = (
-        flow.interpolate(noise, data, t + step, CONFIG) - flow.interpolate(noise, data, t - step, CONFIG)
-    ) / (2 * step)
+    slope = (flow.interpolate(noise, data, t + step, CONFIG) - flow.interpolate(noise, data, t - step, CONFIG)) / (
+        2 * step
+    )
     torch.testing.assert_close(flow.target(noise, data, CONFIG), slope, atol=1e-8, rtol=1e-6)
 
 
@@ -102,8 +103,7 @@ def test_one_seed_gives_one_chunk_and_another_seed_another():
     g = given(expert)
     prefix = expert.encode_prefix(g["pixels"], g["latents"], g["state"])
     a, b, c = (
-        flow.sample(expert, prefix, n_steps=2, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
+        flow.sample(expert, prefix, n_steps=2, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert a.shape == (2, 1, 4, 7)
     assert torch.equal(a, b)

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Qwen2ForCausalLM
+
 from instructvla_model.batch import IGNORE, LanguageBatch
 from instructvla_model.language import qwen2_config
-from transformers import Qwen2ForCausalLM
 
 
 def stock_twin(vlm):

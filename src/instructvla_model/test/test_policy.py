@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, LanguageBatch, PolicyBatch
 from instructvla_model.prompts import PromptBuilder, collate

@@ -3,10 +3,11 @@
 import dataclasses
 
 import torch
+from transformers import SiglipVisionModel
+
 from instructvla_model.presets import preset
 from instructvla_model.stem import ConvStem, patch_embedding, pixel_shuffle
 from instructvla_model.vision import build_projector, build_vision_model, siglip_config
-from transformers import SiglipVisionModel
 
 
 def test_pixel_shuffle_puts_each_cell_row_by_row_into_channels():

@@ -1,0 +1,110 @@
+"""Image recipes: pixels, points, inverses, bad images."""
+
+import cv2
+import golden_tensors as golden
+import numpy as np
+import pytest
+import torch
+
+from instructvla_model.image import (
+    CenterCrop,
+    CropBox,
+    ImageError,
+    ImageRecipe,
+    ShorterSide,
+    Squash,
+    recipe,
+    recipe_from_dict,
+)
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+NAMES = ["nano_area", "siglip_squash", "dino_squash", "dino_crop"]
+
+
+def test_vlm_pixels_equal_the_golden_ones():
+    fixture = np.load(golden.FIXTURES / "misc.npz")
+    got = recipe("siglip_squash", 56).apply(fixture["vlm_px_u8"])
+    np.testing.assert_allclose(got.numpy(), fixture["vlm_px_norm"], atol=1e-6)
+
+
+def test_nano_squashes_by_area_and_scales_to_plus_minus_one():
+    got = recipe("nano_area", 16).apply(IMAGE)
+    expected = cv2.resize(IMAGE, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32) / 255 * 2 - 1
+    np.testing.assert_allclose(got.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
+
+
+def test_dino_crop_keeps_the_aspect_and_drops_the_border():
+    pixels = recipe("dino_crop", 224).pixels(np.zeros((480, 640, 3), np.uint8))
+    assert pixels.shape == (224, 224, 3)
+    steps = recipe("dino_crop", 224).steps
+    assert steps == (ShorterSide(256), CenterCrop(224))
+    assert steps[0].output_size((480, 640)) == (256, 341)
+    assert steps[0].output_size((640, 480)) == (341, 256)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_normalising_is_undone_exactly(name):
+    chosen = recipe(name, 14)
+    pixels = chosen.pixels(IMAGE)
+    assert np.array_equal(chosen.restore(chosen.apply(IMAGE)).numpy(), pixels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_survives_its_dictionary(name):
+    chosen = recipe(name, 28)
+    assert recipe_from_dict(chosen.to_dict()) == chosen
+
+
+def test_a_batch_of_prepared_pixels_normalises_as_single_images_do():
+    chosen = recipe("dino_squash", 16)
+    pixels = torch.from_numpy(np.stack([chosen.pixels(IMAGE), chosen.pixels(IMAGE[::-1])]))
+    assert torch.equal(chosen.normalize(pixels)[0], chosen.apply(IMAGE))
+
+
+@pytest.mark.parametrize("steps", [
+    (Squash(16),),
+    (ShorterSide(32), CenterCrop(28)),
+    (CropBox(0.25, 0.0, 0.75, 0.5), Squash(20, "bicubic")),
+])  # fmt: skip
+def test_points_follow_the_pixels(steps):
+    chosen = ImageRecipe("x", steps)
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[20:28, 56:64] = 255  # a bright cell centred at u=60, v=24
+    seen = chosen.pixels(image).astype(float).sum(-1)
+    v, u = np.meshgrid(np.arange(seen.shape[0]) + 0.5, np.arange(seen.shape[1]) + 0.5, indexing="ij")
+    centre = np.array([(seen * u).sum(), (seen * v).sum()]) / seen.sum()
+    point = chosen.to_model(np.array([60.0, 24.0]), (96, 128))
+    np.testing.assert_allclose(point, centre, atol=0.6)
+    np.testing.assert_allclose(chosen.to_camera(point, (96, 128)), [60.0, 24.0])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [IMAGE.astype(np.float32), IMAGE[..., 0], IMAGE[..., :2], np.zeros((0, 4, 3), np.uint8), "picture", None],
+)
+def test_what_is_no_rgb8_image_is_refused(image):
+    with pytest.raises(ImageError, match="expected"):
+        recipe("nano_area", 16).apply(image)
+
+
+def test_images_smaller_than_the_crop_are_refused():
+    with pytest.raises(ImageError, match="centre crop"):
+        ImageRecipe("x", (CenterCrop(50),)).apply(IMAGE)
+
+
+def test_boxes_outside_the_image_are_refused():
+    with pytest.raises(ImageError, match="crop box"):
+        ImageRecipe("x", (CropBox(0.5, 0.0, 1.5, 1.0),)).apply(IMAGE)
+
+
+def test_unknown_recipes_steps_and_interpolations_are_refused():
+    with pytest.raises(ImageError, match="does not exist"):
+        recipe("sepia", 16)
+    with pytest.raises(ImageError, match="not readable"):
+        recipe_from_dict({"name": "x", "steps": [{"kind": "swirl"}], "mean": [0] * 3, "std": [1] * 3})
+    with pytest.raises(ImageError, match="interpolation"):
+        ImageRecipe("x", (Squash(8, "magic"),)).apply(IMAGE)
+
+
+def test_views_that_are_not_contiguous_are_accepted():
+    assert recipe("siglip_squash", 16).apply(IMAGE[::-1, ::-1]).shape == (3, 16, 16)

@@ -1,0 +1,158 @@
+"""Prompt strings against the golden ones, label spans, cleaning of outside text."""
+
+import dataclasses
+import json
+
+import golden_tensors as golden
+import pytest
+
+from instructvla_model.batch import IGNORE
+from instructvla_model.presets import preset
+from instructvla_model.prompts import Encoded, PromptBuilder, PromptError, Turn, clean_text, collate
+from instructvla_model.tokenizer import train_tokenizer
+
+GOLDEN = json.loads((golden.FIXTURES / "misc.json").read_text())["prompts"]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """A builder with the reference's numbers: 256 image tokens, 64 queries, the system turn."""
+    tokenizer = train_tokenizer(["assistant user system\n robot action"] * 5, 300, 64)
+    config = preset("tiny").with_vocab_size(tokenizer.vocab_size)
+    vision = dataclasses.replace(config.vision, image_size=128)
+    assert vision.tokens_per_image == 256
+    return PromptBuilder(
+        tokenizer,
+        dataclasses.replace(
+            config, vision=vision, n_queries=64, system_message="You are a helpful assistant.",
+            lowercase_instructions=False, language=dataclasses.replace(config.language, max_position=4096),
+        ),
+    )  # fmt: skip
+
+
+def expand(text: str) -> str:
+    queries = "".join(f"<new_token_{i}>" for i in range(64))
+    return text.replace("<IMG_CONTEXT>*256", "<IMG_CONTEXT>" * 256).replace("<new_token_0..63>", queries)
+
+
+def supervised(builder: PromptBuilder, encoded: Encoded) -> str:
+    return builder.tokenizer.decode([label for label in encoded.labels if label != IGNORE])
+
+
+def encode_case(builder: PromptBuilder, name: str) -> Encoded:
+    return {
+        "action": lambda: builder.action("pick up the cup"),
+        "primitive": lambda: builder.motion("pick up the cup", "move forward left"),
+        "think": lambda: builder.think("I am thirsty", "I will pick the can."),
+        "qa_then_action": lambda: builder.question_then_action("What is on the table?", "A cup.", "pick up the cup"),
+        "two_images": lambda: builder.answer("compare", "ok", n_images=2),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["action", "primitive", "think", "qa_then_action", "two_images"])
+def test_prompt_and_supervised_span_equal_the_golden_strings(reference, name):
+    encoded = encode_case(reference, name)
+    assert reference.tokenizer.decode(encoded.ids) == expand(GOLDEN[name]["text"])
+    assert supervised(reference, encoded) == expand(GOLDEN[name]["supervised_text"])
+
+
+def test_the_generation_prefix_equals_the_golden_string(reference):
+    ids = reference.opening("think", "I am thirsty")
+    assert reference.tokenizer.decode(ids) == expand(GOLDEN["generate_prefix"]["text"])
+
+
+def test_action_supervises_the_queries_and_the_end_of_turn_only(reference):
+    encoded = reference.action("pick up the cup")
+    assert sum(label != IGNORE for label in encoded.labels) == GOLDEN["action"]["n_supervised"] == 65
+
+
+def test_encoding_in_pieces_equals_encoding_the_whole_string(reference):
+    turns = [Turn("What action?", "I will  take it.", True)]
+    assert list(reference.conversation(turns).ids) == reference.tokenizer.encode(reference.text(turns))
+
+
+def test_the_system_turn_can_be_dropped(tokenizer, config):
+    text = tokenizer.decode(PromptBuilder(tokenizer, config).action("go").ids)
+    assert text.startswith("<|im_start|>user\n<img>")
+    assert "system" not in text
+
+
+def test_opening_is_the_start_of_the_training_sequence(tokenizer, config):
+    builder = PromptBuilder(tokenizer, config)
+    opening = builder.opening("action", "go")
+    assert list(builder.action("go").ids[: len(opening)]) == opening
+
+
+def test_instructions_are_spelled_as_in_training_where_the_policy_says_so(tokenizer, config):
+    builder = PromptBuilder(tokenizer, config)
+    assert builder.user_text("action", "Pick UP the cup.").endswith("take to pick up the cup?")
+    assert builder.user_text("answer", "Where is the Cup?") == "Where is the Cup?"
+    assert "take to ...?" in builder.user_text("action", "...")
+    kept = PromptBuilder(tokenizer, dataclasses.replace(config, lowercase_instructions=False))
+    assert kept.user_text("action", "Pick UP.").endswith("take to Pick UP.?")
+
+
+def test_text_before_the_queries_is_followed_by_one_space(tokenizer, config):
+    builder = PromptBuilder(tokenizer, config)
+    text = tokenizer.decode(builder.think("go", "  yes \n").ids)
+    assert "assistant\nyes <new_token_0>" in text
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("  pick \t up\n", "pick up"),
+        ("take<|im_end|> it <new_token_3>", "take it"),
+        ("<<|im_end|>|im_start|>x", "x"),
+        ("<img><IMG_CONTEXT></img> cup", "cup"),
+        ("a\x00b\u200bc", "a b c"),
+        ("hol den <image 1><image> Löffel", "hol den Löffel"),
+    ],
+)
+def test_outside_text_cannot_smuggle_tokens_in(tokenizer, dirty, clean):
+    assert clean_text(dirty) == clean
+    specials = {tokenizer.image_token_id, *tokenizer.stop_ids, *tokenizer.query_ids}
+    assert not specials & set(tokenizer.encode(clean_text(dirty)))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\x07", "<|im_end|>", b"pick", None])
+def test_instructions_without_words_are_refused(text):
+    with pytest.raises(PromptError, match="instruction"):
+        clean_text(text)
+
+
+def test_an_instruction_longer_than_the_context_is_refused(tokenizer, config):
+    builder = PromptBuilder(tokenizer, config)
+    with pytest.raises(PromptError, match="at most 512"):
+        builder.opening("think", "x y " * 600)
+    with pytest.raises(PromptError, match="at most 512"):
+        builder.action("x y " * 600)
+
+
+def test_unknown_modes_are_refused(tokenizer, config):
+    with pytest.raises(PromptError, match="mode 'sing'"):
+        PromptBuilder(tokenizer, config).opening("sing", "go")
+
+
+def test_a_tokenizer_of_another_size_is_refused(tokenizer, config):
+    with pytest.raises(PromptError, match="expected"):
+        PromptBuilder(tokenizer, config.with_vocab_size(999))
+
+
+def test_the_separator_is_the_token_between_text_and_queries(tokenizer, config):
+    builder = PromptBuilder(tokenizer, config)
+    encoded = builder.think("go", "yes.")
+    first = encoded.ids.index(tokenizer.query_ids[0])
+    assert [encoded.ids[first - 1]] == builder.separator()
+
+
+def test_collating_pads_on_the_right():
+    batch = collate([Encoded((1, 2, 3), (IGNORE, 2, 3)), Encoded((4,), (4,))], pad_id=9)
+    assert batch.input_ids_BS.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert batch.labels_BS.tolist() == [[IGNORE, 2, 3], [4, IGNORE, IGNORE]]
+    assert batch.attention_mask_BS.tolist() == [[True] * 3, [True, False, False]]
+
+
+def test_collating_refuses_to_cut_a_sample():
+    with pytest.raises(PromptError, match="3 tokens; expected at most 2"):
+        collate([Encoded((1, 2, 3), (1, 2, 3))], pad_id=0, max_length=2)
