@@ -22,12 +22,12 @@ pytest.importorskip("interbotix_xs_msgs.msg")
 torch = pytest.importorskip("torch")
 pytest.importorskip("instructvla_model.types")
 
-from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, SafetyState  # noqa: E402
-from instructvla_msgs.srv import SetInstruction  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, SafetyState  # noqa: E402
+from instructvla_msgs.srv import SetInstruction  # noqa: E402
 from instructvla_ros.control import kinematics  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
@@ -88,7 +88,7 @@ class Graph:
             self.client.create_subscription(kind, topic, self.heard[kind].append, profile)
         self.estop = self.client.create_publisher(Bool, "estop", qos.EMERGENCY_STOP)
         self.nodes = [self.robot, self.controller, self.reasoning, self.expert, self.manager, self.client]
-        # As in life, the driver runs beside the graph: a transition blocks the graph's executor while it asks the driver.
+        # As in life, the driver runs beside the graph: a transition blocks its executor while it asks the driver.
         self.ending = threading.Event()
         self.threads = []
         for group in ([self.robot], [self.client], [self.controller], [self.reasoning, self.expert], [self.manager]):

@@ -24,6 +24,7 @@ from instructvla_ros.policy import (
     SchedulerConfig,
 )
 
+
 class ReasoningBench:
     """A reasoning worker that gets a fresh image (numbered in its first pixel) whenever the clock has
     moved."""

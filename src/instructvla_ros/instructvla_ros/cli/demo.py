@@ -92,7 +92,10 @@ def _drive(
     with RosClient(arguments.namespace) as client:
         session = DemoSession(client, folder, values, check, lambda piece: print(piece, end="", flush=True))
         try:
-            session.wait_until_active(arguments.start_limit)
+            try:
+                session.wait_until_active(arguments.start_limit)
+            except TimeoutError as error:
+                raise TimeoutError(f"{error}. See {folder / 'nodes.log'}") from error
             print(f"all nodes are active after {time.monotonic() - began_s:.0f} s", flush=True)
             print(f"instruction: {instruction}\nreasoning:   ", end="", flush=True)
             session.say(instruction, not arguments.no_think)

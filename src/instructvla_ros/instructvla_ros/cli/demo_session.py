@@ -14,6 +14,7 @@ from std_srvs.srv import Trigger
 
 from instructvla_msgs.msg import Reasoning, SafetyState
 from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.cli.bring_up import wait_until_active
 from instructvla_ros.cli.recording import Recorder, topic_table
 from instructvla_ros.cli.ros_client import RosClient
 from instructvla_ros.cli.streaming import TextStream
@@ -24,7 +25,6 @@ from instructvla_ros.nodes import qos
 
 _POLL_S = 0.1
 _SETTLE_S = 1.0  # film on for a moment after the end
-_HOPELESS = "cannot configure: checkpoint"
 
 
 @dataclass(frozen=True)
@@ -101,30 +101,19 @@ class DemoSession:
     # Steps.
 
     def wait_until_active(self, limit_s: float) -> None:
-        """Wait for all nodes, the simulator's verdict and both cameras.
+        """Wait for all nodes, the simulator's verdict and the primary camera.
 
         Raises TimeoutError with what the nodes said, or ValueError when the task cannot be judged.
         """
-        end_s = time.monotonic() + limit_s
-        said = "the lifecycle manager did not answer"
-        while time.monotonic() < end_s:
-            self._check()
-            try:
-                answer = self._client.call(Trigger, "lifecycle_manager_node/is_active", Trigger.Request(), 2.0)
-            except TimeoutError:
-                continue
-            said = answer.message
-            if answer.success and self.watch.status.details and self.recorder.frames[self.cameras[0]]:
-                problem = self.watch.status.details.get("problem")
-                if problem:
-                    raise ValueError(f"{problem}. Or say with --check what counts as done")
-                return
-            if answer.success:
-                said = "no task status or no image from the simulator"
-            if _HOPELESS in said:
-                break  # no retry makes a bad checkpoint good
-            time.sleep(_POLL_S)
-        raise TimeoutError(f"the graph did not become active: {said}. See nodes.log in the output folder")
+        wait_until_active(self._client, self._check, limit_s, self._missing)
+        problem = self.watch.status.details.get("problem")
+        if problem:
+            raise ValueError(f"{problem}. Or say with --check what counts as done")
+
+    def _missing(self) -> str:
+        if not self.watch.status.details:
+            return "no task status from the simulator"
+        return "" if self.recorder.frames[self.cameras[0]] else f"no image on {self.cameras[0]}"
 
     def say(self, instruction: str, think: bool) -> None:
         """Give the instruction by the service; raises ValueError when it is refused."""

@@ -11,10 +11,12 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from instructvla_ros.graph import environment
+from instructvla_ros.nodes.managed import make_executor
+
+_SPIN_S = 0.2  # how soon the end is noticed at the latest
 
 
 class RosClient:
@@ -28,7 +30,8 @@ class RosClient:
         # The command line's own name:=value arguments are none of rcl's.
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"instructvla_cli_{os.getpid()}", namespace=namespace, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = make_executor(self._context)
+        self._ending = threading.Event()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
 
@@ -39,16 +42,15 @@ class RosClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
+        self._ending.set()
         self._thread.join(5.0)
+        self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while not self._ending.is_set():
+            self._executor.spin_once(timeout_sec=_SPIN_S)
 
     def subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, *, raw: bool = False) -> Any:
         """Subscribe; the callback runs in the background thread."""
@@ -58,7 +60,7 @@ class RosClient:
         """Call a service. Raises TimeoutError when nobody offers it or nobody answers in time."""
         client = self.node.create_client(kind, service)
         try:
-            name = client.srv_name
+            name = self.node.resolve_service_name(service)
             if not client.wait_for_service(timeout_s):
                 raise TimeoutError(f"nobody offers {name}; is the graph up? (instructvla up widowx)")
             answered = threading.Event()

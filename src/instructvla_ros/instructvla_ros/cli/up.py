@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from instructvla_ros.graph import environment, files
 from instructvla_ros.graph.command import node_command
@@ -43,12 +45,24 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def make_supervisor(graph: Graph, given: Mapping[str, str], namespace: str, output: int | None = None) -> Supervisor:
-    """A supervisor for the graph with these arguments; raises ArgumentError or FileNotFoundError."""
+def make_supervisor(
+    graph: Graph,
+    given: Mapping[str, str],
+    namespace: str,
+    output: int | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Supervisor:
+    """A supervisor for the graph with these arguments; raises ArgumentError or FileNotFoundError.
+
+    `overrides` gives further parameters by node name.
+    """
     values = {"namespace": namespace, **given}
     values["checkpoint"] = files.resolve_checkpoint(argument_values(graph, values)["checkpoint"])
-    nodes = resolve(graph, values)
-    processes = [Process(node.name, node_command(node), node.required) for node in nodes]
+    processes = []
+    for node in resolve(graph, values):
+        further = (overrides or {}).get(node.name, {})
+        node = replace(node, parameters=(*node.parameters, *further.items()))
+        processes.append(Process(node.name, node_command(node), node.required))
     return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output)
 
 

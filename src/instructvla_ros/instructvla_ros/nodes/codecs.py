@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,11 @@ def image_to_rgb(message: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def _floats(values: Any) -> array[float]:
+    """float32 values as rclpy takes them without checking each one, row-major."""
+    return array("f", np.ascontiguousarray(values, dtype=np.float32).tobytes())
+
+
 def chunk_to_message(chunk: Any, frame_id: str, latency_s: float) -> ActionChunkMsg:
     """Pack a chunk of the control code or of the model library."""
     message = ActionChunkMsg()
@@ -80,9 +86,8 @@ def chunk_to_message(chunk: Any, frame_id: str, latency_s: float) -> ActionChunk
     message.instruction_id, message.seq = int(chunk.instruction_id), int(chunk.seq)
     message.latent_seq, message.dt_s = int(chunk.latent_seq), float(chunk.dt_s)
     message.horizon = len(chunk.gripper)
-    message.delta_xyz_m = np.asarray(chunk.delta_xyz_m, dtype=np.float32).ravel()
-    message.delta_rpy_rad = np.asarray(chunk.delta_rpy_rad, dtype=np.float32).ravel()
-    message.gripper = np.asarray(chunk.gripper, dtype=np.float32)
+    message.delta_xyz_m, message.delta_rpy_rad = _floats(chunk.delta_xyz_m), _floats(chunk.delta_rpy_rad)
+    message.gripper = _floats(chunk.gripper)
     message.latency_s = float(latency_s)
     return message
 
@@ -92,9 +97,7 @@ def message_to_chunk(message: ActionChunkMsg) -> ActionChunk:
     steps = message.horizon
     sizes = len(message.delta_xyz_m), len(message.delta_rpy_rad), len(message.gripper)
     if sizes != (3 * steps, 3 * steps, steps):
-        raise ValueError(
-            f"chunk of horizon {steps} has array sizes {sizes}; expected {(3 * steps, 3 * steps, steps)}"
-        )
+        raise ValueError(f"chunk of horizon {steps} has array sizes {sizes}; expected {(3 * steps, 3 * steps, steps)}")
     return ActionChunk(
         np.asarray(message.delta_xyz_m, dtype=float).reshape(steps, 3),
         np.asarray(message.delta_rpy_rad, dtype=float).reshape(steps, 3),

@@ -4,9 +4,9 @@ pickle."""
 from __future__ import annotations
 
 import sys
+from array import array
 from typing import Any
 
-import numpy as np
 import torch
 
 from instructvla_msgs.msg import LatentAction
@@ -23,9 +23,7 @@ if sys.byteorder != "little":
     raise ImportError("latent actions are little-endian on the wire and this machine is not; not supported")
 
 
-def plan_to_message(
-    plan: Any, checkpoint_id: str, frame_id: str, reasoning_seq: int, latency_s: float
-) -> LatentAction:
+def plan_to_message(plan: Any, checkpoint_id: str, frame_id: str, reasoning_seq: int, latency_s: float) -> LatentAction:
     """Pack a LatentPlan; raises ValueError when it is not (N, D) or not finite (F06)."""
     latents = plan.latents.detach().to("cpu").contiguous()
     if latents.ndim != 2:
@@ -40,8 +38,9 @@ def plan_to_message(
     message.instruction_id, message.seq, message.reasoning_seq = plan.instruction_id, plan.seq, reasoning_seq
     message.checkpoint_id, message.dtype = checkpoint_id, names[0]
     message.n_queries, message.latent_dim = latents.shape
-    message.data = latents.view(torch.uint8).numpy().ravel()
-    message.gate_mean = np.asarray(plan.gate_mean, dtype=np.float32)
+    # array.array is taken as it is; of a numpy array every element would be checked.
+    message.data = array("B", latents.view(torch.uint8).numpy().tobytes())
+    message.gate_mean = array("f", [float(value) for value in plan.gate_mean])
     message.latency_s = float(latency_s)
     return message
 

@@ -1,0 +1,38 @@
+"""Waiting for a graph that was just started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from std_srvs.srv import Trigger
+
+from instructvla_ros.cli.ros_client import RosClient
+
+_POLL_S = 0.1
+_HOPELESS = "cannot configure: checkpoint"
+
+
+def wait_until_active(
+    client: RosClient, check: Callable[[], None], limit_s: float, missing: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait until the lifecycle manager says that all nodes are active, and `missing` that nothing else is.
+
+    `check` raises when waiting is in vain because a process has ended. Raises TimeoutError with what the nodes said,
+    at once if they say that the checkpoint is no good: no retry mends that.
+    """
+    end_s = time.monotonic() + limit_s
+    said = "the lifecycle manager did not answer"
+    while time.monotonic() < end_s:
+        check()
+        try:
+            answer = client.call(Trigger, "lifecycle_manager_node/is_active", Trigger.Request(), 2.0)
+        except TimeoutError:
+            continue
+        said = missing() if answer.success else answer.message
+        if not said:
+            return
+        if _HOPELESS in said:
+            break
+        time.sleep(_POLL_S)
+    raise TimeoutError(f"the graph did not become active: {said}")
