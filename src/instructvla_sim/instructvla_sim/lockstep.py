@@ -7,13 +7,14 @@ step is
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from instructvla_ros.control import WidowXController, WidowXControllerConfig
 from instructvla_ros.control.types import ActionChunk
-from instructvla_sim.lockstep_types import EpisodeResult, Observation, Policy, StepResult
+from instructvla_sim.lockstep_types import EpisodeResult, Fork, Observation, Policy, StepResult
 from instructvla_sim.types import Scene, Task
 from instructvla_sim.world import World
 
@@ -37,7 +38,6 @@ class Lockstep:
         self.cameras = tuple(cameras)
         self._config = controller_config or WidowXControllerConfig()
         self.controller = WidowXController(self._config)
-        self._tick = 0
         self._seq = 0
         self.instruction_id = 1
 
@@ -60,7 +60,7 @@ class Lockstep:
         motion."""
         self.world.arm.set_operating_modes("group", "arm", "position", "time", *PROFILE_MS)
         self.controller = WidowXController(self._config)
-        self._tick, self._seq = 0, 0
+        self._seq = 0
         now = self.world.time_s
         self.controller.on_instruction(self.instruction_id, now)
         self._feed(now)
@@ -130,6 +130,30 @@ class Lockstep:
                 break
         progress = self.world.progress()
         return EpisodeResult(self.world.scene.seed, self.world.task, held > 0, taken, progress, faults)
+
+    def fork(self) -> Fork:
+        """Everything that determines the future: world, controller, counters."""
+        return Fork(self.world.snapshot(), copy.deepcopy(self.controller), self._seq)
+
+    def resume(self, fork: Fork) -> None:
+        """Go back to a fork; it may be resumed any number of times."""
+        self.world.restore(fork.world)
+        self.controller, self._seq = copy.deepcopy(fork.controller), fork.seq
+
+    def demonstrate(self, act: Callable[[], np.ndarray], horizon: int) -> np.ndarray:
+        """The next `horizon` actions (horizon, 7) that `act` would take from here, leaving everything as it was.
+
+        For labelling states that a learner visited: `demonstrate(lambda: expert.act().action, 8)`.
+        """
+        start = self.fork()
+        actions = np.empty((horizon, 7))
+        for row in actions:
+            row[:] = act()
+            now = self.world.time_s
+            self.controller.on_image(now, now)
+            self.step(row)
+        self.resume(start)
+        return actions
 
     def _feed(self, now_s: float) -> None:
         state = self.world.arm.joint_state()

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instructvla_ros.control import WidowXController
 from instructvla_ros.control.types import ActionChunk
 from instructvla_sim.types import Progress, Task
+from instructvla_sim.world import Snapshot
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,12 @@ class EpisodeResult:
     steps: int
     progress: Progress
     faults: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A point in an episode to come back to."""
+
+    world: Snapshot
+    controller: WidowXController
+    seq: int

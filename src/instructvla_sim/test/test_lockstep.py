@@ -94,3 +94,18 @@ def test_run_stops_after_success_and_reports_the_record(world: World) -> None:
     assert result.steps == len(seen) < 50
     assert seen[-3:] == [True] * 3
     assert result.progress.success_ever
+
+
+def test_demonstrate_predicts_the_expert_and_leaves_no_trace(world: World) -> None:
+    lockstep, expert = Lockstep(world, cameras=()), Demonstrator(world)
+    lockstep.start(33, ["place"])
+    for _ in range(6):
+        lockstep.step(expert.act().action)
+    before = world.data.qpos.copy()
+    ahead = lockstep.demonstrate(lambda: expert.act().action, 5)
+    assert np.array_equal(world.data.qpos, before)
+    taken = []
+    for _ in range(5):
+        taken.append(expert.act().action)
+        lockstep.step(taken[-1])
+    assert ahead == pytest.approx(np.array(taken), abs=1e-9)
