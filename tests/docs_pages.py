@@ -19,6 +19,7 @@ class Found:
 
     page: str
     text: str
+    in_text: bool = False
 
 
 def name(page: Path) -> str:
@@ -56,17 +57,17 @@ def anchors(page: Path) -> set[str]:
 def command_lines(*programs: str) -> list[Found]:
     """Lines of shell blocks, and code in running text, that begin with one of the programs.
 
-    Variables before the program and a comment behind it are left out; so are names without any argument and
-    texts with an ellipsis, which stand for a command rather than being one.
+    Variables before the program and a comment behind it are left out; so are programs without any argument
+    and texts with an ellipsis, which stand for a command rather than being one.
     """
     found = []
     for page in PAGES:
         text = read(page)
-        lines = [
-            line for kind, block in _FENCE.findall(text) if kind == "bash" for line in block.splitlines()
-        ]
-        for line in lines + _SPAN.findall(_FENCE.sub("", text)):
+        blocks = [block for kind, block in _FENCE.findall(text) if kind == "bash"]
+        lines = [(line, False) for block in blocks for line in block.splitlines()]
+        lines += [(span, True) for span in _SPAN.findall(_FENCE.sub("", text))]
+        for line, in_text in lines:
             plain = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line.split("  #")[0].strip())
             if plain.split(" ")[0] in programs and " " in plain and "…" not in plain and "| " not in plain:
-                found.append(Found(name(page), plain))
+                found.append(Found(name(page), plain, in_text))
     return found
