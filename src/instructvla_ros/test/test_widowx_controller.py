@@ -22,7 +22,8 @@ def test_without_a_joint_state_nothing_is_sent(bench_factory: Callable) -> None:
     bench.feed_joints = False
     command = bench.tick()
     assert command.joint_goal_rad is None and command.gripper_pwm is None
-    assert (command.mode, command.fault_id) == (Mode.WAITING, "F05")
+    assert (command.mode, command.fault_id) == (Mode.WAITING, "")
+    assert bench.tick(6).fault_id == "F05"
 
 
 def test_the_first_goal_is_the_measured_posture(bench_factory: Callable) -> None:
@@ -38,9 +39,7 @@ def test_a_translation_chunk_moves_the_end_effector_by_the_sum_of_its_steps(benc
     bench.chunk(steps=5, xyz=(0.01, -0.005, 0.004))
     assert bench.tick(5).mode is Mode.MOVING
     command = bench.tick(70)
-    np.testing.assert_allclose(
-        kinematics.forward(bench.q)[1], start + 5 * np.array([0.01, -0.005, 0.004]), atol=1e-4
-    )
+    np.testing.assert_allclose(kinematics.forward(bench.q)[1], start + 5 * np.array([0.01, -0.005, 0.004]), atol=1e-4)
     assert command.mode is Mode.HOLD and command.fault_id == "F11"
 
 
@@ -226,6 +225,7 @@ def test_the_gripper_closes_when_the_policy_says_so_and_stays_when_stopped(bench
     assert bench.tick(30).gripper_pwm == -200.0
     bench.controller.stop("stop")
     assert bench.tick().gripper_pwm == -200.0
+    assert bench.controller.resting_pwm == -200.0
 
 
 def test_after_a_hold_the_target_starts_again_from_the_held_goal(bench) -> None:

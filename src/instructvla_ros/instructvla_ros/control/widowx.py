@@ -33,9 +33,7 @@ from instructvla_ros.control.safety import (
 from instructvla_ros.control.state import JointStateReader, state_vector
 from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
 
-_IK_REFINEMENTS = (
-    10  # damped iterations where no exact answer exists: enough from a neighbouring posture, about 1 ms
-)
+_IK_REFINEMENTS = 10  # damped iterations where no exact answer exists: enough from a neighbouring posture, about 1 ms
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class WidowXController:
         self._target: tuple[np.ndarray, np.ndarray] | None = None
         self._joint_target = np.zeros(6)
         self._last_tick_s: float | None = None
+        self._waiting_since_s: float | None = None
         self._last_fault = ""
         self._halted = True
 
@@ -168,6 +167,12 @@ class WidowXController:
         """Seconds since the last new frame; infinite before the first."""
         return self._image.age_s(now_s)
 
+    @property
+    def resting_pwm(self) -> float:
+        """The gripper PWM to leave behind when nobody will watch: a held object is kept, with relieved
+        force."""
+        return self._gripper.relief()
+
     # The clockwork.
 
     def tick(self, now_s: float) -> Command:
@@ -181,17 +186,17 @@ class WidowXController:
             self._buffer.clear(earliest_stamp_s=now_s)
             self._image.reset()
             self._unanchor()
-            if (
-                sample is not None
-                and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s
-            ):
+            if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
                 self._sample = sample = None  # it was received on the clock before the jump
         if sample is None:
             if self._latch is not None:
                 mode, reason, fault_id = self._latch
                 return Command(None, None, None, mode, reason, fault_id)
+            if self._waiting_since_s is None:
+                self._waiting_since_s = now_s
+            late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joint_problem
             reason = self._joint_problem or "waiting for a joint state"
-            return Command(None, None, None, Mode.WAITING, reason, "F16" if jumped else "F05")
+            return Command(None, None, None, Mode.WAITING, reason, "F16" if jumped else "F05" if late else "")
         previous = self._anchor(sample) if self._goal is None else self._goal
         mode, reason, fault_id, step = self._decide(sample, now_s)
         elapsed_s = self.config.tick_period_s if self._last_tick_s is None else now_s - self._last_tick_s
@@ -266,9 +271,7 @@ class WidowXController:
         if not box.ok:
             return None, box
         lead_m = float(np.linalg.norm(position_m - measured_m))
-        if lead_m > self._safety.max_target_lead_m and lead_m > float(
-            np.linalg.norm(previous_m - measured_m)
-        ):
+        if lead_m > self._safety.max_target_lead_m and lead_m > float(np.linalg.norm(previous_m - measured_m)):
             limit = self._safety.max_target_lead_m
             reason = f"target would be {lead_m:.3f} m ahead of the arm, limit {limit} m; is the arm blocked?"
             return None, Verdict(False, "F10", reason)
@@ -299,25 +302,18 @@ class WidowXController:
         safety, seed = self._safety, self._joint_target
         answer = kinematics.inverse(rotation, position_m, seed, damped_iterations=_IK_REFINEMENTS)
         joints = self._limiter.within(answer.q_rad)
-        if (
-            answer.method == "closed_form"
-            and float(np.max(np.abs(joints - seed))) > safety.max_joint_jump_rad
-        ):
+        if answer.method == "closed_form" and float(np.max(np.abs(joints - seed))) > safety.max_joint_jump_rad:
             answer = kinematics.damped_inverse(rotation, position_m, seed, iterations=_IK_REFINEMENTS)
             joints = self._limiter.within(answer.q_rad)
         jump_rad = float(np.max(np.abs(joints - seed)))
         if jump_rad > safety.max_joint_jump_rad:
-            return Verdict(
-                False, "F09", f"a joint would jump by {jump_rad:.2f} rad, limit {safety.max_joint_jump_rad}"
-            )
+            return Verdict(False, "F09", f"a joint would jump by {jump_rad:.2f} rad, limit {safety.max_joint_jump_rad}")
         if (
             answer.position_residual_m > safety.ik_position_tolerance_m
             or answer.rotation_residual_rad > safety.ik_rotation_tolerance_rad
         ):
             off = f"{answer.position_residual_m * 1000:.0f} mm and {answer.rotation_residual_rad:.2f} rad"
-            return Verdict(
-                False, "F09", f"no joint posture reaches the target (best is {off} off); step refused"
-            )
+            return Verdict(False, "F09", f"no joint posture reaches the target (best is {off} off); step refused")
         return joints, answer.solved and bool((joints == answer.q_rad).all())
 
     def _anchor(self, sample: JointSample) -> np.ndarray:
@@ -333,7 +329,7 @@ class WidowXController:
 
     def _unanchor(self) -> None:
         """Wait for the next joint state before anything is sent."""
-        self._goal = self._target = self._last_tick_s = None
+        self._goal = self._target = self._last_tick_s = self._waiting_since_s = None
         self._last_fault = ""
         self._halted = True
 

@@ -96,6 +96,9 @@ class WidowXControllerNode(ManagedNode):
             self._thread.stop()
             self._thread = None
             if self.context.ok():
+                # The servo keeps the last PWM: full force on an object, unwatched, would overload it.
+                if self._driver is not None and self._controller is not None:
+                    self._driver.send_gripper(self._controller.resting_pwm)
                 self._publish_inactive("not active")
 
     def teardown(self) -> None:
