@@ -41,11 +41,11 @@ class MoELoRALinear(nn.Module):
 
     def add_adapter(self, name: str) -> None:
         weight = self.base_layer.weight
-        kwargs = {"bias": False, "device": weight.device, "dtype": weight.dtype}
-        self.lora_A[name] = nn.Linear(weight.shape[1], self.rank, **kwargs)
-        self.lora_B[name] = nn.Linear(self.rank, weight.shape[0], **kwargs)
-        nn.init.kaiming_uniform_(self.lora_A[name].weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B[name].weight)
+        down = nn.Linear(weight.shape[1], self.rank, bias=False, device=weight.device, dtype=weight.dtype)
+        up = nn.Linear(self.rank, weight.shape[0], bias=False, device=weight.device, dtype=weight.dtype)
+        nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+        nn.init.zeros_(up.weight)
+        self.lora_A[name], self.lora_B[name] = down, up
 
     def forward(self, x_BSI: Tensor, mix: AdapterMix | None = None) -> Tensor:
         y_BSO = self.base_layer(x_BSI)
@@ -60,7 +60,7 @@ class MoELoRALinear(nn.Module):
         for i, name in enumerate(mix.names):
             weight_BS1 = mix.weights_BSA[..., i : i + 1] * self.scale
             rows.append(self.lora_A[name](self.dropout(x_BSI)) * weight_BS1.to(x_BSI.dtype))
-        b_OR = torch.cat([self.lora_B[name].weight for name in mix.names], dim=1)
+        b_OR = torch.cat([self.lora_B[name].get_parameter("weight") for name in mix.names], dim=1)
         return y_BSO + nn.functional.linear(torch.cat(rows, dim=-1), b_OR)
 
 

@@ -23,7 +23,7 @@ from instructvla_model.norm import RMSNorm
 
 
 class _Attention(Qwen2Attention):
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
@@ -52,6 +52,9 @@ class _MLP(Qwen2MLP):
 
 
 class _DecoderLayer(Qwen2DecoderLayer):
+    input_layernorm: nn.Module  # type: ignore[assignment]
+    post_attention_layernorm: nn.Module  # type: ignore[assignment]
+
     def __init__(self, config: Qwen2Config, layer_idx: int, adapters: AdapterConfig) -> None:
         super().__init__(config, layer_idx)
         self.self_attn = _Attention(config, layer_idx)
@@ -61,7 +64,9 @@ class _DecoderLayer(Qwen2DecoderLayer):
         wrap_linears(self.self_attn, adapters)
         wrap_linears(self.mlp, adapters)
 
-    def forward(self, hidden_states: Tensor, mix: AdapterMix | None = None, **kwargs: Any) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, hidden_states: Tensor, mix: AdapterMix | None = None, **kwargs: Any
+    ) -> Tensor:
         x = hidden_states
         x = x + self.self_attn(self.input_layernorm(x), mix=mix, **kwargs)
         return x + self.mlp(self.post_attention_layernorm(x), mix)
@@ -81,7 +86,7 @@ def qwen2_config(config: LanguageConfig) -> Qwen2Config:
         tie_word_embeddings=config.tie_embeddings,
         initializer_range=config.initializer_range,
         use_cache=False,
-        attn_implementation=attention.register(),
+        attn_implementation=attention.register(),  # type: ignore[call-arg]
     )
 
 

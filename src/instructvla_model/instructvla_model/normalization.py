@@ -94,10 +94,15 @@ def compute(
     if span_floor is not None:
         middle, half = (q01 + q99) / 2, np.maximum(q99 - q01, np.asarray(span_floor, dtype=np.float64)) / 2
         q01, q99 = middle - half, middle + half
-    columns = (q01, q99, x.min(0), x.max(0), x.mean(0), x.std(0))
-    numbers = [tuple(float(v) for v in column) for column in columns]
     chosen = tuple(bool(v) for v in (mask if mask is not None else [True] * x.shape[1]))
-    return FieldStatistics(*numbers, mask=chosen)
+    return FieldStatistics(
+        q01=_row(q01), q99=_row(q99), min=_row(x.min(0)), max=_row(x.max(0)),
+        mean=_row(x.mean(0)), std=_row(x.std(0)), mask=chosen,
+    )  # fmt: skip
+
+
+def _row(values_D: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values_D)
 
 
 def field_from_dict(values: dict[str, Any]) -> FieldStatistics:

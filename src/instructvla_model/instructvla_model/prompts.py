@@ -159,10 +159,6 @@ class PromptBuilder:
         self._check_length(len(ids) + self.config.n_queries)
         return ids
 
-    def separator(self) -> list[int]:
-        """Ids of the space that stands between text and the queries."""
-        return self.tokenizer.encode(" ")
-
     def _check_length(self, found: int) -> None:
         limit = self.config.language.max_position
         if found > limit:

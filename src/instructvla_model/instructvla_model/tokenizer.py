@@ -47,7 +47,7 @@ class PolicyTokenizer:
                 f"tokenizer lacks {missing}; expected the tokens of the chat template; "
                 "use the tokenizer.json of the checkpoint"
             )
-        ids = []
+        ids: list[int] = []
         while query_token(len(ids)) in vocabulary:
             ids.append(vocabulary[query_token(len(ids))])
         self.n_queries = len(ids)

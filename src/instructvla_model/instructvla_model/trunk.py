@@ -35,8 +35,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.n_heads, self.head_dim = config.n_heads, config.dim // config.n_heads
         self.dropout = config.dropout
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            setattr(self, name, nn.Linear(config.dim, config.dim, bias=False))
+        self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
 
     def project(self, x_BSD: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, values: each [B, H, S, head_dim]."""
@@ -99,6 +101,9 @@ class Trunk(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=config.initializer_range)
 
+    def _each(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def _table(self, start: int, length: int, repeats: int, x: Tensor) -> Table:
         positions_S = torch.arange(start, start + length, device=x.device).repeat(repeats)
         head_dim = self.config.dim // self.config.n_heads
@@ -114,8 +119,9 @@ class Trunk(nn.Module):
         (None for the last one).
         """
         table = self._table(0, x_BPD.shape[1], 1, x_BPD)
-        pairs, logits, states = [], None, None
-        for index, layer in enumerate(self.layers):
+        pairs: list[tuple[Tensor, Tensor]] = []
+        logits, states = None, None
+        for index, layer in enumerate(self._each()):
             attn = layer.self_attn
             q, k, v = attn.project(layer.input_layernorm(x_BPD), table)
             pairs.append((k, v))
@@ -145,7 +151,7 @@ class Trunk(nn.Module):
             group_X = torch.arange(n_groups, device=x_BXD.device).repeat_interleave(F)
             own_XX = group_X[:, None] == group_X[None, :]
             mask = torch.cat([own_XX.new_ones(own_XX.shape[0], start), own_XX], dim=1)
-        for layer, (prefix_k, prefix_v) in zip(self.layers, prefix.layers, strict=True):
+        for layer, (prefix_k, prefix_v) in zip(self._each(), prefix.layers, strict=True):
             q, k, v = layer.self_attn.project(layer.input_layernorm(x_BXD), table)
             k, v = torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2)
             x_BXD = layer.feed(x_BXD, layer.self_attn.mix(q, k, v, mask))
@@ -155,7 +161,7 @@ class Trunk(nn.Module):
         """Final-norm states of the whole sequence [B, S, D] under `additive_bias`."""
         table = self._table(0, x_BSD.shape[1], 1, x_BSD)
         bias_SS = block_bias(n_vision, n_latent, n_action, x_BSD.device).to(x_BSD.dtype)
-        for layer in self.layers:
+        for layer in self._each():
             q, k, v = layer.self_attn.project(layer.input_layernorm(x_BSD), table)
             x_BSD = layer.feed(x_BSD, layer.self_attn.mix(q, k, v, bias_SS))
         return self.norm(x_BSD)

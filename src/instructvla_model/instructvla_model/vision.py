@@ -14,10 +14,12 @@ from instructvla_model.stem import patch_embedding
 class _Embeddings(SiglipVisionEmbeddings):
     """SigLIP's embeddings with the configured patch embedding; the stream keeps autocast's dtype."""
 
-    def __init__(self, config: SiglipVisionConfig, stem_layers: int) -> None:
-        super().__init__(config)
-        if stem_layers:
-            self.patch_embedding = patch_embedding(config.hidden_size, config.patch_size, stem_layers)
+    patch_embedding: nn.Module  # type: ignore[assignment]
+
+    def __init__(self, hf_config: SiglipVisionConfig, config: VisionConfig) -> None:
+        super().__init__(hf_config)
+        if config.stem_layers:
+            self.patch_embedding = patch_embedding(config.hidden_size, config.patch_size, config.stem_layers)
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         patches_BPC = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
@@ -35,7 +37,7 @@ def siglip_config(config: VisionConfig) -> SiglipVisionConfig:
         layer_norm_eps=config.layer_norm_eps,
         hidden_act=config.activation,
         vision_use_head=False,
-        attn_implementation=attention.register(),
+        attn_implementation=attention.register(),  # type: ignore[call-arg]
     )
 
 
@@ -43,7 +45,7 @@ def build_vision_model(config: VisionConfig) -> SiglipVisionModel:
     """Randomly initialised SigLIP-type tower; no download."""
     hf_config = siglip_config(config)
     model = SiglipVisionModel(hf_config)
-    model.embeddings = _Embeddings(hf_config, config.stem_layers)
+    model.embeddings = _Embeddings(hf_config, config)
     if config.stem_layers:
         nn.init.normal_(model.embeddings.position_embedding.weight, std=0.02)
     return model

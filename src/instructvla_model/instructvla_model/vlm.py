@@ -88,7 +88,7 @@ class VisionLanguageModel(nn.Module):
         model = self.language_model.model
         model.rotary_emb = type(model.rotary_emb)(config=self.language_model.config).to(device)
         positions = torch.arange(self.config.vision.patches_per_side**2, device=device)[None]
-        self.vision_model.embeddings.position_ids = positions
+        self.vision_model.embeddings.register_buffer("position_ids", positions, persistent=False)
         if self.config.language.tie_embeddings:
             self.language_model.lm_head.weight = model.embed_tokens.weight
             self.query_head = self.query_embed

@@ -139,13 +139,6 @@ def test_a_tokenizer_of_another_size_is_refused(tokenizer, config):
         PromptBuilder(tokenizer, config.with_vocab_size(999))
 
 
-def test_the_separator_is_the_token_between_text_and_queries(tokenizer, config):
-    builder = PromptBuilder(tokenizer, config)
-    encoded = builder.think("go", "yes.")
-    first = encoded.ids.index(tokenizer.query_ids[0])
-    assert [encoded.ids[first - 1]] == builder.separator()
-
-
 def test_collating_pads_on_the_right():
     batch = collate([Encoded((1, 2, 3), (IGNORE, 2, 3)), Encoded((4,), (4,))], pad_id=9)
     assert batch.input_ids_BS.tolist() == [[1, 2, 3], [4, 9, 9]]
