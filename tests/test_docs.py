@@ -133,6 +133,13 @@ def test_the_checkpoint_page_names_every_key_of_the_manifest() -> None:
     assert [key for key in keys if f"`{key}`" not in page] == []
 
 
+def test_checkpoints_are_called_by_the_names_under_which_they_ship() -> None:
+    shipped = {f"nano-{stage}" for stage in ("base", "expert", "generalist")}
+    for page in PAGES:
+        named = re.findall(r"checkpoints/([a-z]\w+-\w+|nano\w*)|checkpoint:=(nano[\w-]*)", read(page))
+        assert {first or second for first, second in named} <= shipped, name(page)
+
+
 def test_the_fault_page_has_exactly_the_fault_ids_of_the_code() -> None:
     page = (REFERENCE / "faults.md").read_text(encoding="utf-8")
     described = set(re.findall(r"^\| (F\d\d) \|", page, flags=re.MULTILINE))

@@ -178,7 +178,7 @@ def _option(action: argparse.Action) -> tuple[str, str, str] | None:
 
 def _default(action: argparse.Action) -> str:
     value = action.default
-    if value is None or value is False or value is argparse.SUPPRESS:
+    if value is None or value is False or value == "" or value is argparse.SUPPRESS:
         return "required" if action.required and action.nargs != "*" else ""
     if isinstance(value, int) and action.dest in ("workers", "threads") and value == (os.cpu_count() or 1):
         return "number of cores"
@@ -212,8 +212,10 @@ def qos(_: str) -> str:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             call = node.value
             given = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-            above = lines[node.lineno - 2].strip()
-            why = comment([above]) if above.startswith("#") else ""
+            above = node.lineno - 1
+            while lines[above - 1].startswith("#"):
+                above -= 1
+            why = comment(lines[above : node.lineno - 1])
             rows.append(
                 (
                     f"`{ast.unparse(node.targets[0])}`",
