@@ -3,6 +3,7 @@ main()."""
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -188,9 +189,10 @@ def make_executor(context: Any = None) -> Any:
     """
     try:
         from rclpy.experimental import EventsExecutor
-    except ImportError:
+
+        return EventsExecutor(context=context)
+    except (ImportError, io.UnsupportedOperation):  # the latter where stderr is no real file: rclpy wants one
         return SingleThreadedExecutor(context=context)
-    return EventsExecutor(context=context)
 
 
 def run(make_node: Callable[[], Any]) -> int:

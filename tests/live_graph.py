@@ -1,0 +1,176 @@
+"""The whole graph in processes of its own, as `instructvla up widowx --sim` starts it, and somebody who asks.
+
+For tests: a ROS domain of its own, cheap pictures, no process gives way to another (a test machine is busy anyway).
+"""
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from interbotix_xs_msgs.msg import JointGroupCommand
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, LatentAction, Reasoning, SafetyState
+from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.cli.ros_client import RosClient
+from instructvla_ros.graph import environment
+from instructvla_ros.graph.command import node_command
+from instructvla_ros.graph.description import resolve
+from instructvla_ros.graph.supervisor import Process, Supervisor
+from instructvla_ros.graph.widowx import WIDOWX
+from instructvla_ros.nodes import qos
+
+LIMIT_S = 60.0
+START_LIMIT_S = 200.0
+CHEAP: dict[str, dict[str, Any]] = {
+    "sim_node": {"multisampling": 0, "primary_rate_hz": 8.0},
+    # A machine that runs other tests beside this one is slow: only the faults that a test makes should show.
+    "widowx_controller_node": {"safety.max_image_age_s": 3.0, "safety.max_joint_state_age_s": 1.0},
+    "action_expert_node": {"max_image_age_s": 2.0, "max_skew_s": 1.0, "latent.max_age_s": 20.0},
+    "reasoning_node": {"max_image_age_s": 3.0, "reasoning_period": 3, "max_new_tokens": 12},
+}
+
+
+def own_domain() -> str:
+    """A ROS domain that no other test is likely to use."""
+    return str(random.SystemRandom().randint(20, 100))
+
+
+def supervisor_of(names: set[str] | None, log: Any, **given: str) -> Supervisor:
+    """A supervisor of the named nodes of the simulated graph, or of all."""
+    processes = []
+    for node in resolve(WIDOWX, {"sim": "true", **given}):
+        if names is None or node.name in names:
+            parameters = (*node.parameters, *CHEAP.get(node.name, {}).items())
+            argv = node_command(replace(node, parameters=parameters, nice=0))
+            processes.append(Process(node.name, argv, node.required))
+    return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=log.fileno())
+
+
+class LiveGraph:
+    """Use with `with`. What was heard is kept by topic; `until` waits for something to become true."""
+
+    def __init__(self, folder: Path, names: set[str] | None = None, **given: str) -> None:
+        self.log_path = folder / "nodes.log"
+        self._log = open(self.log_path, "wb")  # noqa: SIM115 - closed by __exit__
+        self.supervisor = supervisor_of(names, self._log, **given)
+        self.heard: dict[str, list[Any]] = {}
+        self.times: dict[str, list[float]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "LiveGraph":
+        self.supervisor.start()
+        self.pids = self.supervisor.pids
+        self.client = RosClient()
+        self.client.__enter__()
+        for kind, topic, profile in (
+            (Reasoning, "reasoning", qos.REASONING),
+            (LatentAction, "latent_action", qos.LATENT_ACTION),
+            (ActionChunk, "action_chunk", qos.ACTION_CHUNK),
+            (EndEffectorDelta, "ee_delta", qos.EE_DELTA),
+            (SafetyState, "safety_state", qos.SAFETY_STATE),
+            (String, "sim/task_status", qos.TASK_STATUS),
+            (DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS),
+            (JointState, "/wx250s/joint_states", qos.JOINT_STATES),
+            (JointGroupCommand, "/wx250s/commands/joint_group", qos.DRIVER_COMMANDS),
+        ):
+            self.heard[topic], self.times[topic] = [], []
+            self.client.subscribe(kind, topic, lambda message, t=topic: self._keep(t, message), profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.__exit__(None, None, None)
+        self.supervisor.shutdown()
+        self._log.close()
+
+    def _keep(self, topic: str, message: Any) -> None:
+        self.heard[topic].append(message)
+        self.times[topic].append(time.monotonic())
+
+    def check(self) -> None:
+        """Raises when a node has ended."""
+        ending = self.supervisor.ended()
+        assert ending is None, f"{ending}\n{self.log()}"
+
+    def log(self) -> str:
+        """What the nodes have printed."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def until(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> bool:
+        """Wait for a condition; false when the time is over."""
+        end_s = time.monotonic() + limit_s
+        while time.monotonic() < end_s:
+            if condition():
+                return True
+            self.check()
+            time.sleep(0.02)
+        return False
+
+    def news(self, topic: str, count: int = 1) -> list[Any]:
+        """The next messages of a topic; fails when they do not come."""
+        seen = len(self.heard[topic])
+        assert self.until(lambda: len(self.heard[topic]) >= seen + count), f"nothing on {topic}\n{self.log()}"
+        return self.heard[topic][seen:]
+
+    def quiet(self, topic: str, for_s: float) -> bool:
+        """Whether nothing comes on a topic for so long."""
+        seen = len(self.heard[topic])
+        end_s = time.monotonic() + for_s
+        while time.monotonic() < end_s:
+            time.sleep(0.02)
+        return len(self.heard[topic]) == seen
+
+    # Asking.
+
+    def trigger(self, service: str) -> Any:
+        return self.client.call(Trigger, service, Trigger.Request(), LIMIT_S)
+
+    def say(self, text: str, think: bool = True) -> Any:
+        request = SetInstruction.Request(instruction=text, think=think)
+        return self.client.call(SetInstruction, "set_instruction", request, LIMIT_S)
+
+    def set(self, node: str, **values: Any) -> list[Any]:
+        wanted = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        request = SetParameters.Request(parameters=wanted)
+        return list(self.client.call(SetParameters, f"{node}/set_parameters", request, LIMIT_S).results)
+
+    def transition(self, node: str, number: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = number
+        return bool(self.client.call(ChangeState, f"{node}/change_state", request, START_LIMIT_S).success)
+
+    # Looking.
+
+    def safety(self) -> SafetyState:
+        """The newest state of the controller."""
+        assert self.until(lambda: self.heard["safety_state"]), "no controller heard"
+        return self.heard["safety_state"][-1]
+
+    def status(self) -> dict[str, Any]:
+        """The newest verdict of the simulator."""
+        return dict(json.loads(self.news("sim/task_status")[-1].data))
+
+    def diagnosis(self, node: str) -> str:
+        """What a node last said of itself in /diagnostics; "" before it has said anything."""
+        for message in reversed(self.heard["/diagnostics"]):
+            for status in message.status:
+                if status.name.endswith(node):
+                    return str(status.message)
+        return ""
+
+    def goals(self, count: int) -> np.ndarray:
+        """The next joint goals, (count, 6)."""
+        return np.array([message.cmd for message in self.news("/wx250s/commands/joint_group", count)])
