@@ -23,7 +23,7 @@ _SAMPLES_KEPT = 64
 class ExpertConfig:
     """`rate_hz` is the highest rate of chunks; each needs a primary image not used before.
 
-    `seed` None draws fresh noise for every chunk, a number makes chunks repeatable.
+    `seed` None draws fresh noise for every chunk, a number makes the sequence of chunks repeatable.
     """
 
     views: tuple[str, ...] = ("primary",)
@@ -127,7 +127,8 @@ class ExpertWorker:
         if inputs is None or inputs.stamp_s == self._used_stamp_s:
             return period_s
         self._seq += 1
-        chunk = self._act(inputs, plan, seed=self._config.seed, seq=self._seq)
+        seed = None if self._config.seed is None else self._config.seed + self._seq
+        chunk = self._act(inputs, plan, seed=seed, seq=self._seq)
         self._used_stamp_s = inputs.stamp_s
         # Stay on the grid of the rate when only slightly late.
         on_grid = self._last_s is not None and now_s - self._last_s < 1.5 * period_s
