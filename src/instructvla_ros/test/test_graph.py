@@ -96,14 +96,14 @@ def test_a_missing_parameter_file_says_where_it_was_looked_for() -> None:
 def test_a_checkpoint_is_found_by_path_by_name_or_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nano_expert").mkdir()
+    (tmp_path / "nano-expert").mkdir()
     (tmp_path / "mine").mkdir()
     monkeypatch.setenv("INSTRUCTVLA_CHECKPOINTS", str(tmp_path))
     assert files.resolve_checkpoint("mine") == str(tmp_path / "mine")
     assert files.resolve_checkpoint(str(tmp_path / "mine")) == str(tmp_path / "mine")
     assert files.resolve_checkpoint("no_such") == "no_such"
     monkeypatch.setattr(files, "checkpoint_folders", lambda: [tmp_path])
-    assert files.resolve_checkpoint("") == str(tmp_path / "nano_expert")
+    assert files.resolve_checkpoint("") == str(tmp_path / "nano-expert")
 
 
 def test_the_environment_keeps_what_the_user_has_set() -> None:

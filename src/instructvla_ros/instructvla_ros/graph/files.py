@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-DEFAULT_CHECKPOINTS = ("nano_generalist", "nano_expert", "generalist", "expert")
+DEFAULT_CHECKPOINTS = ("nano-generalist", "nano-expert", "generalist", "expert")
 
 
 def repository_root() -> Path | None:
