@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from instructvla_model import checkpoint
+from instructvla_model.manifest import MANIFEST_FILE, read_manifest
 from instructvla_model.presets import preset
 
 from .data import corrections, demonstrations, stills
@@ -38,11 +39,20 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> 
         record(recorder, space.corrections, data.corrections, shard, first + 2 * SEEDS_APART, config, data, workers)
 
 
+def finished(space: Workspace, stage: str) -> bool:
+    """Whether the stage's checkpoint was written at the recipe's last step; one is written at every save too."""
+    folder = space.checkpoint(stage)
+    if not (folder / MANIFEST_FILE).exists():
+        return False
+    done = read_manifest(folder).training.get("step", 0)
+    return done >= RECIPES[f"{space.preset}-{stage}"]().optimisation.steps
+
+
 def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None) -> Path:
     """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
     recipe = RECIPES[recipe_name]()
     before = PREVIOUS.get(recipe.stage)
-    if before is not None and not space.checkpoint(before).exists():
+    if before is not None and not finished(space, before):
         make(f"{recipe.preset}-{before}", space, device, threads)
     record_data("stills", space, DataRecipe(), threads)
     if recipe.stage != "base":
@@ -57,8 +67,8 @@ def ship(space: Workspace, folder: Path) -> list[Path]:
     """Copies the checkpoints, stored as bfloat16, with auxiliary heads, log and loss curves -> their new folders."""
     shipped = []
     for stage in ("base", "expert", "generalist"):
-        if not space.checkpoint(stage).exists():
-            logger.info("no %s checkpoint yet", stage)
+        if not finished(space, stage):
+            logger.info("no finished %s checkpoint", stage)
             continue
         policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(stage))
         target = folder / f"{space.preset}-{stage}"

@@ -6,6 +6,9 @@ loss says how much of an attention row falls on the patches that show the object
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
 
@@ -60,8 +63,21 @@ class PointingHead(nn.Module):
         return self.query[role](query_BND) @ self.key(image_BPD).transpose(1, 2) * self.scale
 
 
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where things are in the expert's frames. ``symmetry_B``: turns of the target that look alike (cubes 4,
+    long things 2, round ones 0, which have no heading)."""
+
+    xyz_BR3: Tensor  # of the roles' objects, metres, base frame
+    yaw_B: Tensor  # of the target, radians
+    symmetry_B: Tensor
+    ee_xyz_B3: Tensor
+    ee_yaw_B: Tensor
+
+
 class LocationHead(nn.Module):
-    """Reads metres from the expert's tokens: where the target and the place are, and the way to the target.
+    """Reads metres and headings from the expert's tokens: where the target and the place are, how the target
+    lies, and both as seen from the gripper.
 
     ``seen``: from the vision tokens that show an object; ``meant``: from the mean latent row after the layer
     that looks. Pointing says which patch; this makes the patch carry its place on the table, so that the
@@ -75,24 +91,36 @@ class LocationHead(nn.Module):
         super().__init__()
         self.roles = roles
         self.seen = nn.ModuleList(nn.Linear(width, 3) for _ in range(roles))
-        self.meant = nn.Linear(width, 3 * roles + 3)
+        self.seen_heading = nn.Linear(width, 2)
+        self.meant = nn.Linear(width, 3 * roles + 3 + 4)
 
     def losses(
-        self, vision_BVD: Tensor, latent_BND: Tensor, hits_RBV: list[Tensor], xyz_BR3: Tensor, ee_B3: Tensor
+        self, vision_BVD: Tensor, latent_BND: Tensor, hits_RBV: list[Tensor], where: Whereabouts
     ) -> tuple[Tensor, Tensor]:
         """Smooth L1 over everything that is in view, and the mean error of the target's xy in metres."""
-        target_BR3 = (xyz_BR3 - xyz_BR3.new_tensor(self.CENTRE_M)) / self.UNIT_M
-        way_B3 = (xyz_BR3[:, 0] - ee_B3) / self.UNIT_M
-        meant_BX = self.meant(latent_BND.mean(1)).float()
-        loss = _smooth(meant_BX[:, -3:], way_B3, hits_RBV[0].any(-1))
+        target_BR3 = (where.xyz_BR3 - where.xyz_BR3.new_tensor(self.CENTRE_M)) / self.UNIT_M
+        way_B3 = (where.xyz_BR3[:, 0] - where.ee_xyz_B3) / self.UNIT_M
+        heading_B2 = _heading(where.yaw_B, where.symmetry_B)
+        turn_B2 = _heading(where.yaw_B - where.ee_yaw_B, where.symmetry_B)
+        counted_B = hits_RBV[0].any(-1)
+        lies_B = counted_B & (where.symmetry_B > 0)
+        *meant_R3, way, heading, turn = self.meant(latent_BND.mean(1)).float().split([3] * self.roles + [3, 2, 2], -1)
+        loss = _smooth(way, way_B3, counted_B)
+        loss = loss + _smooth(heading, heading_B2, lies_B) + _smooth(turn, turn_B2, lies_B)
+        seen_BV2 = self.seen_heading(vision_BVD).float()
+        loss = loss + _smooth(seen_BV2, heading_B2[:, None].expand_as(seen_BV2), hits_RBV[0] & lies_B[:, None])
         for role in range(self.roles):
             hit_BV = hits_RBV[role]
             guess_BV3 = self.seen[role](vision_BVD).float()
             loss = loss + _smooth(guess_BV3, target_BR3[:, role, None].expand_as(guess_BV3), hit_BV)
-            loss = loss + _smooth(meant_BX[:, 3 * role : 3 * role + 3], target_BR3[:, role], hit_BV.any(-1))
-        counted_B = hits_RBV[0].any(-1)
-        error_B = (meant_BX[:, :2] - target_BR3[:, 0, :2]).detach().norm(dim=-1) * self.UNIT_M
+            loss = loss + _smooth(meant_R3[role], target_BR3[:, role], hit_BV.any(-1))
+        error_B = (meant_R3[0] - target_BR3[:, 0])[:, :2].detach().norm(dim=-1) * self.UNIT_M
         return loss, (error_B * counted_B).sum() / counted_B.sum().clamp(min=1)
+
+
+def _heading(yaw_B: Tensor, symmetry_B: Tensor) -> Tensor:
+    """An angle as a point on the circle that is the same for headings that look alike."""
+    return torch.stack([torch.cos(symmetry_B * yaw_B), torch.sin(symmetry_B * yaw_B)], dim=-1)
 
 
 def _smooth(guess_X3: Tensor, true_X3: Tensor, counted_X: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ def episode(seed: int, length: int, config: PolicyConfig, source: str = "demonst
     size, side = config.film.image_size, config.film.image_size // config.film.patch_size
     grid = np.full((length, side, side), NO_OBJECT, np.uint8)
     grid[:, 0, 0], grid[:, 1, 1] = INDEX["lemon"], INDEX["bowl"]
-    objects = np.zeros((length, len(NAMES), 4), np.float32)
-    objects[:, INDEX["lemon"]] = (0.30, -0.10, 0.02, 1.0)
-    objects[:, INDEX["bowl"]] = (0.25, 0.10, 0.02, 1.0)
-    objects[:, INDEX["red cube"]] = (0.35, 0.02, 0.02, 1.0)
+    objects = np.zeros((length, len(NAMES), 5), np.float32)
+    objects[:, INDEX["lemon"]] = (0.30, -0.10, 0.02, 1.0, 0.3)
+    objects[:, INDEX["bowl"]] = (0.25, 0.10, 0.02, 1.0, 0.0)
+    objects[:, INDEX["red cube"]] = (0.35, 0.02, 0.02, 1.0, 0.1)
     frames = {
         "image": rng.integers(0, 255, (length, size, size, 3), dtype=np.uint8),
         "grid": grid,

@@ -19,7 +19,7 @@ PATCH_SHARE = 0.08
 
 
 def image_columns(world: World, recipe: ImageRecipe, patches_per_side: int) -> dict[str, np.ndarray]:
-    """The frame's ``image`` (S, S, 3), ``grid`` (P, P) and ``objects`` (n, 4)."""
+    """The frame's ``image`` (S, S, 3), ``grid`` (P, P) and ``objects`` (n, 5)."""
     image = recipe.pixels(world.render("primary"))
     grid = patch_grid(world.segment("primary"), image.shape[0], patches_per_side)
     return {"image": image, "grid": grid, "objects": object_table(world.scene)}
@@ -40,8 +40,8 @@ def patch_grid(segmentation: np.ndarray, image_size: int, patches_per_side: int)
 
 
 def object_table(scene: Scene) -> np.ndarray:
-    """(n_objects, 4): x, y, z (m) and 1 where the object is on the bench."""
-    return np.array([[*o.position_m, float(o.visible)] for o in scene.objects], dtype=np.float32)
+    """(n_objects, 5): x, y, z (m), 1 where the object is on the bench, and its yaw (rad)."""
+    return np.array([[*o.position_m, float(o.visible), o.yaw_rad] for o in scene.objects], dtype=np.float32)
 
 
 def scene_view(

@@ -20,11 +20,20 @@ from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_model.trainable import set_trainable
+from instructvla_sim.catalog import CATALOG
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
 from instructvla_training.language import SceneView
-from instructvla_training.pointing import LocationHead, PointingHead, hit_rate, mass_loss, patches_of, pool_grid
+from instructvla_training.pointing import (
+    LocationHead,
+    PointingHead,
+    Whereabouts,
+    hit_rate,
+    mass_loss,
+    patches_of,
+    pool_grid,
+)
 from instructvla_training.recipes import StageRecipe
 
 from .base import jitter
@@ -34,6 +43,8 @@ from .vision_text import RoleTargets, language_batch, vlm_pointing
 LOOKING_HEADS = (0, 1)
 """Attention heads whose latent rows learn to look at the target and at the place, in one middle layer."""
 ENCODE_AT_ONCE = 256
+SYMMETRY = torch.tensor([2 * np.pi / spec.yaw_period_rad if spec.yaw_period_rad else 0.0 for spec in CATALOG])
+"""How often each object of the catalogue looks the same in one turn; 0 for round ones."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,7 @@ class ActionStageBatch:
     action: ActionBatch
     vlm_targets: RoleTargets
     expert_targets: RoleTargets
-    xyz_BR3: Tensor  # where the roles' objects are in the expert's frames, metres; 0 for an empty role
-    ee_B3: Tensor
+    where: Whereabouts  # of the expert's frames
 
 
 class ActionStage(nn.Module):
@@ -116,15 +126,13 @@ class ActionStage(nn.Module):
             image_tokens_ITH=self._image_tokens[torch.tensor(shown)], image_index_B=language.image_index_B,
         )  # fmt: skip
         seen = self._targets(later)
-        xyz = self.frames.objects[later[:, None], seen.roles_BR.clamp(min=0).numpy(), :3]
         return ActionStageBatch(
             language=language,
             query_rows=len(index),
             action=self._actions(later, context, rng),
             vlm_targets=self._targets(index),
             expert_targets=seen,
-            xyz_BR3=torch.from_numpy(xyz),
-            ee_B3=torch.from_numpy(self.frames.state[later, :3]),
+            where=self._whereabouts(later, seen.roles_BR.clamp(min=0).numpy()),
         )
 
     def _expert_frames(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -146,6 +154,16 @@ class ActionStage(nn.Module):
         episodes = [self.frames.episodes[e] for e in self.frames.episode[index]]
         roles = [(role_index(e.target), role_index(e.place)) for e in episodes]
         return RoleTargets(torch.from_numpy(self.frames.grid[index]), torch.tensor(roles))
+
+    def _whereabouts(self, later: np.ndarray, roles: np.ndarray) -> Whereabouts:
+        objects, state = self.frames.objects, self.frames.state
+        return Whereabouts(
+            xyz_BR3=torch.from_numpy(objects[later[:, None], roles, :3]),
+            yaw_B=torch.from_numpy(objects[later, roles[:, 0], 4]),
+            symmetry_B=SYMMETRY[torch.from_numpy(roles[:, 0])],
+            ee_xyz_B3=torch.from_numpy(state[later, :3]),
+            ee_yaw_B=torch.from_numpy(state[later, 5]),
+        )
 
     def view(self, i: int) -> SceneView:
         """The scene of frame ``i`` as the language generator sees it."""
@@ -182,7 +200,7 @@ class ActionStage(nn.Module):
         looking, seen, hits = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
         vision_BVD, rows_BND = prefix.tokens_BPD[:, : prefix.n_vision], prefix.probe_states_BND
         assert rows_BND is not None, "the probed layer must not be the expert's last"
-        location, error_m = self.location.losses(vision_BVD, rows_BND, hits, batch.xyz_BR3, batch.ee_B3)
+        location, error_m = self.location.losses(vision_BVD, rows_BND, hits, batch.where)
         total = (
             weights.language * language
             + weights.flow * motion
