@@ -62,6 +62,11 @@ class ChunkBuffer:
         """True while no chunk of the current instruction is held."""
         return not self._chunks
 
+    @property
+    def following(self) -> bool:
+        """Whether an instruction was given and has not been ended since."""
+        return self.instruction_id > max(0, self._ended_id)
+
     def set_instruction(self, instruction_id: int) -> bool:
         """Drop everything older than `instruction_id`; returns whether the instruction changed."""
         if instruction_id <= self.instruction_id:

@@ -159,6 +159,11 @@ class WidowXController:
         """The instruction whose chunks are executed."""
         return self._buffer.instruction_id
 
+    @property
+    def following(self) -> bool:
+        """Whether an instruction was given and has not been ended by a stop."""
+        return self._buffer.following
+
     def measured_state(self) -> np.ndarray | None:
         """The policy's state vector (8,) from the newest joint state, or None before the first."""
         return None if self._sample is None else state_vector(self._sample.arm_rad, self._sample.finger_m)

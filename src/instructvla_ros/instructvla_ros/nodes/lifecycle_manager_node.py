@@ -34,6 +34,7 @@ _TRANSITIONS = {
     "active": Transition.TRANSITION_ACTIVATE,
 }
 _QUERY_TIMEOUT_S = 5.0
+_POLL_S = 0.2  # how soon the end of this node is noticed while it waits for others
 
 
 class LifecycleManagerNode(Node):
@@ -51,6 +52,7 @@ class LifecycleManagerNode(Node):
         self._said: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self.failed = False
+        self._ending = threading.Event()
         self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in self._names}
         self._query = {name: self.create_client(GetState, f"{name}/get_state") for name in self._names}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
@@ -63,6 +65,7 @@ class LifecycleManagerNode(Node):
 
     def destroy_node(self) -> None:
         """End the owner thread before its clients go."""
+        self._ending.set()
         if self._thread is not None:
             self._thread.stop(_QUERY_TIMEOUT_S)
         super().destroy_node()
@@ -111,8 +114,10 @@ class LifecycleManagerNode(Node):
 
     def _ask(self, client: Any, request: Any) -> Any:
         """Send a request; None when nobody offers the service. The executor's thread delivers the answer."""
-        if not client.wait_for_service(_QUERY_TIMEOUT_S):
-            return None
+        end_s = time.monotonic() + _QUERY_TIMEOUT_S
+        while not client.wait_for_service(_POLL_S):
+            if self._ending.is_set() or time.monotonic() >= end_s:
+                return None
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
@@ -123,9 +128,10 @@ class LifecycleManagerNode(Node):
         if asked is None:
             return None
         client, future, answered = asked
-        if not answered.wait(max(0.0, deadline_s - time.monotonic())):
-            client.remove_pending_request(future)
-            return None
+        while not answered.wait(_POLL_S):
+            if self._ending.is_set() or time.monotonic() >= deadline_s:
+                client.remove_pending_request(future)
+                return None
         return future.result()
 
     def _call(self, client: Any, request: Any, timeout_s: float) -> Any:

@@ -198,12 +198,12 @@ class WidowXControllerNode(ManagedNode):
             self._counters.steps_clamped += int(command.step.clamped)
             self._delta_publisher.publish(step_to_message(command.step, self._frame_id))
             self._gripper_publisher.publish(Float32(data=float(command.step.gripper)))
-        self._publish_state(command, controller.instruction_id)
+        self._publish_state(command, controller.instruction_id, controller.following)
         # Late ticks are skipped, not made up for.
         self._next_tick_s = max(self._next_tick_s + self._period_s, time.monotonic() - self._period_s)
         return max(0.0, self._next_tick_s - time.monotonic())
 
-    def _publish_state(self, command: Command, instruction_id: int) -> None:
+    def _publish_state(self, command: Command, instruction_id: int, following: bool) -> None:
         last, self._command = self._command, command
         key = (command.mode, command.fault_id)
         changed = last is None or (last.mode, last.fault_id) != key
@@ -217,7 +217,7 @@ class WidowXControllerNode(ManagedNode):
             self._log_change(command)
         message = self._counters
         message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), self._frame_id
-        message.mode = safety_mode(command, instruction_id)
+        message.mode = safety_mode(command, instruction_id if following else 0)
         message.reason, message.fault_id, message.instruction_id = (
             command.reason,
             command.fault_id,
