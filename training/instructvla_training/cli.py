@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .recipes import RECIPES, DataRecipe
 
+DATA = ("stills", "demonstrations", "corrections")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -27,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     data = commands.add_parser("data", help="record stills and demonstrations in the simulation")
-    data.add_argument("what", nargs="*", choices=["stills", "demonstrations"], default=["stills", "demonstrations"])
+    data.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(DATA)}; default: {', '.join(DATA[:2])}")
     data.add_argument("--preset", default="nano")
     data.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     data.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
@@ -71,7 +73,10 @@ def _data(options: argparse.Namespace) -> None:
 
     data = DataRecipe()
     data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
-    for what in options.what:
+    unknown = sorted(set(options.what) - set(DATA))
+    if unknown:
+        sys.exit(f"instructvla-train data: unknown {', '.join(unknown)}; expected {', '.join(DATA)}")
+    for what in options.what or DATA[:2]:
         record_data(what, Workspace(options.root, options.preset), data, options.workers)
 
 
