@@ -44,13 +44,11 @@ def _lines(about: dict, summary: dict) -> list[str]:
         f"{about['preset']} {about['stage']} ({about['checkpoint']}), {about['set']}, "
         f"{'with' if about['think'] else 'without'} reasoning; {about['date']}, {about['machine']}"
     )
-    rows = [head]
-    rows += [
-        line(name.replace("_", " "), summary[name])
-        for name in ("success", "named_object_first", "text_right")
-    ]
-    for group in ("family", "kind", "target"):
-        counted = summary[f"success_by_{group}"]
-        if len(counted) > 1:
-            rows += [line(f"  {group} {name}", value) for name, value in counted.items()]
+    text_only = about["max_steps"] == 1
+    counts = ("text_right",) if text_only else ("success", "named_object_first", "text_right")
+    rows = [head, *(line(name.replace("_", " "), summary[name]) for name in counts)]
+    groups = ("text_right_by_kind",) if text_only else ("success_by_family", "success_by_kind", "success_by_target")
+    for group in groups:
+        if len(summary[group]) > 1:
+            rows += [line(f"  {group.split('_')[-1]} {name}", value) for name, value in summary[group].items()]
     return rows

@@ -38,6 +38,10 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "named_object_first": share(approached, lambda o: o.named_first),
         "named_object_first_of_all": share(outcomes, lambda o: o.named_first),
         "text_right": share(written, lambda o: bool(o.text_right)),
+        "text_right_by_kind": {
+            kind: share([o for o in rows if o.text_right is not None], lambda o: bool(o.text_right))
+            for kind, rows in sorted(groups["kind"].items())
+        },
         **{
             f"success_by_{name}": {key: share(rows, lambda o: o.success) for key, rows in sorted(by.items())}
             for name, by in groups.items()
