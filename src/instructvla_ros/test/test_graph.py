@@ -110,7 +110,15 @@ def test_the_environment_keeps_what_the_user_has_set() -> None:
     made = environment.apply_defaults({"ROS_DOMAIN_ID": "42"})
     assert made["ROS_DOMAIN_ID"] == "42"
     assert made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert made["FASTDDS_BUILTIN_TRANSPORTS"].startswith("LARGE_DATA")
+
+
+def test_a_camera_publisher_gets_its_transport_unless_the_user_has_chosen_one() -> None:
+    made: dict[str, str] = {}
+    environment.use_camera_profile(made)
+    assert Path(made["FASTRTPS_DEFAULT_PROFILES_FILE"]).read_text(encoding="utf-8").count("16777216") == 1
+    chosen = {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}
+    environment.use_camera_profile(chosen)
+    assert chosen == {"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}
 
 
 # The parameter files against what the nodes declare.

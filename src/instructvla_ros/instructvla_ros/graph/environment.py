@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+from instructvla_ros.graph import files
+
 DEFAULTS: Mapping[str, str] = {
-    # Full camera images at 30 Hz over shared memory or TCP instead of fragmented UDP.
-    "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?max_msg_size=2MB&sockets_size=4MB&non_blocking=true",
     # An arm must not listen to strangers on the network unless somebody wants it to.
     "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     "ROS_DOMAIN_ID": "0",
@@ -14,6 +14,16 @@ DEFAULTS: Mapping[str, str] = {
     "PYTHONUNBUFFERED": "1",
     "RCUTILS_LOGGING_BUFFERED_STREAM": "0",
 }
+
+
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Either names Fast DDS's profiles, depending on its version."""
+
+
+def use_camera_profile(environment: MutableMapping[str, str]) -> None:
+    """Let this process publish whole images over shared memory. Call before the first node; the user's choice stays."""
+    if not any(name in environment for name in PROFILES):
+        environment[PROFILES[0]] = str(files.params_file("fastdds_cameras.xml"))
 
 
 def apply_defaults(environment: MutableMapping[str, str]) -> MutableMapping[str, str]:

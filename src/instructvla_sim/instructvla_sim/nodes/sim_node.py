@@ -8,6 +8,7 @@ task to judge. Services: those of the driver, and `reset` (std_srvs/Trigger): a 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from instructvla_msgs.msg import Reasoning
+from instructvla_ros.graph import environment
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.codecs import s_to_time
 from instructvla_ros.nodes.managed import OwnerThread, main_of
@@ -224,6 +226,7 @@ _CAMERA_QOS = DRIVER_QOS
 
 def main() -> None:
     """Entry point."""
+    environment.use_camera_profile(os.environ)
     main_of(SimNode)
 
 
