@@ -24,7 +24,7 @@ from instructvla_ros.policy.instructions import check_instruction
 if TYPE_CHECKING:
     from instructvla_ros.cli.demo_session import DemoSession, Outcome
 
-DEFAULT_INSTRUCTION = "put the carrot on the plate"
+DEFAULT_INSTRUCTION = "put the can in the bowl"
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +38,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what counts as done, in plain words, where the instruction itself does not say it plainly",
     )
     parser.add_argument("--robot", choices=sorted(GRAPHS), default="widowx")
-    parser.add_argument("--seed", type=int, default=0, help="which random scene")
+    parser.add_argument("--seed", type=int, default=11, help="which random scene")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
     parser.add_argument(
