@@ -90,6 +90,12 @@ def test_f19_a_folder_of_something_else_is_refused(graph: "LiveGraph", tmp_path:
     assert "instructvla_checkpoint" in refusal(graph, tmp_path)
 
 
+def test_a_transition_that_the_state_does_not_allow_is_refused_and_does_not_end_the_node(graph: "LiveGraph") -> None:
+    assert not graph.transition(NODE, Transition.TRANSITION_DEACTIVATE)
+    assert graph.until(lambda: "refused: the node is unconfigured" in graph.log())
+    graph.check()
+
+
 def test_after_all_that_a_good_checkpoint_still_loads(graph: "LiveGraph", good: Path) -> None:
     assert graph.set(NODE, checkpoint=str(good))[0].successful
     assert graph.transition(NODE, Transition.TRANSITION_CONFIGURE), graph.log()

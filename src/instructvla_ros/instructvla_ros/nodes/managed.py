@@ -139,6 +139,14 @@ class ManagedNode(LifecycleNode):
         self.teardown()
         return TransitionCallbackReturn.SUCCESS
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        """rclpy's own method, guarded: it raises for a transition that the present state does not allow, which would
+        end the process. Such a request (from a second manager, say) is refused instead."""
+        if transition_id not in [known[0] for known in self._state_machine.available_transitions]:
+            self.get_logger().error(f"transition {transition_id} refused: the node is {self.state_label}")
+            return TransitionCallbackReturn.FAILURE
+        return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc, no-any-return]
+
     def _attempt(
         self, what: str, action: Callable[[], None], undo: Callable[[], None]
     ) -> TransitionCallbackReturn:
