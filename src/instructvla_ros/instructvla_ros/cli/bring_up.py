@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,12 @@ from instructvla_ros.cli.ros_client import RosClient
 
 _POLL_S = 0.1
 _HOPELESS = "cannot configure: checkpoint"
+
+
+def managers(client: RosClient) -> int:
+    """How many lifecycle managers are in the client's namespace: more than one, and two graphs fight over the arm."""
+    found = client.node.get_node_names_and_namespaces()
+    return found.count(("lifecycle_manager_node", client.node.get_namespace()))
 
 
 def wait_until_active(
@@ -30,6 +37,11 @@ def wait_until_active(
         except TimeoutError:
             continue
         said = missing() if answer.success else answer.message
+        if managers(client) > 1:
+            raise ValueError(
+                f"another graph runs in namespace {client.node.get_namespace()} of ROS domain "
+                f"{os.environ.get('ROS_DOMAIN_ID', '0')}; end it, or set another ROS_DOMAIN_ID"
+            )
         if not said:
             return
         if _HOPELESS in said:

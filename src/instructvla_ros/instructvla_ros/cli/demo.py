@@ -122,7 +122,7 @@ def _write_files(
 
     recorder = session.recorder
     primary, wrist = (recorder.frames[topic] for topic in session.cameras)
-    begin_s = max(0.0, session.said_at_s - 1.0)
+    begin_s = max(0.0, session.said_at_s - 0.3)
     primary = [frame for frame in primary if frame.time_s >= begin_s]
     frames = write_film(folder / "demo.mp4", primary, wrist, session.timeline)
     word = "success" if outcome.success else f"failure, {outcome.why}"

@@ -27,7 +27,7 @@ class ExpertConfig:
     """
 
     views: tuple[str, ...] = ("primary",)
-    rate_hz: float = 6.0
+    rate_hz: float = 10.0
     max_image_age_s: float = 0.3
     max_skew_s: float = 0.1
     needs_state: bool = True

@@ -20,8 +20,8 @@ class LatentUse(Enum):
 class LatentLimits:
     """A latent is good for `good_chunks` chunks and never used for more than `max_chunks` or `max_age_s`."""
 
-    good_chunks: int = 5
-    max_chunks: int = 20
+    good_chunks: int = 10
+    max_chunks: int = 40
     max_age_s: float = 4.0
 
 
