@@ -41,11 +41,13 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> 
 
 def finished(space: Workspace, stage: str) -> bool:
     """Whether the stage's checkpoint was written at the recipe's last step; one is written at every save too."""
+    return trained_steps(space, stage) >= RECIPES[f"{space.preset}-{stage}"]().optimisation.steps
+
+
+def trained_steps(space: Workspace, stage: str) -> int:
+    """Steps behind the stage's checkpoint; 0 where there is none."""
     folder = space.checkpoint(stage)
-    if not (folder / MANIFEST_FILE).exists():
-        return False
-    done = read_manifest(folder).training.get("step", 0)
-    return done >= RECIPES[f"{space.preset}-{stage}"]().optimisation.steps
+    return int(read_manifest(folder).training.get("step", 0)) if (folder / MANIFEST_FILE).exists() else 0
 
 
 def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None) -> Path:
@@ -60,6 +62,11 @@ def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: i
     if steps is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
+    first_part = recipe.corrections_at
+    if first_part is not None and first_part < recipe.optimisation.steps:
+        if trained_steps(space, recipe.stage) < first_part:
+            run_stage(recipe, space, device, threads, until=first_part)
+        record_data("corrections", space, DataRecipe(), threads)
     return run_stage(recipe, space, device, threads)
 
 

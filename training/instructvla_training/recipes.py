@@ -14,7 +14,7 @@ class DataRecipe:
     seeds below it, so no scene is shared."""
 
     stills: int = 16_000
-    episodes: int = 1_240
+    episodes: int = 1_800
     corrections: int = 600
     families: tuple[str, ...] = ("pick", "place", "near", "stack")
     family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
@@ -57,6 +57,8 @@ class StageRecipe:
     prompts: tuple[tuple[str, float], ...] = (("action", 0.8), ("motion", 0.2))
     multimodal_ratio: float = 0.0  # plain question-answer samples per action sample (paper: 1:7)
     vision_frozen: bool = True
+    corrections_at: int | None = None
+    """After so many steps the policy itself drives and the demonstrator corrects it; the rest trains on both."""
 
 
 def nano_base() -> StageRecipe:
@@ -80,9 +82,10 @@ def nano_expert() -> StageRecipe:
     return StageRecipe(
         stage="expert",
         preset="nano",
-        optimisation=Optimisation(steps=3_000, learning_rate=1.0e-3, warmup_steps=150),
+        optimisation=Optimisation(steps=4_000, learning_rate=1.0e-3, warmup_steps=150),
         prompts=(("action", 0.8), ("motion", 0.2)),
         still_groups=8,
+        corrections_at=2_000,
     )
 
 
@@ -91,7 +94,7 @@ def nano_generalist() -> StageRecipe:
     return StageRecipe(
         stage="generalist",
         preset="nano",
-        optimisation=Optimisation(steps=1_500, learning_rate=1.5e-3, warmup_steps=100),
+        optimisation=Optimisation(steps=2_200, learning_rate=1.5e-3, warmup_steps=100),
         prompts=(
             ("action", 0.2),
             ("motion", 0.05),
@@ -113,8 +116,9 @@ def debug(stage: str = "expert") -> StageRecipe:
     optimisation = replace(full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2)
     stills = min(full.still_groups, 2)
     return replace(
-        full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2
-    )
+        full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2,
+        corrections_at=None,
+    )  # fmt: skip
 
 
 RECIPES: dict[str, Callable[[], StageRecipe]] = {

@@ -128,22 +128,25 @@ class Trainer:
         make_batch: Callable[[np.random.Generator], Batch],
         losses_of: Callable[[Batch], Mapping[str, torch.Tensor]],
         on_save: Callable[[int], None] | None = None,
+        until: int | None = None,
     ) -> None:
-        """Trains up to ``config.steps``. ``losses_of`` returns named losses, "loss" among them.
+        """Trains up to step ``until`` (default ``config.steps``). ``losses_of`` returns named losses, "loss" among them.
 
         ``make_batch`` runs one step ahead in another thread and may use nothing but its generator.
         """
         config = self.config
+        stop = config.steps if until is None else min(until, config.steps)
 
         def make(step: int) -> Batch:
             return make_batch(np.random.default_rng([config.seed, step]))
 
-        with Prefetcher(make, self.step, config.steps) as batches:
-            self._loop(batches, losses_of, on_save)
+        with Prefetcher(make, self.step, stop) as batches:
+            self._loop(batches, stop, losses_of, on_save)
 
     def _loop(
         self,
         batches: Prefetcher[Batch],
+        stop: int,
         losses_of: Callable[[Batch], Mapping[str, torch.Tensor]],
         on_save: Callable[[int], None] | None,
     ) -> None:
@@ -159,7 +162,7 @@ class Trainer:
             counted += 1
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
-            last = self.step == config.steps
+            last = self.step == stop
             if self.step % config.log_every == 0 or last:
                 self.seconds += time.monotonic() - started
                 started = time.monotonic()

@@ -21,12 +21,12 @@ def _trainer(folder, config=CONFIG):
     return Trainer(nn.Linear(3, 1), config, folder, torch.device("cpu"))
 
 
-def _run(trainer):
+def _run(trainer, until=None):
     def losses(x):
         noise = torch.randn(())  # as dropout and flow noise: must come back after a resume too
         return {"loss": (trainer.module(x) - noise).square().mean()}
 
-    trainer.run(lambda rng: torch.from_numpy(rng.normal(size=(4, 3))).float(), losses)
+    trainer.run(lambda rng: torch.from_numpy(rng.normal(size=(4, 3))).float(), losses, until=until)
 
 
 def _losses(folder):
@@ -90,3 +90,14 @@ def test_a_module_without_trainable_parameters_is_refused(tmp_path):
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         Trainer(frozen, CONFIG, tmp_path, torch.device("cpu"))
+
+
+def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
+    whole, parts = _trainer(tmp_path / "whole"), _trainer(tmp_path / "parts")
+    _run(whole)
+    _run(parts, until=4)
+    assert parts.step == 4
+    _run(parts)
+    assert _losses(tmp_path / "parts") == _losses(tmp_path / "whole")
+    for one, other in zip(whole.parameters, parts.parameters, strict=True):
+        assert torch.equal(one, other)

@@ -34,8 +34,8 @@ SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
 SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
 
 
-def run_stage(recipe: StageRecipe, space: Workspace, device: str, threads: int) -> Path:
-    """Trains ``recipe`` -> its checkpoint folder; log and picture of the log lie beside it.
+def run_stage(recipe: StageRecipe, space: Workspace, device: str, threads: int, until: int | None = None) -> Path:
+    """Trains ``recipe`` (up to step ``until``) -> its checkpoint folder; log and picture of the log lie beside it.
 
     Raises FileNotFoundError where the stage before or the data is missing.
     """
@@ -63,7 +63,7 @@ def run_stage(recipe: StageRecipe, space: Workspace, device: str, threads: int) 
         with trainer.averaged():
             _write_checkpoint(stage, tokenizer, statistics, recipe, space, step, trainer.seconds)
 
-    trainer.run(stage.make_batch, stage.losses, on_save=write)
+    trainer.run(stage.make_batch, stage.losses, on_save=write, until=until)
     if not space.checkpoint(recipe.stage).exists():
         write(trainer.step)
     plot_log(run_dir, run_dir / "losses.png", run_dir.name)
