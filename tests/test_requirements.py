@@ -13,6 +13,8 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "PIL": "pillow",
+    "google": "protobuf",
+    "google_crc32c": "google-crc32c",
     "yaml": "pyyaml",
 }
 

@@ -1,0 +1,240 @@
+"""LeRobot datasets, v2.0, v2.1 and v3.0: numbers in parquet, images in video files or in the parquet itself.
+
+v2 has one parquet and one video file per episode and camera; v3 joins many episodes in one file, and the
+episodes' table says where each begins. Keys and layouts follow the published format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from .episode import (
+    ACTION_DIM,
+    STATE_DIM,
+    DataError,
+    EncodedImages,
+    Episode,
+    EpisodeDataset,
+    Images,
+    StateLayout,
+    choose_cameras,
+)
+from .video import VideoImages
+
+INFO_FILE = "meta/info.json"
+STATE_KEY, ACTION_KEY = "observation.state", "action"
+_WITHOUT_PAD = tuple(name for name in StateLayout.RPY.value if name != "pad")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where one episode lies. ``video_start_s``: by camera key."""
+
+    index: int
+    length: int
+    tasks: tuple[str, ...]
+    data: Path
+    videos: Mapping[str, Path]
+    video_start_s: Mapping[str, float]
+
+
+def is_lerobot(root: Path) -> bool:
+    return (root / INFO_FILE).is_file()
+
+
+class LeRobotDataset(EpisodeDataset):
+    """A LeRobot dataset whose actions are 7-D end-effector deltas and whose states are 7-D or 8-D poses."""
+
+    format = "lerobot"
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        cameras: Mapping[str, str] | None = None,
+        layout: StateLayout | None = None,
+        invert_gripper: bool = False,
+    ) -> None:
+        """``invert_gripper``: for datasets whose action says 1 = closed. Raises DataError."""
+        self.root, self.name = Path(root), Path(root).name
+        self.info = _json(self.root / INFO_FILE)
+        self.version = str(self.info.get("codebase_version", "?"))
+        if not self.version.startswith(("v2.", "v3.")):
+            raise DataError(
+                f"{self.root}: found LeRobot {self.version}, expected v2.x or v3.x; convert it with LeRobot's own tool"
+            )
+        self.features: dict[str, Any] = self.info["features"]
+        self.fps = float(self.info["fps"])
+        self.dt_s = 1.0 / self.fps
+        keys = [key for key, f in self.features.items() if f["dtype"] in ("image", "video")]
+        self.cameras = choose_cameras(keys, cameras or {}, self.root)
+        self.views = tuple(self.cameras)
+        self._invert_gripper = invert_gripper
+        self._check_action()
+        self.layout, self._has_pad = self._state_layout(layout)
+        self._entries = self._read_v3() if self.version.startswith("v3.") else self._read_v2()
+
+    @property
+    def reading(self) -> str:
+        cameras = ",".join(f"{view}={key}" for view, key in self.cameras.items())
+        return f"{super().reading} {cameras} inverted={self._invert_gripper}"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
+        entry = self._entries[self._checked(index)]
+        table = self._rows(entry)
+        action = _matrix(table, ACTION_KEY)
+        if self._invert_gripper:
+            action[:, -1] = 1.0 - action[:, -1]
+        state = _matrix(table, STATE_KEY)
+        if not self._has_pad:
+            state = np.insert(state, 6, 0.0, axis=1)
+        return Episode(
+            file_path=self.name,
+            episode_id=str(entry.index),
+            instruction=entry.tasks[0] if entry.tasks else "",
+            state_TS=state,
+            action_TA=action,
+            images={view: self._images(entry, key, table) for view, key in self.cameras.items()},
+            time_s=table["timestamp"].to_numpy().astype(np.float64) if "timestamp" in table.column_names else None,
+        )
+
+    def files(self) -> list[Path]:
+        used = {entry.data for entry in self._entries}
+        used |= {path for entry in self._entries for path in entry.videos.values()}
+        return sorted({p for p in (self.root / "meta").rglob("*") if p.is_file()} | used)
+
+    # ---- one episode ----------------------------------------------------------------------------------
+
+    def _rows(self, entry: _Entry) -> Any:
+        in_table = [key for key in self.cameras.values() if self.features[key]["dtype"] == "image"]
+        wanted = [STATE_KEY, ACTION_KEY, *in_table] + (["timestamp"] if "timestamp" in self.features else [])
+        try:
+            table = pq.read_table(entry.data, columns=wanted, filters=[("episode_index", "=", entry.index)])
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise DataError(f"{entry.data}: {error}; expected the columns {wanted}; copy the file again") from error
+        if len(table) != entry.length:
+            raise DataError(
+                f"{entry.data}: found {len(table)} rows of episode {entry.index}, expected {entry.length}; "
+                "the file was cut short or the episodes' table is another version's"
+            )
+        return table
+
+    def _images(self, entry: _Entry, key: str, table: Any) -> Images:
+        if self.features[key]["dtype"] == "video":
+            return VideoImages(entry.videos[key], entry.video_start_s[key], entry.length, self.fps)
+        return EncodedImages([row["bytes"] or b"" for row in table[key].to_pylist()], f"{entry.data} {key}")
+
+    # ---- index ----------------------------------------------------------------------------------------
+
+    def _check_action(self) -> None:
+        feature = self.features.get(ACTION_KEY)
+        shape = tuple(feature["shape"]) if feature else None
+        names = " ".join(_names(feature)) if feature else ""
+        if shape != (ACTION_DIM,) or "joint" in names:
+            raise DataError(
+                f"{self.root}: found action {shape} named {names!r}, expected ({ACTION_DIM},) end-effector deltas "
+                "(x, y, z, roll, pitch, yaw, gripper); convert joint actions by the robot's kinematics first"
+            )
+
+    def _state_layout(self, wanted: StateLayout | None) -> tuple[StateLayout, bool]:
+        """The layout and whether the eight numbers are there, or seven without the pad."""
+        feature = self.features.get(STATE_KEY) or {"shape": [0]}
+        names, size = tuple(_names(feature)), int(feature["shape"][0])
+        named = next((layout for layout in StateLayout if layout.value == names), None)
+        if named is None and names == _WITHOUT_PAD:
+            named = StateLayout.RPY
+        layout = wanted or named
+        if layout is None or size not in (STATE_DIM, STATE_DIM - 1) or (size < STATE_DIM and layout != StateLayout.RPY):
+            raise DataError(
+                f"{self.root}: found {STATE_KEY} of {size} named {list(names)}, expected one of "
+                f"{[list(known.value) for known in StateLayout]}; name its layout: --state rpy"
+            )
+        return layout, size == STATE_DIM
+
+    def _read_v2(self) -> list[_Entry]:
+        entries = []
+        per_chunk = int(self.info.get("chunks_size", 1000))
+        videos = [key for key in self.cameras.values() if self.features[key]["dtype"] == "video"]
+        for row in _json_lines(self.root / "meta/episodes.jsonl"):
+            index = int(row["episode_index"])
+            place = {"episode_chunk": index // per_chunk, "episode_index": index}
+            entries.append(
+                _Entry(
+                    index,
+                    int(row["length"]),
+                    tuple(row["tasks"]),
+                    self.root / self.info["data_path"].format(**place),
+                    {key: self.root / self.info["video_path"].format(video_key=key, **place) for key in videos},
+                    dict.fromkeys(videos, 0.0),
+                )
+            )
+        return sorted(entries, key=lambda entry: entry.index)
+
+    def _read_v3(self) -> list[_Entry]:
+        entries = []
+        videos = [key for key in self.cameras.values() if self.features[key]["dtype"] == "video"]
+        columns = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index"]
+        columns += [
+            f"videos/{key}/{what}" for key in videos for what in ("chunk_index", "file_index", "from_timestamp")
+        ]
+        tables = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+        if not tables:
+            raise DataError(f"{self.root}/meta/episodes: found no parquet file, expected the table of episodes")
+        for path in tables:
+            for row in pq.read_table(path, columns=columns).to_pylist():
+                entries.append(self._v3_entry(row, videos))
+        return sorted(entries, key=lambda entry: entry.index)
+
+    def _v3_entry(self, row: Mapping[str, Any], videos: list[str]) -> _Entry:
+        def place(prefix: str) -> dict[str, int]:
+            return {"chunk_index": row[f"{prefix}/chunk_index"], "file_index": row[f"{prefix}/file_index"]}
+
+        return _Entry(
+            row["episode_index"],
+            row["length"],
+            tuple(row["tasks"]),
+            self.root / self.info["data_path"].format(**place("data")),
+            {
+                key: self.root / self.info["video_path"].format(video_key=key, **place(f"videos/{key}"))
+                for key in videos
+            },
+            {key: row[f"videos/{key}/from_timestamp"] for key in videos},
+        )
+
+
+def _names(feature: Mapping[str, Any] | None) -> list[str]:
+    """Names of a vector: a list, or the list in a dictionary of one entry."""
+    names = (feature or {}).get("names") or []
+    if isinstance(names, dict):
+        names = next(iter(names.values()), [])
+    return [str(name) for name in names]
+
+
+def _matrix(table: Any, key: str) -> np.ndarray:
+    """A column of vectors of one length -> (rows, length) float32."""
+    column = table[key].combine_chunks()
+    return np.asarray(column.flatten(), dtype=np.float32).reshape(len(column), -1).copy()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: {error}; expected a JSON file; copy the dataset again") from error
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: {error}; expected a line of JSON for each episode; copy the dataset again") from error

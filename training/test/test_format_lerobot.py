@@ -1,0 +1,131 @@
+"""LeRobot datasets: v2.1 and v3.0 are read, v3.0 is written as LeRobot reads it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from robot_data import INSTRUCTIONS, episode, lerobot_v2, lerobot_v3, picture, which
+
+from instructvla_training.data.formats.episode import DataError, StateLayout
+from instructvla_training.data.formats.lerobot import LeRobotDataset
+from instructvla_training.data.formats.lerobot_writer import LeRobotWriter
+from instructvla_training.data.formats.video import VideoImages
+
+
+@pytest.fixture(scope="module")
+def v3(tmp_path_factory):
+    return lerobot_v3(tmp_path_factory.mktemp("data") / "made")
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory):
+    return lerobot_v2(tmp_path_factory.mktemp("data") / "old")
+
+
+def test_what_was_written_as_v3_is_read_back(v3):
+    dataset = LeRobotDataset(v3)
+    assert [len(e) for e in dataset] == [10, 11, 12] and dataset.dt_s == 0.2
+    for number, found in enumerate(dataset):
+        made = episode(number, 10 + number)
+        assert np.array_equal(found.state_TS, made.state_TS) and np.array_equal(found.action_TA, made.action_TA)
+        assert found.instruction == INSTRUCTIONS[number % 2]
+        assert [which(image) for image in found.images["primary"]] == list(range(10 + number))
+
+
+def test_any_frame_of_a_joined_video_can_be_read_alone(v3):
+    images = LeRobotDataset(v3)[2].images["primary"]
+    assert [which(images[step]) for step in (11, 0, 7)] == [11, 0, 7]
+    assert np.abs(images[3].astype(int) - picture(3)).mean() < 6
+    with pytest.raises(IndexError):
+        images[12]
+
+
+def test_the_tables_of_v3_are_those_that_lerobot_reads(v3):
+    info = json.loads((v3 / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v3.0" and (info["total_episodes"], info["total_frames"]) == (3, 33)
+    assert info["features"]["observation.images.primary"]["shape"] == [48, 64, 3]
+    data = pq.read_table(v3 / "data/chunk-000/file-000.parquet")
+    assert data["index"].to_pylist() == list(range(33)) and data["frame_index"].to_pylist()[10:12] == [0, 1]
+    rows = pq.read_table(v3 / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [(r["dataset_from_index"], r["dataset_to_index"]) for r in rows] == [(0, 10), (10, 21), (21, 33)]
+    assert rows[1]["videos/observation.images.primary/from_timestamp"] == pytest.approx(2.0)
+    tasks = pq.read_table(v3 / "meta/tasks.parquet")
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+    assert dict(zip(tasks["task"].to_pylist(), tasks["task_index"].to_pylist(), strict=True)) == {
+        text: n for n, text in enumerate(INSTRUCTIONS)
+    }
+
+
+def test_the_statistics_of_v3_are_those_of_all_rows(v3):
+    stats = json.loads((v3 / "meta/stats.json").read_text())
+    actions = np.concatenate([e.action_TA for e in LeRobotDataset(v3)])
+    assert np.allclose(stats["action"]["mean"], actions.mean(0)) and np.allclose(stats["action"]["max"], actions.max(0))
+    assert np.allclose(stats["action"]["std"], actions.std(0), atol=1e-6) and stats["action"]["count"] == [33]
+    assert np.array(stats["observation.images.primary"]["mean"]).shape == (3, 1, 1)
+
+
+def test_version_2_1_is_read_with_video_and_images_in_the_parquet(v2):
+    dataset = LeRobotDataset(v2)
+    assert dataset.views == ("primary", "wrist") and dataset.layout is StateLayout.RPY
+    found = dataset[1]
+    assert np.array_equal(found.state_TS, episode(1, 11).state_TS)
+    assert [which(image) for image in found.images["primary"]] == list(range(11))
+    assert np.array_equal(found.images["wrist"][4], picture(5))
+    assert found.time_s == pytest.approx(np.arange(11) / 5)
+
+
+def test_a_writer_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError), LeRobotWriter(tmp_path / "half", fps=5, codec="h264") as writer:
+        writer.add(episode(0))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_not_written_over(v3):
+    with pytest.raises(DataError, match="expected a new folder"):
+        LeRobotWriter(v3, fps=5)
+
+
+def test_an_inverted_gripper_is_turned_round(v3):
+    plain, turned = LeRobotDataset(v3)[0], LeRobotDataset(v3, invert_gripper=True)[0]
+    assert np.allclose(plain.action_TA[:, 6] + turned.action_TA[:, 6], 1.0)
+
+
+def test_a_wrong_camera_is_answered_with_the_right_ones(v3):
+    with pytest.raises(DataError, match=r"observation\.images\.primary"):
+        LeRobotDataset(v3, cameras={"primary": "observation.images.top"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codebase_version": "v1.6"}, "expected v2.x or v3.x"),
+        ({"features": {"action": {"dtype": "float32", "shape": [6], "names": ["joint"]}}}, "end-effector deltas"),
+    ],
+)
+def test_what_cannot_be_used_is_said(v3, tmp_path, change, message):
+    info = json.loads((v3 / "meta/info.json").read_text())
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/info.json").write_text(json.dumps(info | change))
+    with pytest.raises(DataError, match=message):
+        LeRobotDataset(tmp_path)
+
+
+def test_states_of_unknown_layout_are_refused_and_can_be_named(v3, tmp_path):
+    copy = tmp_path / "copy"
+    lerobot_v3(copy, episodes=1)
+    info = json.loads((copy / "meta/info.json").read_text())
+    info["features"]["observation.state"]["names"] = None
+    (copy / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match="--state rpy"):
+        LeRobotDataset(copy)
+    assert LeRobotDataset(copy, layout=StateLayout.RPY)[0].state_TS.shape == (10, 8)
+
+
+def test_a_video_that_is_too_short_is_named(v3):
+    path = v3 / "videos/observation.images.primary/chunk-000/file-000.mp4"
+    with pytest.raises(DataError, match=r"frame 33 .* is not in it"):
+        list(VideoImages(path, 5.0, 12, 5.0))
