@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from instructvla_ros.control.kinematics import JOINT_NAMES, NEUTRAL_RAD
 from instructvla_training.data.formats.episode import ACTION_NAMES, ArrayImages, Episode, StateLayout
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.tfrecord import serialize_example, write_records
 from instructvla_training.data.formats.video import VideoWriter
 
+MESSAGES = Path(__file__).parents[2] / "src/instructvla_msgs/msg"
 INSTRUCTIONS = ("put the lemon in the bowl", "pick up the can")
 
 
@@ -275,3 +280,66 @@ def write_json(path: Path, content: object) -> None:
 def write_lines(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# ---- bags ---------------------------------------------------------------------------------------------
+
+
+def bag(folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0], 8),), raw: bool = False) -> Path:
+    """A rosbag2 recording of the graph: (instruction id, text, steps) one after the other, 5 Hz steps, 10 Hz images."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("EndEffectorDelta", "Reasoning"):
+        store.register(get_types_from_msg((MESSAGES / f"{name}.msg").read_text(), f"instructvla_msgs/msg/{name}"))
+    kinds = store.types
+    image_kind = "sensor_msgs/msg/Image" if raw else "sensor_msgs/msg/CompressedImage"
+    topics = {
+        "/camera/camera/color/image_raw" + ("" if raw else "/compressed"): image_kind,
+        "/wx250s/joint_states": "sensor_msgs/msg/JointState",
+        "/instructvla/reasoning": "instructvla_msgs/msg/Reasoning",
+        "/instructvla/ee_delta": "instructvla_msgs/msg/EndEffectorDelta",
+    }
+
+    def header(time_s: float) -> Any:
+        stamp = kinds["builtin_interfaces/msg/Time"](sec=int(time_s), nanosec=round(time_s % 1 * 1e9))
+        return kinds["std_msgs/msg/Header"](stamp=stamp, frame_id="wx250s/base_link")
+
+    def vector(values: Sequence[float]) -> Any:
+        return kinds["geometry_msgs/msg/Vector3"](*map(float, values))
+
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        places = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in topics.items()}
+        image_topic = next(iter(topics))
+
+        def write(topic: str, time_s: float, message: Any) -> None:
+            data = store.serialize_cdr(message, topics[topic])
+            writer.write(places[topic], round(time_s * 1e9), data)
+
+        time_s, tick = 1000.0, 0
+        for number, text, steps in runs:
+            reasoning = kinds[topics["/instructvla/reasoning"]]
+            write("/instructvla/reasoning", time_s, reasoning(header(time_s), number, 1, text, "", False, 0, 0.0, 0.0))
+            for step in range(steps):
+                for half in (0.0, 0.1):
+                    now_s = time_s + 0.2 * step + half
+                    image = picture(step)
+                    if raw:
+                        height, width = image.shape[:2]
+                        message = kinds[image_kind](
+                            header(now_s), height, width, "bgr8", 0, width * 3, image[..., ::-1].ravel()
+                        )
+                    else:
+                        message = kinds[image_kind](header(now_s), "jpeg", np.frombuffer(jpeg(image), np.uint8))
+                    write(image_topic, now_s + 0.004, message)
+                    joints = np.append(NEUTRAL_RAD + 0.01 * tick, [0.0, 0.03, -0.03])
+                    names = [*JOINT_NAMES, "gripper", "left_finger", "right_finger"]
+                    state = kinds["sensor_msgs/msg/JointState"](header(now_s), names, joints, joints * 0, joints * 0)
+                    write("/wx250s/joint_states", now_s + 0.002, state)
+                    tick += 1
+                begin_s = time_s + 0.2 * step + 0.05
+                delta = kinds[topics["/instructvla/ee_delta"]](
+                    header(begin_s), number, 1, step, 0.2, vector((0.01 * step, 0, 0)), vector((0, 0, 0.1)), 1.0, False
+                )
+                write("/instructvla/ee_delta", begin_s + 0.001, delta)
+            time_s += 0.2 * steps + 2.0
+    return folder

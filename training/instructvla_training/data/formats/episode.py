@@ -183,7 +183,7 @@ def choose_cameras(keys: Sequence[str], wanted: Mapping[str, str], source: Path)
     missing = sorted(set(wanted.values()) - set(keys))
     if missing or set(wanted) - set(VIEWS):
         raise DataError(
-            f"{source}: found cameras {sorted(keys)}, expected {dict(wanted)}; name views of {VIEWS} and keys that exist"
+            f"{source}: found cameras {sorted(keys)}, expected {dict(wanted)}; name views of {VIEWS} and their keys"
         )
     chosen = dict(wanted)
     rest = [key for key in keys if key not in chosen.values()]

@@ -128,7 +128,7 @@ class LeRobotWriter:
         """Appends the frames; a file that has grown large enough is followed by the next one."""
         number = self._video_files.setdefault(key, 0)
         writer = self._videos.get(key)
-        if writer is not None and writer.path.stat().st_size > VIDEO_FILE_MB * 2**20:
+        if writer is not None and writer.n_bytes > VIDEO_FILE_MB * 2**20:
             writer.close()
             number, writer = number + 1, None
             self._video_files[key] = number

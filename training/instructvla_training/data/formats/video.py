@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,15 +72,18 @@ class VideoWriter:
         """``size`` is (height, width); both even, as the pixel format needs."""
         if codec not in CODECS or size[0] % 2 or size[1] % 2:
             raise DataError(
-                f"{path}: codec {codec!r}, images of {size[1]}x{size[0]}; expected one of {sorted(CODECS)} and even sides; "
-                "crop or resize the images"
+                f"{path}: codec {codec!r}, images of {size[1]}x{size[0]}; expected one of {sorted(CODECS)} and "
+                "even sides; crop or resize the images"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         encoder, options = CODECS[codec]
-        self.path, self.size, self.count = path, size, 0
+        os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder otherwise prints its settings
+        self.path, self.size, self.count, self.n_bytes = path, size, 0, 0
         self._container = av.open(str(path), "w")
         self._rate = Fraction(fps).limit_denominator(1000)
-        self._stream = self._container.add_stream(encoder, rate=self._rate, options=options | {"g": str(KEYFRAME_EVERY)})
+        self._stream = self._container.add_stream(
+            encoder, rate=self._rate, options=options | {"g": str(KEYFRAME_EVERY)}
+        )
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = "yuv420p"
 
@@ -91,9 +95,14 @@ class VideoWriter:
             )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image_HWC), format="rgb24")
         frame.pts, frame.time_base = self.count, 1 / self._rate
-        self._container.mux(self._stream.encode(frame))
+        self._write(frame)
         self.count += 1
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
+        self._write(None)
         self._container.close()
+
+    def _write(self, frame: av.VideoFrame | None) -> None:
+        packets = self._stream.encode(frame)
+        self.n_bytes += sum(packet.size for packet in packets)
+        self._container.mux(packets)

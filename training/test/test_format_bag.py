@@ -1,0 +1,64 @@
+"""Recordings of the graph become episodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from robot_data import INSTRUCTIONS, bag, picture, which
+
+from instructvla_ros.control.kinematics import NEUTRAL_RAD
+from instructvla_ros.control.state import state_vector
+from instructvla_training.data.formats.bag import BagDataset
+from instructvla_training.data.formats.episode import DataError
+
+RUNS = ((1, INSTRUCTIONS[0], 8), (2, INSTRUCTIONS[1], 6), (3, "too short", 2))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    root = tmp_path_factory.mktemp("recorded")
+    bag(root / "first", RUNS)
+    bag(root / "second", raw=True)
+    return root
+
+
+def test_each_instruction_with_enough_steps_is_an_episode(recorded):
+    dataset = BagDataset(recorded, cameras={})
+    found = [(e.episode_id, e.instruction, len(e)) for e in dataset]
+    assert found[:2] == [("1.0", INSTRUCTIONS[0], 8), ("2.0", INSTRUCTIONS[1], 6)]
+    assert dataset.dt_s == pytest.approx(0.2) and dataset.views == ("primary",)
+
+
+def test_a_step_has_the_newest_image_and_state_at_its_beginning(recorded):
+    episode = BagDataset(recorded)[0]
+    assert [which(image) for image in episode.images["primary"]] == list(range(8))
+    assert which(episode.images["primary"][5]) == 5
+    for step in (0, 3, 7):  # a step begins 0.05 s after the first of its two samples
+        assert np.allclose(episode.state_TS[step], state_vector(NEUTRAL_RAD + 0.02 * step, 0.03), atol=1e-6)
+    assert np.allclose(episode.action_TA[3], [0.03, 0, 0, 0, 0, 0.1, 1.0])
+    assert episode.time_s == pytest.approx(0.2 * np.arange(8))
+
+
+def test_raw_images_are_read_in_the_order_of_their_channels(tmp_path):
+    bag(tmp_path / "raw", raw=True)
+    assert np.array_equal(BagDataset(tmp_path)[0].images["primary"][2], picture(2))
+
+
+def test_actions_can_be_the_differences_of_reached_states(recorded):
+    executed, reached = BagDataset(recorded)[0], BagDataset(recorded, actions="reached")[0]
+    assert len(reached) == len(executed) - 1
+    assert np.allclose(reached.action_TA[:, :3], np.diff(executed.state_TS[:, :3], axis=0), atol=1e-6)
+    assert np.allclose(reached.action_TA[:, 6], executed.state_TS[1:, 7])
+
+
+def test_a_pause_of_an_instruction_makes_two_episodes(tmp_path):
+    bag(tmp_path / "paused", ((4, "go on", 5), (4, "go on", 6)))
+    assert [(e.episode_id, len(e)) for e in BagDataset(tmp_path)] == [("4.0", 5), ("4.1", 6)]
+
+
+def test_a_folder_without_bags_and_one_without_steps_are_named(tmp_path):
+    with pytest.raises(DataError, match="instructvla record"):
+        BagDataset(tmp_path)
+    bag(tmp_path / "idle", ((1, "nothing", 1),))
+    with pytest.raises(DataError, match="no executed steps"):
+        BagDataset(tmp_path)

@@ -1,0 +1,109 @@
+"""Multimodal conversations, annotations joined to episodes, and opening by path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from robot_data import bag, bridge, episode, lerobot_v3, picture, png
+
+from instructvla_training.data.formats.annotated import AnnotatedDataset
+from instructvla_training.data.formats.bag import BagDataset
+from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.formats.lerobot import LeRobotDataset
+from instructvla_training.data.formats.llava import LlavaDataset, is_llava
+from instructvla_training.data.formats.opening import Reading, open_dataset
+from instructvla_training.data.formats.rlds import RldsDataset
+from instructvla_training.language import vla_it
+from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
+
+
+def conversations(count: int) -> list[dict]:
+    entries = []
+    for number in range(count):
+        turns = [
+            {"from": "human", "value": f"<image>\nWhat is “number”, {{{number}}}?"},
+            {"from": "gpt", "value": f'It is {number}, "ß".'},
+        ]
+        entries.append({"id": str(number), "conversations": turns} | ({"image": f"{number}.png"} if number % 2 else {}))
+    return entries
+
+
+@pytest.mark.parametrize("form", ["list", "indented", "lines"])
+def test_conversations_are_read_by_number(tmp_path, form):
+    entries = conversations(5)
+    text = {"list": json.dumps(entries, ensure_ascii=False), "indented": json.dumps(entries, indent=2)}
+    lines = "\n".join(json.dumps(entry) for entry in entries)
+    path = tmp_path / "talk.json"
+    path.write_text(text.get(form, lines), encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "3.png").write_bytes(png(picture(3)))
+    dataset = LlavaDataset(path)
+    assert is_llava(path) and len(dataset) == 5
+    assert dataset[4].turns == (("What is “number”, {4}?", 'It is 4, "ß".'),) and dataset[4].pixels() is None
+    assert dataset[3].pixels().shape == (48, 64, 3)
+    with pytest.raises(DataError, match=r"1\.png"):
+        dataset[1].pixels()
+
+
+def test_entries_that_cross_blocks_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("instructvla_training.data.formats.llava._BLOCK", 37)
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(conversations(9), ensure_ascii=False), encoding="utf-8")
+    assert [c.turns[0][1] for c in LlavaDataset(path)] == [f'It is {n}, "ß".' for n in range(9)]
+
+
+def test_a_list_that_was_cut_short_and_odd_turns_are_named(tmp_path):
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(conversations(3))[:-30])
+    with pytest.raises(DataError, match="after 2 entries"):
+        LlavaDataset(path)
+    path.write_text(json.dumps([{"conversations": [{"from": "human", "value": "?"}]}]))
+    with pytest.raises(DataError, match=r"entry 0: .*even number"):
+        LlavaDataset(path)[0]
+
+
+def _annotation(number: int, steps: int) -> EpisodeAnnotation:
+    return EpisodeAnnotation(
+        "made", str(number), ("move up",) * steps, "A lemon.", qa=(QuestionAnswer("What?", "A lemon."),)
+    )
+
+
+def test_annotations_meet_their_episodes_by_key(tmp_path):
+    dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=2))
+    vla_it.write(tmp_path / "annotations.json", [_annotation(1, 11)])
+    joined = open_dataset(tmp_path / "made", Reading(annotations=tmp_path / "annotations.json"))
+    assert joined[0].annotation is None and joined[1].annotation == _annotation(1, 11)
+    assert joined.reading == dataset.reading and joined.files() == dataset.files()
+
+
+def test_too_few_move_primitives_are_left_out_and_said(tmp_path, caplog):
+    dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=1))
+    joined = AnnotatedDataset(dataset, [_annotation(0, 4)])
+    assert joined[0].annotation.move_primitive == () and joined[0].annotation.caption == "A lemon."
+    assert "4 move primitives for 10 steps" in caplog.text
+
+
+def test_a_path_is_opened_as_what_lies_there(tmp_path):
+    lerobot_v3(tmp_path / "a", episodes=1)
+    bag(tmp_path / "b" / "run")
+    assert isinstance(open_dataset(tmp_path / "a"), LeRobotDataset)
+    assert isinstance(open_dataset(tmp_path / "b"), BagDataset)
+    assert isinstance(open_dataset(bridge(tmp_path)), RldsDataset)
+    with pytest.raises(DataError, match="expected LeRobot"):
+        open_dataset(_empty(tmp_path))
+    with pytest.raises(DataError, match="does not exist"):
+        open_dataset(tmp_path / "nowhere")
+
+
+def _empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def test_an_episode_of_wrong_shapes_is_refused():
+    made = episode(0)
+    with pytest.raises(DataError, match=r"expected \(T, 8\)"):
+        type(made)("f", "0", "", made.state_TS[:, :7], made.action_TA, {})
+    with pytest.raises(DataError, match="10 primary images for 9 steps"):
+        type(made)("f", "0", "", made.state_TS[1:], made.action_TA[1:], made.images)
