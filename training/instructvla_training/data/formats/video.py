@@ -81,9 +81,9 @@ class VideoWriter:
         self.path, self.size, self.count, self.n_bytes = path, size, 0, 0
         self._container = av.open(str(path), "w")
         self._rate = Fraction(fps).limit_denominator(1000)
-        self._stream = self._container.add_stream(
-            encoder, rate=self._rate, options=options | {"g": str(KEYFRAME_EVERY)}
-        )
+        stream = self._container.add_stream(encoder, rate=self._rate, options=options | {"g": str(KEYFRAME_EVERY)})
+        assert isinstance(stream, av.VideoStream)
+        self._stream = stream
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = "yuv420p"
 
