@@ -193,16 +193,17 @@ class SimulatedArm(MotorBank):
     def joint_state(self) -> JointState:
         """Measured joints now, in the driver's order; effort in mA (motor current)."""
         ids, data = self._ids, self._data
-        fingers, finger_v = data.qpos[ids.finger_qpos], data.qvel[ids.finger_dof]
-        horn = finger_to_horn_rad(fingers[0])
-        slope = (finger_to_horn_rad(fingers[0] + 1e-5) - horn) / 1e-5
+        # As from the driver, which has one motor to read: the right finger mirrors the left exactly.
+        finger, finger_v = data.qpos[ids.finger_qpos[0]], data.qvel[ids.finger_dof[0]]
+        horn = finger_to_horn_rad(finger)
+        slope = (finger_to_horn_rad(finger + 1e-5) - horn) / 1e-5
         torque = data.actuator_force[ids.arm_actuator] + np.where(self._free, 0.0, data.qfrc_gravcomp[ids.arm_dof])
         current = torque / (TORQUE_PER_AMPERE_NM * 1e-3 * MOTORS_PER_JOINT)
         grip = data.actuator_force[ids.finger_actuator[0]] * 2 * HORN_TO_MA
         return JointState(
             JOINT_NAMES,
-            np.concatenate([data.qpos[ids.arm_qpos], (horn, fingers[0], fingers[1])]),
-            np.concatenate([data.qvel[ids.arm_dof], (slope * finger_v[0], finger_v[0], finger_v[1])]),
+            np.concatenate([data.qpos[ids.arm_qpos], (horn, finger, -finger)]),
+            np.concatenate([data.qvel[ids.arm_dof], (slope * finger_v, finger_v, -finger_v)]),
             np.concatenate([current, (grip, 0.0, 0.0)]),
         )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-
 import mujoco
 import numpy as np
 
 from instructvla_sim.gl import render_error
 from instructvla_sim.model import Ids
+from instructvla_sim.offscreen import OffscreenRenderer
 from instructvla_sim.types import CAMERAS, CameraInfo, RenderSpec
 
 
@@ -18,16 +17,14 @@ class CameraRenderer:
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, ids: Ids, spec: RenderSpec) -> None:
         self._model, self._data, self._ids, self._spec = model, data, ids, spec
-        self._renderer: mujoco.Renderer | None = None
+        self._renderer: OffscreenRenderer | None = None
 
-    def _open(self) -> mujoco.Renderer:
+    def _open(self) -> OffscreenRenderer:
         if self._renderer is None:
             try:
-                self._renderer = mujoco.Renderer(self._model, self._spec.height, self._spec.width)
+                self._renderer = OffscreenRenderer(self._model, self._spec.height, self._spec.width)
             except Exception as error:  # each GL binding raises its own type
                 raise render_error(error) from error
-            # before interpreter shutdown: the GL bindings are gone when __del__ runs
-            self._finalizer = weakref.finalize(self, self._renderer.close)
             flags = self._renderer.scene.flags
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(self._spec.shadows)
             flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -69,7 +66,7 @@ class CameraRenderer:
     def close(self) -> None:
         """Free the OpenGL context."""
         if self._renderer is not None:
-            self._finalizer()
+            self._renderer.close()
             self._renderer = None
 
 

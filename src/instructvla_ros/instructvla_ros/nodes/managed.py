@@ -34,11 +34,17 @@ class OwnerThread:
     """One thread that calls `step` again and again; `step` returns the seconds it may sleep unless woken.
 
     All model or control work of a node happens here. If `step` raises, `on_failure` is called in the thread
-    with the traceback, and the thread ends.
+    with the traceback, and the thread ends. `at_end` frees in the thread what belongs to it.
     """
 
-    def __init__(self, name: str, step: Callable[[], float], on_failure: Callable[[str], None]) -> None:
-        self._step, self._on_failure = step, on_failure
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float],
+        on_failure: Callable[[str], None],
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._step, self._on_failure, self._at_end = step, on_failure, at_end
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -67,6 +73,8 @@ class OwnerThread:
         finally:
             if not finished:
                 self._on_failure(traceback.format_exc())
+            if self._at_end is not None:
+                self._at_end()
 
 
 class ManagedNode(LifecycleNode):
@@ -147,9 +155,7 @@ class ManagedNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc, no-any-return]
 
-    def _attempt(
-        self, what: str, action: Callable[[], None], undo: Callable[[], None]
-    ) -> TransitionCallbackReturn:
+    def _attempt(self, what: str, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             action()
         except (SetupError, ValueError, OSError) as error:

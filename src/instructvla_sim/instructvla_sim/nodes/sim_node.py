@@ -84,7 +84,7 @@ class SimNode(Node):
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         self._physics = OwnerThread("physics", self._step, self._on_failure)
         self._rig: CameraRig | None = None
-        self._rendering = OwnerThread("cameras", self._look, self._on_failure)
+        self._rendering = OwnerThread("cameras", self._look, self._on_failure, self._put_cameras_away)
 
     def destroy_node(self) -> None:
         """End the two threads before their publishers go."""
@@ -174,6 +174,10 @@ class SimNode(Node):
                 world, shutters, self._live.snapshot, self._watched, self._on_picture, time.monotonic, self._now_s
             )
         return self._rig.step()
+
+    def _put_cameras_away(self) -> None:
+        if self._rig is not None:
+            self._rig.close()
 
     def _watched(self, camera: str) -> bool:
         if self._fault == f"no_{camera}_images":
