@@ -130,7 +130,7 @@ class Trainer:
         on_save: Callable[[int], None] | None = None,
         until: int | None = None,
     ) -> None:
-        """Trains up to step ``until`` (default ``config.steps``). ``losses_of`` returns named losses, "loss" among them.
+        """Train to step ``until`` (default ``config.steps``). ``losses_of`` returns named losses, one of them "loss".
 
         ``make_batch`` runs one step ahead in another thread and may use nothing but its generator.
         """
