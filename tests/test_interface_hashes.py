@@ -1,7 +1,8 @@
 """Stand-in interfaces equal the vendors': same RIHS01 type hash, so that our nodes and real drivers match.
 
-data/vendor_type_hashes.json holds the hashes of the genuine packages: interbotix_xs_msgs for Humble,
-franka_msgs 2.5, control_msgs 5.8 for Jazzy.
+data/vendor_type_hashes.json holds the hashes of the genuine packages: interbotix_xs_msgs for Humble, franka_msgs 2.5,
+control_msgs 5.8 for Jazzy; those of controller_manager_msgs 4.31 and moveit_msgs 2.6 were computed from the vendors'
+definitions.
 """
 
 import json
@@ -16,19 +17,36 @@ pytest.importorskip("rclpy")
 
 REPOSITORY = Path(__file__).parents[1]
 STAND_INS = REPOSITORY / "ros2_ws" / "src" / "interfaces"
-VENDOR_HASHES: dict[str, str] = json.loads(
-    (Path(__file__).parent / "data" / "vendor_type_hashes.json").read_text()
-)
-USED_FROM_INTERBOTIX = {
-    "msg/JointGroupCommand",
-    "msg/JointSingleCommand",
-    "msg/JointTrajectoryCommand",
-    "srv/MotorGains",
-    "srv/OperatingModes",
-    "srv/Reboot",
-    "srv/RegisterValues",
-    "srv/RobotInfo",
-    "srv/TorqueEnable",
+VENDOR_HASHES: dict[str, str] = json.loads((Path(__file__).parent / "data" / "vendor_type_hashes.json").read_text())
+USED: dict[str, set[str]] = {
+    "interbotix_xs_msgs": {
+        "msg/JointGroupCommand",
+        "msg/JointSingleCommand",
+        "msg/JointTrajectoryCommand",
+        "srv/MotorGains",
+        "srv/OperatingModes",
+        "srv/Reboot",
+        "srv/RegisterValues",
+        "srv/RobotInfo",
+        "srv/TorqueEnable",
+    },
+    "franka_msgs": {
+        "msg/FrankaRobotState",
+        "srv/SetCartesianStiffness",
+        "srv/SetForceTorqueCollisionBehavior",
+        "srv/SetFullCollisionBehavior",
+        "srv/SetJointStiffness",
+        "srv/SetLoad",
+        "srv/SetStiffnessFrame",
+        "srv/SetTCPFrame",
+        "action/ErrorRecovery",
+        "action/Grasp",
+        "action/Homing",
+        "action/Move",
+    },
+    "control_msgs": {"msg/GripperCommand", "action/FollowJointTrajectory", "action/GripperCommand"},
+    "controller_manager_msgs": {"srv/SetHardwareComponentState", "srv/SwitchController"},
+    "moveit_msgs": {"srv/ServoCommandType"},
 }
 
 
@@ -50,9 +68,10 @@ def installed_hash(type_name: str) -> str:
     raise AssertionError(f"{type_name} is not installed under {[*prefixes, sys.prefix]}; run tools/setup.sh")
 
 
-def test_the_interbotix_stand_in_has_every_type_that_we_use() -> None:
-    present = {name.split("/", 1)[1] for name in stand_in_types() if name.startswith("interbotix_xs_msgs/")}
-    assert present >= USED_FROM_INTERBOTIX
+@pytest.mark.parametrize("package", USED)
+def test_a_stand_in_has_every_type_that_we_use(package: str) -> None:
+    present = {name.split("/", 1)[1] for name in stand_in_types() if name.startswith(f"{package}/")}
+    assert present >= USED[package]
 
 
 @pytest.mark.parametrize("type_name", stand_in_types())

@@ -7,7 +7,11 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("src", "training", "launch")
-OWN = {path.name for path in REPOSITORY.glob("ros2_ws/src/*")} | {"interbotix_xs_msgs", "conftest"}
+OWN = (
+    {path.name for path in REPOSITORY.glob("ros2_ws/src/*")}
+    | {path.name for path in REPOSITORY.glob("ros2_ws/src/interfaces/*")}
+    | {"conftest"}
+)
 FROM_ROS = set((Path(__file__).parent / "data" / "rosdep_keys.txt").read_text().split())
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",

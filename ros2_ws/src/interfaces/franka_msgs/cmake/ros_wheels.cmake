@@ -1,0 +1,1 @@
+../../../../../src/instructvla_msgs/cmake/ros_wheels.cmake
