@@ -5,15 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instructvla_ros.control.gripper import (
-    FINGER_CLOSED_M,
-    FINGER_OPEN_M,
-    GripperConfig,
-    GripperLoop,
-    finger_to_opening,
-    opening_to_finger_m,
-)
-from instructvla_ros.control.interpolator import InterpolatorConfig, JointInterpolator
+from instructvla_ros.control import WX250S
+from instructvla_ros.control.gripper import GripperConfig, GripperLoop, WidthConfig, WidthGripper
+from instructvla_ros.control.interpolator import InterpolatorConfig, JointInterpolator, JointTracker, TrackerConfig
+
+FINGERS = WX250S.fingers
 
 
 def interpolator(ramp_s: float = 0.1, limit: float = 1.5) -> JointInterpolator:
@@ -77,18 +73,18 @@ def test_asking_before_the_first_posture_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize("opening", [0.0, 0.25, 1.0])
 def test_opening_and_finger_metres_are_inverses(opening: float) -> None:
-    assert finger_to_opening(opening_to_finger_m(opening)) == pytest.approx(opening)
+    assert FINGERS.opening(FINGERS.position_m(opening)) == pytest.approx(opening)
 
 
 def test_openings_out_of_range_are_clipped() -> None:
-    assert opening_to_finger_m(1.7) == FINGER_OPEN_M
-    assert finger_to_opening(0.0) == 0.0
-    assert opening_to_finger_m(-3.0) == FINGER_CLOSED_M
+    assert FINGERS.position_m(1.7) == FINGERS.open_m
+    assert FINGERS.opening(0.0) == 0.0
+    assert FINGERS.position_m(-3.0) == FINGERS.closed_m
 
 
 def close_on_an_object(loop: GripperLoop, object_m: float = 0.025) -> list[float]:
     """Close at a finger speed of 0.1 m/s until the object stops the finger; returns the PWM of 40 ticks."""
-    finger, sent = FINGER_OPEN_M, []
+    finger, sent = FINGERS.open_m, []
     loop.request(0.0, 0.0)
     for tick in range(40):
         pwm = loop.pwm(finger, 0.02 * tick)
@@ -160,3 +156,72 @@ def test_without_a_measurement_only_a_held_object_is_squeezed() -> None:
 
 def test_nothing_is_sent_before_anything_was_asked_for() -> None:
     assert GripperLoop().pwm(0.02, 0.0) is None
+
+
+def tracker(speed: float = 0.8, acceleration: float = 10.0) -> JointTracker:
+    made = JointTracker(TrackerConfig(), np.full(2, speed), np.full(2, acceleration), 0.02)
+    made.jump_to(np.zeros(2))
+    return made
+
+
+def follow(made: JointTracker, seconds: float, begin_s: float = 0.0) -> np.ndarray:
+    """Goals at 50 Hz, (n, 2)."""
+    return np.array([made.goal(begin_s + 0.02 * k) for k in range(round(seconds / 0.02) + 1)])
+
+
+def test_the_tracker_comes_to_rest_on_its_target_and_stays() -> None:
+    made = tracker()
+    made.move_to(np.array([0.1, -0.03]), 0.0)
+    goals = follow(made, 2.0)
+    np.testing.assert_allclose(goals[-1], [0.1, -0.03], atol=1e-9)
+    assert made.at_rest(2.0)
+    step = 0.5 * 3.0 * 0.02**2  # what one tick of full acceleration covers
+    assert goals[:, 0].max() <= 0.1 + step and goals[:, 1].min() >= -0.03 - step
+
+
+def test_the_tracker_keeps_to_30_percent_of_the_acceleration_under_any_sequence_of_targets() -> None:
+    made, rng, goals = tracker(), np.random.default_rng(0), [np.zeros((1, 2))]
+    for step in range(60):
+        made.move_to(rng.uniform(-0.3, 0.3, 2), 0.2 * step)
+        goals.append(follow(made, 0.18, 0.2 * step)[0 if step == 0 else 1 :])
+        goals.append(made.goal(0.2 * (step + 1))[None])
+    positions = np.concatenate(goals)
+    velocity = np.diff(positions, axis=0) / 0.02
+    assert np.abs(velocity).max() <= 0.8 + 1e-9
+    assert np.abs(np.diff(velocity, axis=0)).max() / 0.02 <= 3.0 + 1e-6
+
+
+def test_the_tracker_brakes_within_its_limits_where_it_said_it_would() -> None:
+    made = tracker()
+    made.move_to(np.array([1.0, 0.5]), 0.0)
+    moving = follow(made, 0.4)
+    end = made.halt(moving[-1])
+    stopped = follow(made, 1.0, 0.42)
+    np.testing.assert_allclose(stopped[-1], end, atol=1e-3)
+    assert np.linalg.norm(end - moving[-1]) > 0.01, "it was moving"
+    assert np.abs(np.diff(stopped, 2, axis=0)).max() / 0.02**2 <= 3.0 + 1e-6
+
+
+def test_a_late_tick_of_the_tracker_is_not_paid_back() -> None:
+    made = tracker()
+    made.move_to(np.array([1.0, 1.0]), 0.0)
+    before = follow(made, 0.6)[-1]
+    assert np.abs(made.goal(3.0) - before).max() <= 0.8 * 0.04 + 1e-9
+
+
+def test_a_tracker_without_a_start_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="jump_to"):
+        JointTracker(TrackerConfig(), np.ones(2), np.ones(2), 0.02).goal(0.0)
+
+
+def test_a_width_gripper_asks_for_the_open_width_and_for_nothing_before_a_request() -> None:
+    gripper = WidthGripper(WidthConfig(open_width_m=0.06))
+    assert gripper.output(0.03, 0.0).width_m is None
+    gripper.request(0.9, 0.0)
+    assert gripper.output(0.03, 0.0).width_m == 0.06
+    gripper.request(0.1, 0.1)
+    assert gripper.output(0.03, 0.1).width_m == 0.06, "within the dwell time"
+    gripper.request(0.1, 0.6)
+    assert gripper.output(0.03, 0.6).width_m == 0.0
+    gripper.hold(0.01)
+    assert gripper.output(0.01, 0.7).width_m == 0.0, "a held object stays held"

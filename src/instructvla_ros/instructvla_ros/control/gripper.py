@@ -1,21 +1,31 @@
-"""The WidowX gripper: policy opening 0..1, finger metres and a 50 Hz PWM loop with relief after contact.
+"""Grippers: the policy's opening 0..1 turned into what the drive understands.
 
-The driver's gripper runs in PWM mode and has no position loop of its own; positive PWM opens. A closed
-gripper that keeps pushing at full PWM overloads the servo, so the limit drops once the fingers are stopped by
-an object.
+`GripperLoop` is for the WidowX, whose driver runs the gripper in PWM mode without a position loop of its own (positive
+opens): a closed gripper that keeps pushing at full PWM overloads the servo, so the limit drops once the fingers are
+stopped by an object. `WidthGripper` is for grippers that are told a width and hold it themselves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-FINGER_CLOSED_M = 0.015
-FINGER_OPEN_M = 0.037
+from instructvla_ros.control.wx250s import WX250S
 
 
 @dataclass(frozen=True)
-class GripperConfig:
-    """Gains and limits of the loop. PWM values are the driver's units; the vendor's own range is 150..350."""
+class OpeningConfig:
+    """How the policy's opening is read: as open or closed, with hysteresis and a minimum time between changes."""
+
+    binarize: bool = True
+    close_below: float = 0.4
+    open_above: float = 0.6
+    dwell_s: float = 0.4
+
+
+@dataclass(frozen=True)
+class GripperConfig(OpeningConfig):
+    """Gains and limits of the PWM loop. PWM values are the driver's units; the vendor's own range is 150..350."""
 
     gain_per_m: float = 300.0
     max_pwm: float = 350.0
@@ -25,42 +35,56 @@ class GripperConfig:
     contact_speed_m_s: float = 0.004
     contact_time_s: float = 0.16
     contact_error_m: float = 0.0015
-    # The policy's opening is read as open or closed with hysteresis and a minimum time between changes.
-    binarize: bool = True
-    close_below: float = 0.4
-    open_above: float = 0.6
-    dwell_s: float = 0.4
 
 
-def opening_to_finger_m(opening: float) -> float:
-    """Finger position in metres of an opening 0..1 (1 open); values outside are clipped."""
-    return FINGER_CLOSED_M + min(max(opening, 0.0), 1.0) * (FINGER_OPEN_M - FINGER_CLOSED_M)
+@dataclass(frozen=True)
+class WidthConfig(OpeningConfig):
+    """`open_width_m` is what the opening 1 means; less than the gripper can keeps it clear of neighbours."""
+
+    open_width_m: float = 0.08
 
 
-def finger_to_opening(finger_m: float) -> float:
-    """Opening 0..1 of a left-finger position in metres; the inverse of `opening_to_finger_m`, clipped."""
-    return min(max((finger_m - FINGER_CLOSED_M) / (FINGER_OPEN_M - FINGER_CLOSED_M), 0.0), 1.0)
+@dataclass(frozen=True)
+class GripperOutput:
+    """What to send in this tick, None for nothing."""
+
+    pwm: float | None = None
+    width_m: float | None = None
 
 
-class GripperLoop:
-    """Proportional loop with memory of the wanted opening and of contact. One thread owns an object."""
-
-    def __init__(self, config: GripperConfig | None = None) -> None:
-        self._config = config or GripperConfig()
-        self.reset()
+class Gripper(Protocol):
+    """One thread owns an object. Finger positions are those of the arm's finger joint, in metres."""
 
     def reset(self) -> None:
-        """Forget the wanted opening; the loop sends nothing until `request` or `hold`."""
+        """Forget the wanted opening; nothing is sent until `request` or `hold`."""
+
+    def request(self, opening: float, now_s: float) -> None:
+        """Ask for an opening 0..1."""
+
+    def hold(self, finger_m: float) -> None:
+        """Stop moving, keep what is held."""
+
+    def output(self, finger_m: float | None, now_s: float) -> GripperOutput:
+        """What to send now; `finger_m` None: it cannot be measured."""
+
+
+class OpeningRequest:
+    """Memory of the wanted opening."""
+
+    def __init__(self, config: OpeningConfig) -> None:
+        self._reading = config
         self.opening: float | None = None
-        self.in_contact = False
         self._changed_s: float | None = None
-        self._slow_since_s: float | None = None
-        self._last: tuple[float, float] | None = None
+
+    def reset(self) -> None:
+        """Forget the wanted opening."""
+        self.opening = None
+        self._changed_s = None
 
     def request(self, opening: float, now_s: float) -> None:
         """Ask for an opening 0..1. With `binarize`, small wavering and changes within the dwell time are
         ignored."""
-        config = self._config
+        config = self._reading
         if config.binarize:
             if opening <= config.close_below:
                 wanted = 0.0
@@ -72,28 +96,66 @@ class GripperLoop:
             wanted = min(max(opening, 0.0), 1.0)
         if wanted == self.opening:
             return
-        if (
-            config.binarize
-            and self._changed_s is not None
-            and 0.0 <= now_s - self._changed_s < config.dwell_s
-        ):
+        if config.binarize and self._changed_s is not None and 0.0 <= now_s - self._changed_s < config.dwell_s:
             return
-        if self.opening is None or wanted > self.opening:
+        before, self.opening, self._changed_s = self.opening, wanted, now_s
+        self._changed(before, wanted)
+
+    def _changed(self, before: float | None, wanted: float) -> None:
+        """Another opening is wanted."""
+
+
+class WidthGripper(OpeningRequest):
+    """For drives that are told a width (m between the fingers) and reach and hold it by themselves."""
+
+    def __init__(self, config: WidthConfig | None = None) -> None:
+        self._config = config or WidthConfig()
+        super().__init__(self._config)
+
+    def hold(self, finger_m: float) -> None:
+        """Nothing to do: the drive holds by itself, and an interrupted grasp would drop its object."""
+
+    def output(self, finger_m: float | None, now_s: float) -> GripperOutput:
+        """The wanted width; nothing before an opening was asked for."""
+        return GripperOutput(width_m=None if self.opening is None else self.opening * self._config.open_width_m)
+
+
+class GripperLoop(OpeningRequest):
+    """Proportional PWM loop with memory of contact."""
+
+    def __init__(self, config: GripperConfig | None = None) -> None:
+        self._config = config or GripperConfig()
+        super().__init__(self._config)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the wanted opening; the loop sends nothing until `request` or `hold`."""
+        super().reset()
+        self.in_contact = False
+        self._slow_since_s: float | None = None
+        self._last: tuple[float, float] | None = None
+
+    def _changed(self, before: float | None, wanted: float) -> None:
+        if before is None or wanted > before:
             self.in_contact = False
-        self.opening, self._changed_s, self._slow_since_s = wanted, now_s, None
+        self._slow_since_s = None
 
     def hold(self, finger_m: float) -> None:
         """Stop moving: keep squeezing what is held, otherwise stay at the present opening."""
         if not self.in_contact:
-            self.opening = finger_to_opening(finger_m)
+            self.opening = WX250S.fingers.opening(finger_m)
             self._changed_s = None
+
+    def output(self, finger_m: float | None, now_s: float) -> GripperOutput:
+        """The PWM to send; with a finger that cannot be measured, only what keeps a held object."""
+        return GripperOutput(pwm=self.relief() if finger_m is None else self.pwm(finger_m, now_s))
 
     def pwm(self, finger_m: float, now_s: float) -> float | None:
         """The PWM to send for the measured left-finger position, or None before anything was asked for."""
         if self.opening is None:
             return None
         config = self._config
-        error_m = opening_to_finger_m(self.opening) - finger_m
+        error_m = WX250S.fingers.position_m(self.opening) - finger_m
         self._watch_contact(error_m, finger_m, now_s)
         if abs(error_m) < config.deadband_m and not self.in_contact:
             return 0.0

@@ -1,21 +1,57 @@
-"""From one joint target per policy step (5 Hz) to joint goals at the control rate (50 Hz)."""
+"""From one joint target per policy step (5 Hz) to joint goals at the control rate (50 Hz).
+
+`JointInterpolator` is for drives that smooth their goals themselves, `JointTracker` for those that follow them as they
+are and need bounded accelerations.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+_NO_START = "the interpolator has no starting posture; call jump_to with measured joints first"
+_STILL_RAD_S = 1e-9
+_LEAST_PATH_RAD = 0.02  # speeds are scaled by the length of a joint's path, at least this
 
 
 @dataclass(frozen=True)
 class InterpolatorConfig:
     """`ramp_s`: time from one target to the next at full ease, before time scaling.
 
-    Shorter than a policy step on purpose: the servos' own 250 ms profile smooths and delays what they
+    For a WidowX shorter than a policy step on purpose: the servos' own 250 ms profile smooths and delays what they
     receive, and a goal that took the whole step would leave the arm more than a step behind the policy.
     """
 
     ramp_s: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrackerConfig(InterpolatorConfig):
+    """`acceleration_fraction`: part of the arm's acceleration limits that goals may use."""
+
+    ramp_s: float = 0.2
+    acceleration_fraction: float = 0.3
+
+
+class Interpolator(Protocol):
+    """One thread owns an object; `now_s` never goes back."""
+
+    def jump_to(self, goal_rad: np.ndarray) -> None:
+        """Rest at `goal_rad` from now on: for anchoring."""
+
+    def halt(self, goal_rad: np.ndarray) -> np.ndarray:
+        """Come to rest, `goal_rad` having been sent last; returns where (n,)."""
+
+    def move_to(self, target_rad: np.ndarray, now_s: float, least_s: float = 0.0) -> None:
+        """Go to `target_rad` from where the goal is, in `least_s` or longer. Raises RuntimeError before `jump_to`."""
+
+    def goal(self, now_s: float) -> np.ndarray:
+        """The joint goal (rad) at `now_s`."""
+
+    def at_rest(self, now_s: float) -> bool:
+        """True when the target has been reached (the goal no longer changes)."""
 
 
 class JointInterpolator:
@@ -43,7 +79,12 @@ class JointInterpolator:
         self._start_slope = np.zeros_like(self._start)
         self._resting = True
 
-    def move_to(self, target_rad: np.ndarray, now_s: float) -> None:
+    def halt(self, goal_rad: np.ndarray) -> np.ndarray:
+        """Rest at `goal_rad` at once: the drives ease into it. Returns it."""
+        self.jump_to(goal_rad)
+        return goal_rad
+
+    def move_to(self, target_rad: np.ndarray, now_s: float, least_s: float = 0.0) -> None:
         """Begin a segment from the goal at `now_s` to `target_rad`. Raises RuntimeError before `jump_to`."""
         start = self.goal(now_s)
         velocity = self._velocity(now_s)
@@ -51,20 +92,16 @@ class JointInterpolator:
         # A cubic from rest to rest peaks at 1.5 times its mean slope; with a start velocity at most at the
         # larger of both.
         needed = float(np.max(1.5 * np.abs(change) / self._limit))
-        self._duration_s = max(self._ramp_s, needed)
+        self._duration_s = max(self._ramp_s, needed, least_s)
         slope = velocity * self._duration_s
-        slope = np.where(
-            slope * change > 0.0, np.sign(change) * np.minimum(np.abs(slope), 3.0 * np.abs(change)), 0.0
-        )
+        slope = np.where(slope * change > 0.0, np.sign(change) * np.minimum(np.abs(slope), 3.0 * np.abs(change)), 0.0)
         self._start, self._change, self._start_slope = start, change, slope
         self._began_s, self._resting = now_s, False
 
     def goal(self, now_s: float) -> np.ndarray:
         """The joint goal (rad) at `now_s`; constant once the segment is over."""
         if self._start is None:
-            raise RuntimeError(
-                "the interpolator has no starting posture; call jump_to with measured joints first"
-            )
+            raise RuntimeError(_NO_START)
         if self._resting:
             return self._start.copy()
         u = (now_s - self._began_s) / self._duration_s
@@ -85,3 +122,72 @@ class JointInterpolator:
     def at_rest(self, now_s: float) -> bool:
         """True when the target has been reached (the goal no longer changes)."""
         return self._resting or now_s >= self._began_s + self._duration_s
+
+
+class JointTracker:
+    """Follows its target with bounded velocity and acceleration, all joints taking about the same time.
+
+    It brakes in time to rest on the target; a new target is taken up at the present velocity. Advances with every call
+    of `goal`, by at most two periods, so that a late tick is not paid back by one large step.
+    """
+
+    def __init__(
+        self,
+        config: TrackerConfig,
+        velocity_limit_rad_s: np.ndarray,
+        acceleration_limit_rad_s2: np.ndarray,
+        period_s: float,
+    ) -> None:
+        self._ramp_s, self._most_s = config.ramp_s, 2.0 * period_s
+        self._speed = velocity_limit_rad_s
+        self._acceleration = acceleration_limit_rad_s2 * config.acceleration_fraction
+        self._goal: np.ndarray | None = None
+        self._velocity = np.zeros_like(velocity_limit_rad_s)
+        self._target = np.zeros_like(velocity_limit_rad_s)
+        self._cruise = velocity_limit_rad_s
+        self._last_s: float | None = None
+
+    def jump_to(self, goal_rad: np.ndarray) -> None:
+        """Rest at `goal_rad` from now on: for anchoring."""
+        self._goal = np.array(goal_rad, dtype=float)
+        self._target, self._velocity = self._goal.copy(), np.zeros_like(self._goal)
+        self._last_s = None
+
+    def halt(self, goal_rad: np.ndarray) -> np.ndarray:
+        """Brake as hard as allowed; returns where that ends (n,)."""
+        if self._goal is None:
+            raise RuntimeError(_NO_START)
+        self._target = self._goal + self._velocity * np.abs(self._velocity) / (2.0 * self._acceleration)
+        self._cruise = self._speed
+        return self._target.copy()
+
+    def move_to(self, target_rad: np.ndarray, now_s: float, least_s: float = 0.0) -> None:
+        """Go to `target_rad` in the ramp time, or longer where the limits ask for it."""
+        goal = self.goal(now_s)
+        self._target = np.array(target_rad, dtype=float)
+        brake = self._velocity**2 / (2.0 * self._acceleration)
+        path = np.maximum(np.maximum(np.abs(self._target - goal), brake), _LEAST_PATH_RAD)
+        duration_s = max(self._ramp_s, least_s, float(np.max(path / self._speed)))
+        self._cruise = path / duration_s
+
+    def goal(self, now_s: float) -> np.ndarray:
+        """The joint goal (rad) at `now_s`."""
+        if self._goal is None:
+            raise RuntimeError(_NO_START)
+        elapsed_s = 0.0 if self._last_s is None else min(max(now_s - self._last_s, 0.0), self._most_s)
+        self._last_s = now_s
+        if elapsed_s > 0.0:
+            left = self._target - self._goal
+            gain = self._acceleration * elapsed_s
+            # The speed from which braking in steps of this length ends on the target.
+            braking = np.sqrt(0.25 * gain**2 + 2.0 * self._acceleration * np.abs(left)) - 0.5 * gain
+            wanted = np.sign(left) * np.minimum(np.minimum(braking, np.abs(left) / elapsed_s), self._cruise)
+            self._velocity = self._velocity + np.clip(wanted - self._velocity, -gain, gain)
+            self._goal = self._goal + self._velocity * elapsed_s
+        return self._goal.copy()
+
+    def at_rest(self, now_s: float) -> bool:
+        """True when the target has been reached."""
+        if self._goal is None:
+            return False
+        return bool((np.abs(self._velocity) < _STILL_RAD_S).all() and (np.abs(self._target - self._goal) < 1e-6).all())

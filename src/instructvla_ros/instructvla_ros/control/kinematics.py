@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from instructvla_ros.control.rotations import rotation_vector
+from instructvla_ros.control import inverse as solvers
+from instructvla_ros.control.inverse import IkResult, JointAngles, check_finite
 
 JOINT_NAMES = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 
@@ -47,22 +47,6 @@ _TOOL = 0.458325 - 0.29975  # from there to ee_gripper_link, along its x axis
 _TWO_PI = 2.0 * math.pi
 _LOWER = tuple(JOINT_LOWER_RAD.tolist())
 _UPPER = tuple(JOINT_UPPER_RAD.tolist())
-
-
-# Six joint angles in rad, in the order of JOINT_NAMES.
-JointAngles = Sequence[float] | np.ndarray
-
-
-@dataclass(frozen=True)
-class IkResult:
-    """Joint angles and how well they meet the asked pose. `solved` means: within tolerance and all joint
-    limits."""
-
-    q_rad: np.ndarray
-    solved: bool
-    position_residual_m: float
-    rotation_residual_rad: float
-    method: str  # "closed_form" or "damped"
 
 
 def _pose_entries(s: Sequence, c: Sequence) -> tuple[tuple, tuple]:
@@ -202,45 +186,13 @@ def jacobian(q_rad: JointAngles) -> np.ndarray:
     return np.vstack([np.cross(axes, position - origins).T, axes.T])
 
 
-def _residuals(q: JointAngles, rotation: np.ndarray, position_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    now_rotation, now_position = forward(q)
-    return position_m - now_position, rotation_vector(rotation @ now_rotation.T)
-
-
 def damped_inverse(
-    rotation: np.ndarray,
-    position_m: np.ndarray,
-    seed_rad: JointAngles,
-    *,
-    iterations: int = 40,
-    damping: float = 0.02,
-    position_tolerance_m: float = 1e-4,
-    rotation_tolerance_rad: float = 1.7e-3,
+    rotation: np.ndarray, position_m: np.ndarray, seed_rad: JointAngles, *, iterations: int = 40
 ) -> IkResult:
     """Damped least squares from the seed, within joint limits: a nearby compromise where no exact answer
     exists."""
-    q = np.clip(np.asarray(seed_rad, dtype=float), JOINT_LOWER_RAD, JOINT_UPPER_RAD)
-    best, best_cost = q, math.inf
-    for _ in range(iterations):
-        position_error, rotation_error = _residuals(q, rotation, position_m)
-        # A rotation error of 1 rad weighs as much as 0.2 m, about the length of the tool.
-        error = np.concatenate([position_error, rotation_error * 0.2])
-        cost = float(error @ error)
-        if cost < best_cost:
-            best, best_cost = q, cost
-        if cost < 1e-12:
-            break
-        weighted = jacobian(q)
-        weighted[3:] *= 0.2
-        step = weighted.T @ np.linalg.solve(weighted @ weighted.T + damping**2 * np.eye(6), error)
-        q = np.clip(q + np.clip(step, -0.2, 0.2), JOINT_LOWER_RAD, JOINT_UPPER_RAD)
-    position_error, rotation_error = _residuals(best, rotation, position_m)
-    position_residual, rotation_residual = (
-        float(np.linalg.norm(position_error)),
-        float(np.linalg.norm(rotation_error)),
-    )
-    solved = position_residual <= position_tolerance_m and rotation_residual <= rotation_tolerance_rad
-    return IkResult(best, solved, position_residual, rotation_residual, "damped")
+    limits = (JOINT_LOWER_RAD, JOINT_UPPER_RAD)
+    return solvers.damped_inverse(forward, jacobian, limits, rotation, position_m, seed_rad, iterations=iterations)
 
 
 def inverse(
@@ -251,20 +203,10 @@ def inverse(
     `rotation` (3, 3) and `position_m` (3,) in the base frame, `seed_rad` six current joint angles. Both
     residuals of an exact answer are at rounding level. Raises ValueError on non-finite input.
     """
-    if not (np.isfinite(rotation).all() and np.isfinite(position_m).all() and np.isfinite(seed_rad).all()):
-        raise ValueError(
-            "inverse kinematics was given a pose or seed that is not finite; check the input first"
-        )
+    check_finite(rotation, position_m, seed_rad)
     solutions = closed_form_solutions(rotation, position_m, seed_rad)
     if not solutions:
         return damped_inverse(rotation, position_m, seed_rad, iterations=damped_iterations)
     seed = [float(v) for v in seed_rad]
     nearest = min(solutions, key=lambda q: sum((a - b) ** 2 for a, b in zip(q, seed, strict=True)))
-    position_error, rotation_error = _residuals(nearest, rotation, position_m)
-    return IkResult(
-        np.array(nearest),
-        True,
-        math.sqrt(float(position_error @ position_error)),
-        math.sqrt(float(rotation_error @ rotation_error)),
-        "closed_form",
-    )
+    return solvers.result(forward, np.array(nearest), rotation, position_m, "closed_form")

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructvla_ros.control import kinematics
+from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.types import ActionChunk, ActionStep
+from instructvla_ros.control.wx250s import WX250S
 
 MAX_CHUNK_STEPS = 256
 
 
 @dataclass(frozen=True)
 class SafetyConfig:
-    """Numbers of the safety rules. Positions are of ee_gripper_link in the base frame; the table top is z =
-    0."""
+    """Numbers of the safety rules; the defaults are a WidowX's. Positions are of the end-effector frame in the base
+    frame; the table top is z = 0."""
 
     max_delta_xyz_m: float = 0.05
     max_delta_rpy_rad: float = 0.25
@@ -35,6 +36,7 @@ class SafetyConfig:
     max_target_lead_m: float = 0.12
     joint_margin_rad: float = 0.005
     velocity_fraction: float = 0.5
+    homing_speed_rad_s: float = 0.5  # of the fastest joint on the way to home or sleep
     max_joint_jump_rad: float = 0.5
     ik_position_tolerance_m: float = 0.005
     ik_rotation_tolerance_rad: float = 0.1
@@ -51,9 +53,7 @@ class SafetyConfig:
                 f"{self.workspace_upper_m} on every axis"
             )
         if not 0.0 < self.velocity_fraction <= 1.0:
-            raise ValueError(
-                f"velocity_fraction is {self.velocity_fraction}; expected more than 0, at most 1"
-            )
+            raise ValueError(f"velocity_fraction is {self.velocity_fraction}; expected more than 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ def check_chunk(chunk: ActionChunk) -> Verdict:
     steps = len(gripper) if gripper.ndim == 1 else 0
     if not 1 <= steps <= MAX_CHUNK_STEPS or xyz.shape != (steps, 3) or rpy.shape != (steps, 3):
         found = f"shapes {xyz.shape}, {rpy.shape}, {gripper.shape}"
-        return Verdict(
-            False, "F19", f"chunk has {found}; expected (F, 3), (F, 3), (F,) with F in 1..{MAX_CHUNK_STEPS}"
-        )
+        return Verdict(False, "F19", f"chunk has {found}; expected (F, 3), (F, 3), (F,) with F in 1..{MAX_CHUNK_STEPS}")
     if not (math.isfinite(chunk.dt_s) and 0.01 <= chunk.dt_s <= 2.0 and math.isfinite(chunk.stamp_s)):
         return Verdict(
             False, "F19", f"chunk has dt {chunk.dt_s} s and stamp {chunk.stamp_s} s; dt of 0.01..2 s expected"
@@ -112,9 +110,7 @@ def limit_step(step: ActionStep, config: SafetyConfig) -> tuple[ActionStep, Verd
         step.step,
         step.instruction_id,
     )
-    return limited, Verdict(
-        True, "F07", f"step of {worst:.2f} times the limit was clamped"
-    ) if worst > 1.0 else GOOD
+    return limited, Verdict(True, "F07", f"step of {worst:.2f} times the limit was clamped") if worst > 1.0 else GOOD
 
 
 class Workspace:
@@ -150,10 +146,10 @@ class JointLimiter:
     """Keeps joint goals within position limits and, by scaling all joints alike, within velocity limits
     (F10)."""
 
-    def __init__(self, config: SafetyConfig) -> None:
-        self.lower_rad = kinematics.JOINT_LOWER_RAD + config.joint_margin_rad
-        self.upper_rad = kinematics.JOINT_UPPER_RAD - config.joint_margin_rad
-        self.velocity_rad_s = kinematics.JOINT_VELOCITY_RAD_S * config.velocity_fraction
+    def __init__(self, config: SafetyConfig, arm: ArmModel = WX250S) -> None:
+        self.lower_rad = arm.lower_rad + config.joint_margin_rad
+        self.upper_rad = arm.upper_rad - config.joint_margin_rad
+        self.velocity_rad_s = arm.velocity_rad_s * config.velocity_fraction
 
     def within(self, goal_rad: np.ndarray) -> np.ndarray:
         """The goal clipped to the position limits."""

@@ -7,28 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from instructvla_ros.control import kinematics
-from instructvla_ros.control.gripper import finger_to_opening
+from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.inverse import JointAngles
 from instructvla_ros.control.rotations import R_DOWN, matrix_to_rpy
 from instructvla_ros.control.types import JointSample
+from instructvla_ros.control.wx250s import WX250S
 
-FINGER_JOINT = "left_finger"
 STATE_DIM = 8
 
 
 class JointStateReader:
     """Maps joint states by name, in any order and with extra names. Keeps the mapping of the last layout."""
 
-    def __init__(
-        self, arm_joints: Sequence[str] = kinematics.JOINT_NAMES, finger_joint: str = FINGER_JOINT
-    ) -> None:
-        self._wanted = (*arm_joints, finger_joint)
+    def __init__(self, arm: ArmModel = WX250S) -> None:
+        self._arm = arm
+        self._wanted = (*arm.joint_names, arm.fingers.joint)
         self._layout: tuple[str, ...] | None = None
         self._indices: list[int] = []
 
-    def read(
-        self, names: Sequence[str], positions: Sequence[float], stamp_s: float, received_s: float
-    ) -> JointSample:
+    def read(self, names: Sequence[str], positions: Sequence[float], stamp_s: float, received_s: float) -> JointSample:
         """Return the sample; raises ValueError that names the missing or non-finite joints."""
         layout = tuple(names)
         if layout != self._layout:
@@ -36,7 +33,7 @@ class JointStateReader:
             if missing:
                 raise ValueError(
                     f"joint state lacks {', '.join(missing)} (it has: {', '.join(layout) or 'nothing'}); "
-                    "check robot_name and that the driver runs a wx250s"
+                    f"check the topic's name and that the driver runs a {self._arm.name} with its gripper"
                 )
             self._indices = [layout.index(name) for name in self._wanted]
             self._layout = layout
@@ -46,13 +43,13 @@ class JointStateReader:
         for name, value in zip(self._wanted, values, strict=True):
             if not math.isfinite(value):
                 raise ValueError(f"joint state has {value} for {name}; a finite position was expected")
-        return JointSample(np.array(values[:6]), values[6], float(stamp_s), float(received_s))
+        return JointSample(np.array(values[:-1]), values[-1], float(stamp_s), float(received_s))
 
 
-def state_vector(arm_rad: kinematics.JointAngles, finger_m: float) -> np.ndarray:
+def state_vector(arm_rad: JointAngles, finger_m: float, arm: ArmModel = WX250S) -> np.ndarray:
     """The policy's state (8,) float32: x, y, z (m, base frame), roll, pitch, yaw of R_base_ee @ R_DOWN.T, 0,
     opening."""
-    rotation, position = kinematics.forward(arm_rad)
+    rotation, position = arm.forward(arm_rad)
     roll, pitch, yaw = matrix_to_rpy(rotation @ R_DOWN.T)
     x, y, z = position.tolist()
-    return np.array([x, y, z, roll, pitch, yaw, 0.0, finger_to_opening(finger_m)], dtype=np.float32)
+    return np.array([x, y, z, roll, pitch, yaw, 0.0, arm.fingers.opening(finger_m)], dtype=np.float32)

@@ -12,6 +12,7 @@ class Mode(str, Enum):
     """What the controller is doing; every mode but MOVING keeps the last joint goal."""
 
     WAITING = "waiting"  # no usable joint state yet, or a reset is waiting for a fresh one
+    HOMING = "homing"  # on the way to a fixed posture
     HOLD = "hold"  # anchored, and for the stated reason not following a chunk
     MOVING = "moving"  # following a chunk
     STOPPED = "stopped"  # latched by stop(); only reset() leaves it
@@ -66,8 +67,8 @@ class ExecutedStep:
 
 @dataclass(frozen=True)
 class JointSample:
-    """One accepted joint state. `arm_rad` (6,) in the driver's order, `finger_m` the left finger, both
-    finite."""
+    """One accepted joint state. `arm_rad` (n,) in the order of the arm's joint names, `finger_m` the measured finger,
+    both finite."""
 
     arm_rad: np.ndarray
     finger_m: float
@@ -79,7 +80,8 @@ class JointSample:
 class Command:
     """What to send in this tick. None means: send nothing for that joint group.
 
-    `joint_goal_rad` (6,) for group `arm`, `gripper_pwm` for joint `gripper` (positive opens).
+    `joint_goal_rad` (n,) for the arm and the speed `joint_velocity_rad_s` (n,) at which it passes there. For the
+    gripper what its drive understands: `gripper_pwm` (positive opens) or `gripper_width_m` between the fingers.
     """
 
     joint_goal_rad: np.ndarray | None
@@ -88,3 +90,5 @@ class Command:
     mode: Mode
     reason: str
     fault_id: str
+    joint_velocity_rad_s: np.ndarray | None = None
+    gripper_width_m: float | None = None

@@ -19,6 +19,7 @@ MIN_IMAGE_PX = 64
 _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _MODES = {
     Mode.WAITING: SafetyState.MODE_HOLDING,
+    Mode.HOMING: SafetyState.MODE_RESETTING,
     Mode.HOLD: SafetyState.MODE_HOLDING,
     Mode.MOVING: SafetyState.MODE_EXECUTING,
     Mode.STOPPED: SafetyState.MODE_STOPPED,

@@ -105,6 +105,7 @@ _CONTROLLER_RANGES = {
     "safety.max_target_lead_m": (0.02, 1.0),
     "safety.joint_margin_rad": (0.0, 0.5),
     "safety.velocity_fraction": (0.01, 1.0),
+    "safety.homing_speed_rad_s": (0.05, 1.5),
     "safety.max_joint_jump_rad": (0.05, 3.2),
     "safety.ik_position_tolerance_m": (0.0, 0.05),
     "safety.ik_rotation_tolerance_rad": (0.0, 0.5),

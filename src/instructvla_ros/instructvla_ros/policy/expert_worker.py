@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.safety import check_chunk
 from instructvla_ros.control.state import state_vector
 from instructvla_ros.control.types import JointSample
+from instructvla_ros.control.wx250s import WX250S
 from instructvla_ros.policy.latent_gate import LatentGate, LatentLimits, LatentUse
 from instructvla_ros.policy.reasoning_worker import Frame
 
@@ -58,8 +60,9 @@ class ExpertWorker:
         config: ExpertConfig,
         on_chunk: Callable[[Any, float], None],
         clock: Callable[[], float],
+        arm: ArmModel = WX250S,
     ) -> None:
-        self._act, self._config = act, config
+        self._act, self._config, self._arm = act, config, arm
         self._on_chunk, self._clock = on_chunk, clock
         self._gate = LatentGate(config.latent)
         self._lock = threading.Lock()
@@ -177,6 +180,6 @@ class ExpertWorker:
                 limit = config.max_skew_s
                 self.problem = f"joint state and image are {skew_s:.2f} s apart, limit {limit} s (F04)"
                 return None
-            state = state_vector(nearest.arm_rad, nearest.finger_m)
+            state = state_vector(nearest.arm_rad, nearest.finger_m, self._arm)
         self.problem = ""
         return Inputs(images, state, first.stamp_s)

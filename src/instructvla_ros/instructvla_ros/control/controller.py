@@ -1,0 +1,383 @@
+"""The controller of any arm: chunks and joint states in, joint goals and gripper commands at the control rate out.
+
+Pure, with injected clock. Used by the controller nodes, by the simulator's data generation and by the evaluation, so
+that all three move alike. One thread owns an object. Every time is in seconds on one clock of the caller's, the clock
+of the stamps; nothing is sent by this class. When in doubt it holds, which means that the last joint goal is repeated:
+an arm with its drives on stays where it is, whereas zero velocity or silence would not be defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.chunk_buffer import ChunkBuffer, ChunkBufferConfig
+from instructvla_ros.control.gripper import Gripper
+from instructvla_ros.control.interpolator import (
+    Interpolator,
+    InterpolatorConfig,
+    JointInterpolator,
+    JointTracker,
+    TrackerConfig,
+)
+from instructvla_ros.control.rotations import apply_delta
+from instructvla_ros.control.safety import (
+    Freshness,
+    JointLimiter,
+    SafetyConfig,
+    Verdict,
+    Workspace,
+    check_chunk,
+    limit_step,
+)
+from instructvla_ros.control.state import JointStateReader, state_vector
+from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
+
+_POINTS_ON_THE_WAY = 25
+_IK_REFINEMENTS = 10  # damped iterations where no exact answer exists: enough from a neighbouring posture, about 1 ms
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """What every arm's controller can be told; `tick_period_s` only bounds the first step of the velocity
+    limit."""
+
+    tick_period_s: float = 0.02
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    buffer: ChunkBufferConfig = field(default_factory=ChunkBufferConfig)
+    interpolator: InterpolatorConfig = field(default_factory=InterpolatorConfig)
+
+
+def make_interpolator(arm: ArmModel, config: ControllerConfig) -> Interpolator:
+    """What leads the goals of this arm from target to target."""
+    speed = JointLimiter(config.safety, arm).velocity_rad_s
+    if not isinstance(config.interpolator, TrackerConfig):
+        return JointInterpolator(config.interpolator, speed)
+    if arm.acceleration_rad_s2 is None:
+        raise ValueError(f"arm {arm.name!r} states no acceleration limits; give its controller an InterpolatorConfig")
+    return JointTracker(config.interpolator, speed, arm.acceleration_rad_s2, config.tick_period_s)
+
+
+class ArmController:
+    """See the module. `counts` holds how often each fault id was raised since construction."""
+
+    def __init__(self, arm: ArmModel, config: ControllerConfig, gripper: Gripper) -> None:
+        self.arm, self.config = arm, config
+        self.counts: Counter[str] = Counter()
+        self._safety = config.safety
+        self._reader = JointStateReader(arm)
+        self._buffer = ChunkBuffer(config.buffer)
+        self._limiter = JointLimiter(self._safety, arm)
+        self._workspace = Workspace(self._safety)
+        self._interpolator = make_interpolator(arm, config)
+        self._gripper = gripper
+        self._image = Freshness()
+        self._sample: JointSample | None = None
+        self._joint_problem = ""
+        self._latch: tuple[Mode, str, str] | None = None
+        self._bad_chunks = 0
+        self._step_verdict = Verdict(True)
+        self._chunk_problem = ""
+        self._posture: np.ndarray | None = None
+        self._goal: np.ndarray | None = None
+        self._target: tuple[np.ndarray, np.ndarray] | None = None
+        self._joint_target = np.zeros(arm.joints)
+        self._last_tick_s: float | None = None
+        self._waiting_since_s: float | None = None
+        self._last_fault = ""
+        self._halted, self._posture = True, None
+
+    # Inputs: they only store and check.
+
+    def on_joint_state(
+        self,
+        names: Sequence[str],
+        positions: Sequence[float],
+        velocities: Sequence[float] | None,
+        stamp_s: float,
+        now_s: float,
+    ) -> None:
+        """Take a joint state by names. One that is incomplete or not finite is refused and makes the arm hold
+        (F05)."""
+        try:
+            self._sample = self._reader.read(names, positions, stamp_s, now_s)
+            self._joint_problem = ""
+        except ValueError as error:
+            self._joint_problem = str(error)
+            self.counts["F05"] += 1
+
+    def on_image(self, stamp_s: float, now_s: float) -> None:
+        """Note that the policy's camera delivered a frame; a repeated stamp counts as no frame (F03)."""
+        if not self._image.note(stamp_s, now_s):
+            self.counts["F03"] += 1
+
+    def on_instruction(self, instruction_id: int, now_s: float) -> None:
+        """A new instruction: chunks and the motion of older ones are dropped at once (F20)."""
+        if self._buffer.set_instruction(instruction_id):
+            self._chunk_problem = ""
+            self._halt()
+
+    def on_chunk(self, chunk: ActionChunk, now_s: float) -> str:
+        """Take a chunk; returns "" or why it was dropped. Three bad ones in a row latch a fault (F06)."""
+        verdict = check_chunk(chunk)
+        if not verdict.ok:
+            self.counts[verdict.fault_id] += 1
+            self._bad_chunks += 1
+            self._chunk_problem = verdict.reason
+            if self._bad_chunks >= self._safety.max_bad_chunks and self._latch is None:
+                reason = f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on"
+                self._latch = (Mode.FAULT, reason, verdict.fault_id)
+            return verdict.reason
+        newer = chunk.instruction_id > self._buffer.instruction_id
+        self._chunk_problem = self._buffer.add(chunk, now_s)
+        if self._chunk_problem:
+            self.counts["dropped_chunks"] += 1
+            return self._chunk_problem
+        self._bad_chunks = 0
+        if newer:
+            self._halt()
+        return ""
+
+    def go_to(self, posture_rad: np.ndarray, now_s: float) -> str:
+        """Leave what is being done and go to a posture (n,), slowly and straight in joint space; no camera is needed.
+
+        Returns "" or why not: stopped, nothing measured yet, or the gripper would pass below the workspace's floor. A
+        new instruction or a stop ends it. The instruction that was followed is over.
+        """
+        if self._latch is not None or self._sample is None or self._goal is None:
+            return self._latch[1] if self._latch is not None else "no joint state yet"
+        way = np.linspace(self._goal, self._limiter.within(posture_rad), _POINTS_ON_THE_WAY)
+        heights = [float(self.arm.forward(q)[1][2]) for q in way]
+        floor_m = min(self._safety.workspace_lower_m[2], heights[0], heights[-1])
+        if min(heights) < floor_m - 1e-6:
+            low = f"{min(heights):.3f} m"
+            return f"the way there leads down to {low}, the floor is {floor_m:.3f} m; lift the gripper first"
+        self._buffer.end_instruction()
+        self._halt()
+        self._posture = way[-1]
+        self._joint_target = way[-1].copy()
+        self._target = self.arm.forward(way[-1])
+        slowest_s = float(np.max(np.abs(way[-1] - way[0]))) / self._safety.homing_speed_rad_s
+        self._interpolator.move_to(way[-1], now_s, slowest_s)
+        return ""
+
+    def stop(self, reason: str) -> None:
+        """Latch: the arm holds from the next tick until `reset`, whatever arrives (F22).
+
+        The instruction ends with it: after the reset, chunks of a newer instruction are needed to move.
+        """
+        self._latch = (Mode.STOPPED, reason or "stopped", "F22")
+        self.counts["F22"] += 1
+        self._buffer.end_instruction()
+
+    def reset(self, now_s: float) -> None:
+        """Leave a latch. Nothing is sent before a joint state given after this call has re-anchored the
+        target."""
+        self._latch = None
+        self._bad_chunks = 0
+        self._chunk_problem = ""
+        self._buffer.clear(earliest_stamp_s=now_s)
+        self._image.reset()
+        self._sample = None
+        self._unanchor()
+
+    # Read-outs.
+
+    @property
+    def target(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The commanded end-effector pose (rotation (3, 3), position_m (3,)) in the base frame, or None."""
+        return None if self._target is None else (self._target[0].copy(), self._target[1].copy())
+
+    @property
+    def instruction_id(self) -> int:
+        """The instruction whose chunks are executed."""
+        return self._buffer.instruction_id
+
+    @property
+    def following(self) -> bool:
+        """Whether an instruction was given and has not been ended by a stop."""
+        return self._buffer.following
+
+    def measured_state(self) -> np.ndarray | None:
+        """The policy's state vector (8,) from the newest joint state, or None before the first."""
+        return None if self._sample is None else state_vector(self._sample.arm_rad, self._sample.finger_m, self.arm)
+
+    def image_age_s(self, now_s: float) -> float:
+        """Seconds since the last new frame; infinite before the first."""
+        return self._image.age_s(now_s)
+
+    # The clockwork.
+
+    def tick(self, now_s: float) -> Command:
+        """Return what to send now. Call at the control rate; never raises on what it was fed."""
+        sample = self._sample
+        jumped = self._last_tick_s is not None and not (
+            -1e-3 <= now_s - self._last_tick_s <= self._safety.max_clock_jump_s
+        )
+        if jumped:
+            self.counts["F16"] += 1
+            self._buffer.clear(earliest_stamp_s=now_s)
+            self._image.reset()
+            self._unanchor()
+            if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
+                self._sample = sample = None  # it was received on the clock before the jump
+        if sample is None:
+            if self._latch is not None:
+                mode, reason, fault_id = self._latch
+                return Command(None, None, None, mode, reason, fault_id)
+            if self._waiting_since_s is None:
+                self._waiting_since_s = now_s
+            late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joint_problem
+            reason = self._joint_problem or "waiting for a joint state"
+            return Command(None, None, None, Mode.WAITING, reason, "F16" if jumped else "F05" if late else "")
+        previous = self._anchor(sample) if self._goal is None else self._goal
+        mode, reason, fault_id, step = self._decide(sample, now_s)
+        elapsed_s = self.config.tick_period_s if self._last_tick_s is None else now_s - self._last_tick_s
+        # A late tick must not be paid back by one large step: at most two periods' worth of motion.
+        elapsed_s = min(elapsed_s, 2.0 * self.config.tick_period_s)
+        self._goal = self._limiter.limit(self._interpolator.goal(now_s), previous, elapsed_s)
+        self._last_tick_s = now_s
+        velocity = (self._goal - previous) / elapsed_s if elapsed_s > 0.0 else np.zeros_like(previous)
+        gripper = self._gripper.output(None if fault_id == "F05" else sample.finger_m, now_s)
+        return Command(self._goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
+
+    def _decide(self, sample: JointSample, now_s: float) -> tuple[Mode, str, str, ExecutedStep | None]:
+        """Mode, reason, fault id and the step begun in this tick."""
+        blocked = self._blocked(sample, now_s)
+        if blocked is not None:
+            if not self._halted or self._posture is not None:
+                self._halt()
+                self._gripper.hold(sample.finger_m)
+            counted_already = self._latch is not None or bool(self._joint_problem)
+            if blocked[2] != self._last_fault and not counted_already:
+                self.counts[blocked[2]] += 1
+            self._last_fault = blocked[2]
+            return (*blocked, None)
+        self._last_fault = ""
+        if self._posture is not None:
+            if not self._interpolator.at_rest(now_s):
+                return Mode.HOMING, "on the way to a fixed posture", "", None
+            self._posture = None
+        begun = self._buffer.begin_step(now_s)
+        if begun is None:
+            if not self._buffer.step_is_due(now_s):
+                verdict = self._step_verdict
+                return (Mode.MOVING if verdict.ok else Mode.HOLD), verdict.reason, verdict.fault_id, None
+            if self._buffer.empty:
+                return Mode.HOLD, self._chunk_problem or "no action chunk for this instruction yet", "", None
+            return Mode.HOLD, "the newest action chunk is used up; waiting for the next", "F11", None
+        self._halted = False
+        executed, self._step_verdict = self._begin(begun[0], begun[1], sample, now_s)
+        if self._step_verdict.fault_id:
+            self.counts[self._step_verdict.fault_id] += 1
+        mode = Mode.MOVING if self._step_verdict.ok else Mode.HOLD
+        return mode, self._step_verdict.reason, self._step_verdict.fault_id, executed
+
+    def _blocked(self, sample: JointSample, now_s: float) -> tuple[Mode, str, str] | None:
+        """Why nothing may move now, most serious first, or None."""
+        if self._latch is not None:
+            return self._latch
+        if self._joint_problem:
+            return Mode.HOLD, self._joint_problem, "F05"
+        age_s = now_s - sample.received_s
+        if age_s > self._safety.max_joint_state_age_s:
+            limit = self._safety.max_joint_state_age_s
+            return Mode.HOLD, f"joint state is {age_s:.2f} s old, limit {limit} s", "F05"
+        if self._posture is not None:
+            return None  # a fixed posture is reached without looking
+        image_age_s = self._image.age_s(now_s)
+        if image_age_s > self._safety.max_image_age_s:
+            if image_age_s == math.inf:
+                return Mode.HOLD, "no camera image yet", "F01"
+            limit = self._safety.max_image_age_s
+            return Mode.HOLD, f"camera image is {image_age_s:.1f} s old, limit {limit} s", "F01"
+        return None
+
+    def _begin(
+        self, wanted: ActionStep, began_s: float, sample: JointSample, now_s: float
+    ) -> tuple[ExecutedStep | None, Verdict]:
+        """Turn a step into a joint target, or refuse it and keep the present one."""
+        assert self._target is not None
+        step, verdict = limit_step(wanted, self._safety)
+        if not verdict.ok:
+            return None, verdict
+        measured_m = self.arm.forward(sample.arm_rad)[1]
+        previous_m = self._target[1]
+        rotation, position_m = apply_delta(*self._target, measured_m, step.delta_xyz_m, step.delta_rpy_rad)
+        position_m, box = self._workspace.clip(position_m, previous_m)
+        if not box.ok:
+            return None, box
+        lead_m = float(np.linalg.norm(position_m - measured_m))
+        if lead_m > self._safety.max_target_lead_m and lead_m > float(np.linalg.norm(previous_m - measured_m)):
+            limit = self._safety.max_target_lead_m
+            reason = f"target would be {lead_m:.3f} m ahead of the arm, limit {limit} m; is the arm blocked?"
+            return None, Verdict(False, "F10", reason)
+        reached = self._solve(rotation, position_m)
+        if isinstance(reached, Verdict):
+            return None, reached
+        joints, exact = reached
+        self._target = (rotation, position_m) if exact else self.arm.forward(joints)
+        self._joint_target = joints
+        self._interpolator.move_to(joints, now_s)
+        self._gripper.request(step.gripper, now_s)
+        verdict = box if box.fault_id else verdict
+        executed = ExecutedStep(
+            step.delta_xyz_m,
+            step.delta_rpy_rad,
+            step.gripper,
+            step.chunk_seq,
+            step.step,
+            step.instruction_id,
+            began_s,
+            step.dt_s,
+            clamped=bool(verdict.fault_id),
+        )
+        return executed, verdict
+
+    def _solve(self, rotation: np.ndarray, position_m: np.ndarray) -> tuple[np.ndarray, bool] | Verdict:
+        """Joints near the present target that reach the pose, and whether exactly; else why not (F09)."""
+        safety, seed = self._safety, self._joint_target
+        answer = self.arm.inverse(rotation, position_m, seed, damped_iterations=_IK_REFINEMENTS)
+        joints = self._limiter.within(answer.q_rad)
+        if answer.method == "closed_form" and float(np.max(np.abs(joints - seed))) > safety.max_joint_jump_rad:
+            answer = self.arm.damped(rotation, position_m, seed, iterations=_IK_REFINEMENTS)
+            joints = self._limiter.within(answer.q_rad)
+        jump_rad = float(np.max(np.abs(joints - seed)))
+        if jump_rad > safety.max_joint_jump_rad:
+            return Verdict(False, "F09", f"a joint would jump by {jump_rad:.2f} rad, limit {safety.max_joint_jump_rad}")
+        if (
+            answer.position_residual_m > safety.ik_position_tolerance_m
+            or answer.rotation_residual_rad > safety.ik_rotation_tolerance_rad
+        ):
+            off = f"{answer.position_residual_m * 1000:.0f} mm and {answer.rotation_residual_rad:.2f} rad"
+            return Verdict(False, "F09", f"no joint posture reaches the target (best is {off} off); step refused")
+        return joints, answer.solved and bool((joints == answer.q_rad).all())
+
+    def _anchor(self, sample: JointSample) -> np.ndarray:
+        """Take the measured posture as target and goal; returns the goal."""
+        self._goal = sample.arm_rad.copy()
+        self._joint_target = self._limiter.within(sample.arm_rad)
+        self._target = self.arm.forward(self._joint_target)
+        self._interpolator.jump_to(self._joint_target)
+        self._gripper.reset()
+        self._gripper.hold(sample.finger_m)
+        self._workspace.reset()
+        return self._goal
+
+    def _unanchor(self) -> None:
+        """Wait for the next joint state before anything is sent."""
+        self._goal = self._target = self._last_tick_s = self._waiting_since_s = None
+        self._last_fault = ""
+        self._halted, self._posture = True, None
+
+    def _halt(self) -> None:
+        """Come to rest at once; the target follows, so that nothing is caught up on later."""
+        self._halted, self._posture = True, None
+        if self._goal is not None:
+            self._joint_target = self._interpolator.halt(self._goal.copy())
+            self._target = self.arm.forward(self._joint_target)

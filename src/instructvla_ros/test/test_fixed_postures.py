@@ -1,0 +1,137 @@
+"""Going home and to sleep, and the controller of a Franka through the same rules as a WidowX's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from instructvla_ros.control import FR3, WX250S, ArmController, FrankaController, FrankaControllerConfig, Mode
+
+
+def ticks_until(bench: Any, mode: Mode, most: int = 1500) -> int:
+    for count in range(most):
+        if bench.tick().mode is mode:
+            return count
+    raise AssertionError(f"never {mode}")
+
+
+def test_the_arm_goes_home_slowly_without_a_camera_and_then_holds_there(bench: Any) -> None:
+    bench.feed_images = False
+    assert bench.controller.go_to(WX250S.home_rad, bench.now_s) == ""
+    assert bench.tick().mode is Mode.HOMING
+    ticks_until(bench, Mode.HOLD)
+    np.testing.assert_allclose(bench.goals[-1], WX250S.home_rad, atol=1e-9)
+    speed = np.abs(np.diff(np.array(bench.goals), axis=0)).max() / 0.02
+    assert speed <= 0.5 * 1.5 + 1e-6, "a cubic peaks at one and a half times its mean speed"
+
+
+def test_chunks_of_the_instruction_before_do_not_disturb_the_way_home(bench: Any) -> None:
+    bench.controller.go_to(WX250S.sleep_rad, bench.now_s)
+    bench.tick(5)
+    assert "ended" in bench.controller.on_chunk(_chunk(bench.now_s), bench.now_s)
+    assert bench.tick().mode is Mode.HOMING
+
+
+@pytest.mark.parametrize("interruption", ["stop", "instruction"])
+def test_a_stop_or_a_new_instruction_ends_the_way_home_at_once(bench: Any, interruption: str) -> None:
+    bench.controller.go_to(WX250S.home_rad, bench.now_s)
+    bench.tick(10)
+    if interruption == "stop":
+        bench.controller.stop("test")
+    else:
+        bench.controller.on_instruction(2, bench.now_s)
+    command = bench.tick()
+    assert command.mode is not Mode.HOMING
+    later = bench.tick(10)
+    np.testing.assert_allclose(later.joint_goal_rad, command.joint_goal_rad)
+
+
+def test_a_stopped_controller_does_not_go_home(bench: Any) -> None:
+    bench.controller.stop("emergency")
+    assert "emergency" in bench.controller.go_to(WX250S.home_rad, bench.now_s)
+
+
+def test_a_way_that_leads_below_the_table_is_refused(bench_factory: Callable[..., Any]) -> None:
+    """The forearm lies low, the gripper points to one side and should point to the other: it would swing below."""
+    left, right = (np.array([0.0, 1.5, -1.5, roll, 1.4, 0.0]) for roll in (-1.57, 1.57))
+    bench = bench_factory(start_rad=left)
+    bench.tick()
+    assert "floor" in bench.controller.go_to(right, bench.now_s)
+    assert bench.tick().mode is not Mode.HOMING
+
+
+def _chunk(stamp_s: float, xyz: tuple[float, float, float] = (0.01, 0.0, 0.0), gripper: float = 1.0) -> Any:
+    from instructvla_ros.control import ActionChunk
+
+    steps = 8
+    return ActionChunk(np.tile(xyz, (steps, 1)), np.zeros((steps, 3)), np.full(steps, gripper), 0.2, stamp_s, 1, 0)
+
+
+class FrankaBench:
+    """A Franka controller on a fake clock, with an arm that follows its goals exactly, 50 Hz."""
+
+    def __init__(self) -> None:
+        self.controller: ArmController = FrankaController(FrankaControllerConfig())
+        self.q, self.finger_m, self.now_s = FR3.home_rad.copy(), 0.04, 5.0
+        self.names = [*FR3.joint_names, "fr3_finger_joint1", "fr3_finger_joint2"]
+        self.commands: list[Any] = []
+
+    def tick(self, count: int = 1) -> Any:
+        for _ in range(count):
+            self.now_s = round(self.now_s + 0.02, 6)
+            values = [*self.q, self.finger_m, self.finger_m]
+            self.controller.on_joint_state(self.names, values, None, self.now_s, self.now_s)
+            self.controller.on_image(self.now_s, self.now_s)
+            self.commands.append(self.controller.tick(self.now_s))
+            self.q = self.commands[-1].joint_goal_rad.copy()
+        return self.commands[-1]
+
+
+@pytest.fixture
+def franka() -> FrankaBench:
+    bench = FrankaBench()
+    bench.controller.on_instruction(1, bench.now_s)
+    bench.tick()
+    return bench
+
+
+def test_a_franka_follows_a_chunk_in_the_base_axes_and_reports_the_policys_state(franka: FrankaBench) -> None:
+    before = franka.controller.measured_state()
+    franka.controller.on_chunk(_chunk(franka.now_s, (0.02, -0.01, -0.015)), franka.now_s)
+    franka.tick(120)
+    after = franka.controller.measured_state()
+    assert before is not None and after is not None
+    np.testing.assert_allclose(after[:3] - before[:3], 8 * np.array([0.02, -0.01, -0.015]), atol=2e-3)
+    np.testing.assert_allclose(after[3:6], 0.0, atol=1e-3)
+    assert after[7] == 1.0
+
+
+def test_a_frankas_goals_keep_to_30_percent_of_its_velocity_and_acceleration(franka: FrankaBench) -> None:
+    for xyz in ((0.04, 0.0, 0.0), (-0.04, 0.04, 0.0), (0.0, -0.04, -0.04)):
+        franka.controller.on_chunk(_chunk(franka.now_s, xyz), franka.now_s)
+        franka.tick(35)
+    franka.controller.stop("in full motion")
+    franka.tick(60)
+    goals = np.array([c.joint_goal_rad for c in franka.commands])
+    velocity = np.diff(goals, axis=0) / 0.02
+    assert (np.abs(velocity).max(axis=0) <= 0.3 * FR3.velocity_rad_s + 1e-9).all()
+    assert np.abs(np.diff(velocity, axis=0)).max() / 0.02 <= 0.3 * 10.0 + 1e-6
+    np.testing.assert_allclose(velocity[-1], 0.0, atol=1e-9)
+
+
+def test_the_velocity_of_a_command_is_that_of_its_goals(franka: FrankaBench) -> None:
+    franka.controller.on_chunk(_chunk(franka.now_s), franka.now_s)
+    franka.tick(10)
+    last, before = franka.commands[-1], franka.commands[-2]
+    np.testing.assert_allclose(last.joint_velocity_rad_s, (last.joint_goal_rad - before.joint_goal_rad) / 0.02)
+
+
+def test_a_frankas_gripper_is_told_a_width(franka: FrankaBench) -> None:
+    assert franka.tick().gripper_width_m is None
+    franka.controller.on_chunk(_chunk(franka.now_s, gripper=0.0), franka.now_s)
+    command = franka.tick()
+    assert command.gripper_width_m == 0.0
+    assert command.gripper_pwm is None
