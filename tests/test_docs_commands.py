@@ -18,12 +18,20 @@ def spell(found: Found) -> str:
 
 def accept(parser: argparse.ArgumentParser, words: list[str], in_text: bool) -> list[str]:
     """The name:=value words of a line that the parser accepts. A mere mention must name a sub-command."""
-    if in_text and len(words) == 1:
-        (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-        assert words[0] in commands.choices
+    if in_text and names_a_command(parser, words):
         return []
     arguments, rest = parser.parse_known_args(words)
     return [*getattr(arguments, "arguments", []), *rest]
+
+
+def names_a_command(parser: argparse.ArgumentParser, words: list[str]) -> bool:
+    """Whether the words are a sub-command, or one of its sub-commands, without any argument."""
+    for word in words:
+        commands = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+        if commands is None or word not in commands.choices:
+            return False
+        parser = commands.choices[word]
+    return True
 
 
 def graph_arguments(words: list[str]) -> dict[str, str]:

@@ -6,12 +6,11 @@ import argparse
 import logging
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from .recipes import RECIPES, DataRecipe
-
-DATA = ("stills", "demonstrations", "corrections")
+from .data import commands as commands_of_data
+from .data.formats.episode import DataError
+from .recipes import RECIPES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("OpenGL").setLevel(logging.WARNING)
-    return options.run(options) or 0
+    try:
+        return options.run(options) or 0
+    except DataError as error:
+        sys.exit(f"instructvla-train: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,13 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="data/ and runs/ lie below it")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    data = commands.add_parser("data", help="record stills and demonstrations in the simulation")
-    data.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(DATA)}; default: {', '.join(DATA[:2])}")
-    data.add_argument("--preset", default="nano")
-    data.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    data.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
-    data.add_argument("--episodes", type=int, help="how many, instead of the recipe's number")
-    data.set_defaults(run=_data)
+    commands_of_data.add_parsers(commands)
 
     train = commands.add_parser("make", help="make a checkpoint, with the data and stages that it rests on")
     train.add_argument("recipe", choices=sorted(RECIPES))
@@ -65,19 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     results = commands.add_parser("results", help="print the README's table of what was measured")
     results.set_defaults(run=_results)
     return parser
-
-
-def _data(options: argparse.Namespace) -> None:
-    from .pipeline import record_data
-    from .workspace import Workspace
-
-    data = DataRecipe()
-    data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
-    unknown = sorted(set(options.what) - set(DATA))
-    if unknown:
-        sys.exit(f"instructvla-train data: unknown {', '.join(unknown)}; expected {', '.join(DATA)}")
-    for what in options.what or DATA[:2]:
-        record_data(what, Workspace(options.root, options.preset), data, options.workers)
 
 
 def _make(options: argparse.Namespace) -> None:

@@ -222,3 +222,23 @@ def test_a_recorded_bag_reads_back_message_by_message(tmp_path: Path) -> None:
     pictures = [m for topic, m in read if topic == "/cam/compressed"]
     assert len(pictures) == 3 and pictures[0].header.frame_id == "cam"
     assert bytes(pictures[0].data) == recorder.frames["/cam"][0].jpeg
+
+
+def test_data_commands_reach_the_training_package_with_all_their_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from instructvla_ros.cli.main import main
+
+    heard: list[list[str]] = []
+    training = SimpleNamespace(main=lambda words: heard.append(words) or 1)
+    monkeypatch.setattr("importlib.import_module", lambda name: training)
+    assert main(["data", "lint", "folder", "--dt", "0.2"]) == 1
+    assert heard == [["data", "lint", "folder", "--dt", "0.2"]]
+
+
+def test_data_commands_without_the_training_package_say_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from instructvla_ros.cli.main import main
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["data", "lint", "folder"]) == 1
+    assert "pip install -e training" in capsys.readouterr().err

@@ -107,7 +107,7 @@ def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> F
     shards = sorted(p for f in folders for p in f.glob("shard-*") if not p.name.endswith(".partial"))
     if not shards:
         raise FileNotFoundError(
-            f"found no shards below {', '.join(map(str, folders))}; record data first: instructvla-train data"
+            f"found no shards below {', '.join(map(str, folders))}; record data first: instructvla-train data record"
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     episodes: list[EpisodeRecord] = []

@@ -1,0 +1,158 @@
+"""``instructvla-train data``: record, convert, inspect, stats, lint, annotate."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instructvla_training.recipes import DataRecipe
+
+if TYPE_CHECKING:
+    from .formats.episode import EpisodeDataset
+    from .formats.opening import Reading
+
+RECORDED = ("stills", "demonstrations", "corrections")
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """Adds ``data`` and its sub-commands."""
+    data = commands.add_parser("data", help="record, read, check and convert training data")
+    kinds = data.add_subparsers(required=True, metavar="WHAT")
+    _add_record(kinds)
+    inspect = kinds.add_parser("inspect", help="what a dataset holds")
+    stats = kinds.add_parser("stats", help="normalisation statistics, cached by a hash of the data and the reading")
+    stats.add_argument("--output", type=Path, help="write them as JSON, by dataset")
+    lint = kinds.add_parser("lint", help="find what would spoil a training run; exit status 1 on errors")
+    lint.add_argument("--dt", type=float, metavar="S", help="step of the policy to be trained, for instance 0.2")
+    lint.add_argument("--images", type=int, default=16, help="episodes whose images are decoded")
+    for parser, run in ((inspect, _inspect), (stats, _stats), (lint, _lint)):
+        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="LeRobot, TFDS or bag folder")
+        add_reading(parser)
+        parser.set_defaults(run=run)
+    convert = kinds.add_parser("convert", help="write any dataset as LeRobot v3")
+    convert.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
+    convert.add_argument("target", type=Path, help="new folder")
+    convert.add_argument("--codec", choices=["av1", "h264"], default="av1")
+    convert.add_argument("--height", type=int, help="resize images to this height, an even number; default as they are")
+    convert.add_argument("--robot", default="unknown", help="robot_type of the new dataset")
+    add_reading(convert)
+    convert.set_defaults(run=_convert)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Options that say of a dataset what it does not say of itself."""
+    group = parser.add_argument_group("reading")
+    group.add_argument(
+        "--camera", action="append", default=[], metavar="VIEW=KEY", help="which camera is primary, wrist"
+    )
+    group.add_argument("--state", choices=["rpy", "quaternion", "axis-angle"], help="LeRobot: what the state is")
+    group.add_argument("--invert-gripper", action="store_true", help="LeRobot: the action's gripper is 1 when closed")
+    group.add_argument("--split", default="train", help="TFDS: which split")
+    group.add_argument(
+        "--source", dest="rlds_source", choices=["bridge", "fractal", "libero", "franka"], help="TFDS: how"
+    )
+    group.add_argument("--actions", choices=["executed", "reached"], default="executed", help="bags: what an action is")
+    group.add_argument("--annotations", type=Path, metavar="FILE", help="VLA-IT annotations of the episodes")
+
+
+def reading(options: argparse.Namespace) -> Reading:
+    from .formats.opening import Reading
+
+    unclear = [text for text in options.camera if "=" not in text]
+    if unclear:
+        sys.exit(f"--camera {unclear[0]}: expected VIEW=KEY, for instance primary=observation.images.front")
+    return Reading(
+        cameras=dict(text.split("=", 1) for text in options.camera),
+        state=options.state,
+        invert_gripper=options.invert_gripper,
+        split=options.split,
+        source=options.rlds_source,
+        actions=options.actions,
+        annotations=options.annotations,
+    )
+
+
+def counter(done: int, total: int) -> None:
+    """Progress on one line of a terminal; silent elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done + 1}/{total} " + ("\n" if done + 1 == total else ""))
+
+
+def _add_record(kinds: argparse._SubParsersAction) -> None:
+    record = kinds.add_parser("record", help="record stills and demonstrations in the simulation")
+    record.add_argument(
+        "what", nargs="*", metavar="KIND", help=f"of {', '.join(RECORDED)}; default: {', '.join(RECORDED[:2])}"
+    )
+    record.add_argument("--preset", default="nano")
+    record.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    record.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
+    record.add_argument("--episodes", type=int, help="how many, instead of the recipe's number")
+    record.set_defaults(run=_record)
+
+
+def _record(options: argparse.Namespace) -> None:
+    from instructvla_training.pipeline import record_data
+    from instructvla_training.workspace import Workspace
+
+    data = DataRecipe()
+    data = replace(data, stills=options.stills or data.stills, episodes=options.episodes or data.episodes)
+    unknown = sorted(set(options.what) - set(RECORDED))
+    if unknown:
+        sys.exit(f"instructvla-train data record: unknown {', '.join(unknown)}; expected {', '.join(RECORDED)}")
+    for what in options.what or RECORDED[:2]:
+        record_data(what, Workspace(options.root, options.preset), data, options.workers)
+
+
+def _opened(options: argparse.Namespace) -> list[EpisodeDataset]:
+    from .formats.opening import open_dataset
+
+    return [open_dataset(path, reading(options)) for path in options.paths]
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from .report import describe
+
+    for dataset in _opened(options):
+        sys.stdout.write("\n".join(describe(dataset)) + "\n")
+
+
+def _stats(options: argparse.Namespace) -> None:
+    from .report import statistics_table
+    from .survey import survey, write_published
+
+    made = [(dataset, survey(dataset, counter)) for dataset in _opened(options)]
+    for dataset, found in made:
+        sys.stdout.write("\n".join(statistics_table(dataset, found)) + "\n")
+    if options.output:
+        write_published(options.output, [found for _, found in made])
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from .formats.llava import LlavaDataset, is_llava
+    from .formats.opening import open_dataset
+    from .lint import lint, lint_text
+    from .report import verdict
+
+    failed = False
+    for path in options.paths:
+        if is_llava(path):
+            findings = lint_text(LlavaDataset(path))
+        else:
+            dataset = open_dataset(path, reading(options))
+            findings = lint(dataset, dt_s=options.dt, image_episodes=options.images, report=counter)
+        sys.stdout.write("\n".join([*map(str, findings), verdict(path, findings)]) + "\n")
+        failed |= any(found.error for found in findings)
+    return int(failed)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from .convert import convert
+    from .formats.opening import open_dataset
+
+    dataset = open_dataset(options.source, reading(options))
+    count = convert(dataset, options.target, options.height, options.codec, options.robot, counter)
+    sys.stdout.write(f"{options.target}: {count} episodes\n")

@@ -1,0 +1,63 @@
+"""What the data commands print, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from instructvla_model.normalization import FieldStatistics
+
+from .formats.episode import ACTION_NAMES, EpisodeDataset
+from .lint import Finding
+from .survey import Survey, survey
+
+EXAMPLES = 3
+
+
+def describe(dataset: EpisodeDataset) -> list[str]:
+    """Size, rate, cameras and words of a dataset."""
+    made = survey(dataset)
+    lengths = np.array(made.lengths)
+    first = dataset[0]
+    cameras = [
+        f"{view} {images[0].shape[1]}x{images[0].shape[0]}" for view, images in first.images.items() if len(images)
+    ]
+    spoken = np.flatnonzero(made.spoken)
+    some = spoken[np.linspace(0, len(spoken) - 1, EXAMPLES).astype(int)] if len(spoken) else []
+    shown = dict.fromkeys(dataset[int(number)].instruction for number in some)
+    annotated = sum(dataset[n].annotation is not None for n in range(min(len(dataset), 200)))
+    return [
+        f"{dataset.root}",
+        f"  format        {dataset.reading}",
+        f"  episodes      {len(dataset)}, {len(spoken)} with an instruction, {made.n_steps} steps",
+        f"  steps         {lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}, {dataset.dt_s:.3f} s each",
+        f"  cameras       {', '.join(cameras) or 'none'}",
+        f"  state         {' '.join(dataset.layout.value)}",
+        f"  annotations   {annotated} of the first {min(len(dataset), 200)} episodes",
+        *(f"  instruction   {text}" for text in shown),
+    ]
+
+
+def statistics_table(dataset: EpisodeDataset, made: Survey) -> list[str]:
+    """One line for each number of action and state."""
+    lines = [f"{made.name}: {len(made.lengths)} episodes, {made.n_steps} steps, hash {made.fingerprint}"]
+    lines.append("".join(f"{head:>12}" for head in ("", "q01", "q99", "mean", "std", "min", "max", "scaled")))
+    lines += _rows("action", ACTION_NAMES, made.statistics.action)
+    if made.statistics.state is not None:
+        lines += _rows("state", dataset.layout.value, made.statistics.state)
+    return lines
+
+
+def _rows(what: str, names: Sequence[str], found: FieldStatistics) -> list[str]:
+    columns = (found.q01, found.q99, found.mean, found.std, found.min, found.max)
+    return [
+        f"{what + ' ' + name:>12}" + "".join(f"{column[d]:12.4f}" for column in columns) + f"{found.mask[d]!s:>12}"
+        for d, name in enumerate(names)
+    ]
+
+
+def verdict(path: Path, findings: Sequence[Finding]) -> str:
+    errors = sum(found.error for found in findings)
+    return f"{path}: {errors} errors, {len(findings) - errors} warnings"

@@ -1,0 +1,153 @@
+"""What training must know of a dataset before its first step: lengths, which episodes speak, normalisation.
+
+Computed in one pass over the numbers (images are not decoded) and cached under a hash of the data and of how it
+is read, so that a changed file, another transform or another camera never meets old statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instructvla_model.normalization import Statistics, StatisticsError, compute, field_from_dict
+
+from .formats.episode import DataError, EpisodeDataset, StateLayout
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "1: quantiles 0.01 and 0.99 of all steps; gripper of the action unscaled"
+"""Raise the number when the way statistics are computed changes."""
+ACTION_MASK = (True,) * 6 + (False,)
+SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
+"""Metres and radians: a dimension that hardly moves must not have its tremble blown up to full scale."""
+SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
+_HEAD = 1 << 16
+STATISTICS_FILE = "dataset_statistics.json"
+"""Beside a checkpoint's manifest: the statistics of every dataset it was trained on, in the published layout."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """``lengths`` and ``spoken`` (has an instruction) by episode number."""
+
+    name: str
+    fingerprint: str
+    lengths: tuple[int, ...]
+    spoken: tuple[bool, ...]
+    statistics: Statistics
+
+    @property
+    def n_steps(self) -> int:
+        return sum(self.lengths)
+
+
+def action_statistics(action_XA: np.ndarray, state_XS: np.ndarray, layout: StateLayout = StateLayout.RPY) -> Statistics:
+    """Normalisation of actions and states; the gripper of the action stays an opening of 0..1."""
+    floor = SPAN_FLOOR_STATE if layout is StateLayout.RPY else None
+    action = compute(action_XA, mask=ACTION_MASK, span_floor=SPAN_FLOOR_ACTION)
+    return Statistics(action, compute(state_XS, span_floor=floor))
+
+
+def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda done, total: None) -> Survey:
+    """The survey of ``dataset``, from the cache where it was made before. Raises DataError on values not finite."""
+    mark = fingerprint(dataset)
+    path = cache_folder() / f"{mark}.json"
+    cached = _read(path)
+    if cached is not None:
+        return cached
+    lengths, spoken, actions, states = [], [], [], []
+    for number, episode in enumerate(dataset):
+        report(number, len(dataset))
+        lengths.append(len(episode))
+        spoken.append(bool(episode.instruction))
+        actions.append(episode.action_TA)
+        states.append(episode.state_TS)
+    try:
+        statistics = action_statistics(np.concatenate(actions), np.concatenate(states), dataset.layout)
+    except StatisticsError as error:
+        raise DataError(f"{dataset.root}: {error}; instructvla-train data lint names the episodes") from error
+    made = Survey(dataset.name, mark, tuple(lengths), tuple(spoken), statistics)
+    _write(path, made)
+    logger.info("%s: %d episodes, %d steps surveyed", dataset.name, len(lengths), made.n_steps)
+    return made
+
+
+def fingerprint(dataset: EpisodeDataset) -> str:
+    """Hash over how the dataset is read and over its files: names, sizes, and the first and last 64 KiB of each."""
+    digest = hashlib.sha256(f"{RECIPE}\n{dataset.reading}\n".encode())
+    for path in dataset.files():
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(dataset.root)} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_HEAD))
+            file.seek(max(0, size - _HEAD))
+            digest.update(file.read(_HEAD))
+    return digest.hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "instructvla" / "surveys"
+
+
+def published(surveys: Sequence[Survey]) -> dict[str, Any]:
+    """Name -> statistics in the layout of the released checkpoints (reference §5.9)."""
+    table = {}
+    for made in surveys:
+        fields = made.statistics.to_dict()
+        table[made.name] = {
+            "action": fields["action"],
+            "proprio": fields["state"],
+            "num_transitions": made.n_steps,
+            "num_trajectories": len(made.lengths),
+            "hash": made.fingerprint,
+        }
+    return table
+
+
+def write_published(path: Path, surveys: Sequence[Survey]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(published(surveys), indent=1) + "\n", encoding="utf-8")
+
+
+def read_published(path: Path) -> dict[str, Statistics]:
+    """Inverse of `write_published`, the statistics alone. Raises DataError."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: Statistics(field_from_dict(entry["action"]), field_from_dict(entry["proprio"]))
+            for name, entry in table.items()
+        }
+    except (OSError, json.JSONDecodeError, KeyError, AttributeError, StatisticsError) as error:
+        raise DataError(f"{path}: {error!r}; expected statistics by dataset with action and proprio") from error
+
+
+def _write(path: Path, made: Survey) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"lengths": made.lengths, "spoken": made.spoken, **published([made])}
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> Survey | None:
+    """A cached survey; None where there is none, or one that was damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = next(key for key in content if key not in ("lengths", "spoken"))
+        entry = content[name]
+        statistics = Statistics(field_from_dict(entry["action"]), field_from_dict(entry["proprio"]))
+        return Survey(name, entry["hash"], tuple(content["lengths"]), tuple(content["spoken"]), statistics)
+    except (json.JSONDecodeError, KeyError, StopIteration, TypeError, StatisticsError) as error:
+        logger.warning("%s: damaged (%r), made anew", path, error)
+        return None
