@@ -41,6 +41,32 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert.add_argument("--robot", default="unknown", help="robot_type of the new dataset")
     add_reading(convert)
     convert.set_defaults(run=_convert)
+    _add_annotate(kinds)
+
+
+def _add_annotate(kinds: argparse._SubParsersAction) -> None:
+    annotate = kinds.add_parser("annotate", help="have a vision-language model write VLA-IT annotations")
+    annotate.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
+    annotate.add_argument("output", type=Path, help="folder of the annotations; the same one continues")
+    annotate.add_argument(
+        "--base-url", required=True, metavar="URL", help="of an OpenAI-compatible endpoint, up to /v1"
+    )
+    annotate.add_argument("--model", required=True, help="name of the model at the endpoint")
+    annotate.add_argument("--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable that holds the key")
+    annotate.add_argument("--count", type=int, default=2, help="pairs of each kind")
+    annotate.add_argument("--limit", type=int, help="episodes at most")
+    annotate.add_argument("--workers", type=int, default=4, help="requests at the same time")
+    annotate.add_argument("--requests-per-minute", type=float, default=60.0)
+    annotate.add_argument("--timeout", type=float, default=120.0, metavar="S", help="longest wait for an answer")
+    annotate.add_argument("--price-input", type=float, default=0.0, help="of a million input tokens")
+    annotate.add_argument("--price-output", type=float, default=0.0, help="of a million output tokens")
+    annotate.add_argument("--max-cost", type=float, default=0.0, help="stop there; 0 = no limit")
+    annotate.add_argument(
+        "--ray", default=os.environ.get("RAY_ADDRESS"), metavar="ADDRESS",
+        help="work on a Ray cluster: auto, local or its address; default: the variable RAY_ADDRESS, else threads",
+    )  # fmt: skip
+    add_reading(annotate)
+    annotate.set_defaults(run=_annotate)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -156,3 +182,24 @@ def _convert(options: argparse.Namespace) -> None:
     dataset = open_dataset(options.source, reading(options))
     count = convert(dataset, options.target, options.height, options.codec, options.robot, counter)
     sys.stdout.write(f"{options.target}: {count} episodes\n")
+
+
+def _annotate(options: argparse.Namespace) -> None:
+    from .annotate.endpoint import EndpointError, Settings
+    from .annotate.run import REPORT_FILE, Limits, annotate
+    from .annotate.work import Job
+
+    settings = Settings(
+        base_url=options.base_url, model=options.model, api_key_env=options.api_key_env, count=options.count,
+        requests_per_minute=options.requests_per_minute, timeout_s=options.timeout,
+    )  # fmt: skip
+    limits = Limits(
+        workers=options.workers, limit=options.limit, price_input=options.price_input,
+        price_output=options.price_output, max_cost=options.max_cost,
+    )  # fmt: skip
+    job = Job(options.source, reading(options), settings)
+    try:
+        records = annotate(job, options.output, limits, options.ray, counter)
+    except EndpointError as error:
+        sys.exit(f"instructvla-train data annotate: {error}")
+    sys.stdout.write(f"{options.output}: {len(records)} episodes annotated, see {options.output / REPORT_FILE}\n")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import World
 from instructvla_sim.lockstep import Lockstep
-
 from instructvla_training.evaluation.graph_policy import GraphPolicy, joint_sample
 from instructvla_training.recipes import DataRecipe
 from instructvla_training.stages.text import generator

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
 from instructvla_sim import World
 from instructvla_sim.demonstrator import Demonstrator
 from instructvla_sim.lockstep import Lockstep
-
 from instructvla_training.language.motion import language_motion
 from instructvla_training.recipes import DataRecipe
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+
 from instructvla_model.image import ImageRecipe
 from instructvla_sim import RenderSpec, Scene, World
 from instructvla_sim.catalog import CATALOG
-
 from instructvla_training.language.scene_view import ObjectView, SceneView, TaskView
 
 from .shards import NO_OBJECT

@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from instructvla_model.config import PolicyConfig
-
 from instructvla_training.recipes import DataRecipe
 
 from .shards import EpisodeRecord, write_shard

@@ -20,6 +20,7 @@ def describe(dataset: EpisodeDataset) -> list[str]:
     """Size, rate, cameras and words of a dataset."""
     made = survey(dataset)
     lengths = np.array(made.lengths)
+    span = f"{lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}"
     first = dataset[0]
     cameras = [
         f"{view} {images[0].shape[1]}x{images[0].shape[0]}" for view, images in first.images.items() if len(images)
@@ -32,7 +33,7 @@ def describe(dataset: EpisodeDataset) -> list[str]:
         f"{dataset.root}",
         f"  format        {dataset.reading}",
         f"  episodes      {len(dataset)}, {len(spoken)} with an instruction, {made.n_steps} steps",
-        f"  steps         {lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}, {dataset.dt_s:.3f} s each",
+        f"  lengths       {span} steps of {dataset.dt_s:.3f} s",
         f"  cameras       {', '.join(cameras) or 'none'}",
         f"  state         {' '.join(dataset.layout.value)}",
         f"  annotations   {annotated} of the first {min(len(dataset), 200)} episodes",

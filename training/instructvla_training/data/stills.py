@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
 from instructvla_sim import Scene, World
 from instructvla_sim.start_pose import solve
-
 from instructvla_training.recipes import DataRecipe
 
 from .observe import RECORD_RENDER, image_columns

@@ -1,0 +1,1 @@
+"""VLA-IT annotations of recorded episodes by a vision-language model behind an OpenAI-compatible endpoint."""

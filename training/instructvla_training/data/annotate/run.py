@@ -1,0 +1,159 @@
+"""Annotates a dataset into a folder; given again, the same command goes on where it was stopped.
+
+``annotations.jsonl`` grows by one line for each annotated episode; ``vla_it.json`` and ``report.md`` are made of it
+at the end (and after Ctrl-C). Episodes that failed are tried again the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.formats.opening import open_dataset
+from instructvla_training.data.survey import fingerprint
+from instructvla_training.language import vla_it
+
+from .endpoint import Usage
+from .prompt import VERSION
+from .quality import Record, report
+from .schema import Annotation, to_episode
+from .work import Job, Outcome, workers
+
+logger = logging.getLogger(__name__)
+
+RECORDS_FILE, FAILED_FILE, ABOUT_FILE = "annotations.jsonl", "failed.jsonl", "about.json"
+VLA_IT_FILE, REPORT_FILE = "vla_it.json", "report.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """``limit`` episodes at most; prices in the endpoint's currency for a million tokens; 0 ``max_cost``: no limit."""
+
+    workers: int = 4
+    limit: int | None = None
+    price_input: float = 0.0
+    price_output: float = 0.0
+    max_cost: float = 0.0
+
+    def cost(self, usage: Usage) -> float:
+        return (usage.input_tokens * self.price_input + usage.output_tokens * self.price_output) / 1e6
+
+
+def annotate(
+    job: Job, folder: Path, limits: Limits, ray_address: str | None = None,
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Record]:  # fmt: skip
+    """Annotates what is missing -> all records of the folder. Raises EndpointError or DataError."""
+    dataset = open_dataset(job.path, job.reading)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_about(folder / ABOUT_FILE, {
+        "dataset": dataset.name, "hash": fingerprint(dataset), "model": job.settings.model,
+        "count": job.settings.count, "prompt": VERSION,
+    })  # fmt: skip
+    records = _read_records(folder / RECORDS_FILE)
+    done = {record.number for record in records}
+    wanted = [number for number in range(len(dataset)) if number not in done]
+    wanted = wanted[: limits.limit] if limits.limit is not None else wanted
+    logger.info("%s: %d episodes annotated, %d to do", dataset.name, len(done), len(wanted))
+    failures: list[Outcome] = []
+    spent = Usage()
+
+    def affordable() -> Any:
+        for number in wanted:
+            if limits.max_cost and limits.cost(spent) >= limits.max_cost:
+                logger.warning("stopped at a cost of %.4f, the limit is %g", limits.cost(spent), limits.max_cost)
+                return
+            yield number
+
+    try:
+        with (
+            workers(job, limits.workers, ray_address) as crew,
+            (folder / RECORDS_FILE).open("a", encoding="utf-8") as file,
+        ):
+            for count, outcome in enumerate(crew.outcomes(affordable())):
+                spent += outcome.usage
+                if outcome.annotation is None:
+                    failures.append(outcome)
+                else:
+                    records.append(_record(outcome))
+                    file.write(_line(records[-1]) + "\n")
+                    file.flush()
+                report_progress(count, len(wanted))
+    finally:
+        _write_results(folder, records, failures, limits)
+    return records
+
+
+def _record(outcome: Outcome) -> Record:
+    assert outcome.annotation is not None
+    return Record(
+        outcome.number, outcome.file_path, outcome.episode_id, outcome.instruction, outcome.motion, outcome.annotation,
+        outcome.usage,
+    )  # fmt: skip
+
+
+def _line(record: Record) -> str:
+    return json.dumps(
+        {
+            "number": record.number,
+            "file_path": record.file_path,
+            "episode_id": record.episode_id,
+            "instruction": record.instruction,
+            "motion": record.motion,
+            "annotation": record.annotation.model_dump(),
+            "usage": asdict(record.usage),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _read_records(path: Path) -> list[Record]:
+    """Records so far; a last line that a kill has cut in two is dropped from the file."""
+    if not path.exists():
+        return []
+    records, good = [], 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                break
+            records.append(
+                Record(
+                    row["number"], row["file_path"], row["episode_id"], row["instruction"], tuple(row["motion"]),
+                    Annotation.model_validate(row["annotation"]), Usage(**row["usage"]),
+                )
+            )  # fmt: skip
+            good += len(line)
+    os.truncate(path, good)
+    return records
+
+
+def _check_about(path: Path, about: dict[str, Any]) -> None:
+    """What the folder's annotations are of. Raises DataError where they are of something else."""
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(key for key in about if found.get(key) != about[key])
+        if differing:
+            raise DataError(
+                f"{path.parent} holds annotations of another {', '.join(differing)}: found "
+                f"{[found.get(key) for key in differing]}, expected {[about[key] for key in differing]}; "
+                "choose a new folder"
+            )
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_results(folder: Path, records: list[Record], failures: list[Outcome], limits: Limits) -> None:
+    ordered = sorted(records, key=lambda record: record.number)
+    vla_it.write(folder / VLA_IT_FILE, [to_episode(r.annotation, r.file_path, r.episode_id, r.motion) for r in ordered])
+    lines = [json.dumps({"number": f.number, "episode_id": f.episode_id, "problem": f.problem}) for f in failures]
+    (folder / FAILED_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    wasted = sum((failure.usage for failure in failures), Usage())
+    text = report(ordered, [failure.problem for failure in failures], wasted, limits.cost)
+    (folder / REPORT_FILE).write_text(text, encoding="utf-8")
