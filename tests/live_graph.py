@@ -5,7 +5,6 @@ For tests: a ROS domain of its own, cheap pictures, no process gives way to anot
 
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -42,11 +41,6 @@ CHEAP: dict[str, dict[str, Any]] = {
     "action_expert_node": {"max_image_age_s": 2.0, "max_skew_s": 1.0, "latent.max_age_s": 20.0},
     "reasoning_node": {"max_image_age_s": 3.0, "reasoning_period": 3, "max_new_tokens": 12},
 }
-
-
-def own_domain() -> str:
-    """A ROS domain that no other test is likely to use."""
-    return str(random.SystemRandom().randint(20, 100))
 
 
 def supervisor_of(names: set[str] | None, log: Any, **given: str) -> Supervisor:
@@ -158,6 +152,14 @@ class LiveGraph:
         """The newest state of the controller."""
         assert self.until(lambda: self.heard["safety_state"]), "no controller heard"
         return self.heard["safety_state"][-1]
+
+    def holds(self, fault_id: str) -> SafetyState:
+        """Waits until the controller holds because of this fault; its words."""
+        states = self.heard["safety_state"]
+        assert self.until(lambda: states and states[-1].fault_id == fault_id), f"{self.safety()}\n{self.log()}"
+        state = next(m for m in reversed(states) if m.fault_id == fault_id)
+        assert state.mode == SafetyState.MODE_HOLDING
+        return state
 
     def status(self) -> dict[str, Any]:
         """The newest verdict of the simulator."""

@@ -8,6 +8,7 @@ definitions.
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,13 @@ def test_a_stand_in_type_has_the_hash_of_the_genuine_one(type_name: str) -> None
     assert installed_hash(type_name) == VENDOR_HASHES[type_name]
 
 
-def test_the_hash_on_the_wire_is_the_vendors() -> None:
+def test_the_hash_on_the_wire_is_the_vendors(new_ros_domain: Callable[[], int]) -> None:
     """The compiled type support, not only the installed description, carries the vendor's hash."""
     import rclpy
     from interbotix_xs_msgs.msg import JointGroupCommand
 
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=20 + os.getpid() % 80)
+    rclpy.init(context=context, domain_id=new_ros_domain())
     try:
         node = rclpy.create_node("hash_test", context=context)
         node.create_publisher(JointGroupCommand, "hash_test/joint_group", 1)

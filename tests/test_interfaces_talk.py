@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip("rclpy")
 
 PEER = Path(__file__).with_name("talk_peer.py")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator["rclpy.node.Node"]:
+def node(new_ros_domain: Callable[[], int]) -> Iterator["rclpy.node.Node"]:
     """A node here and a peer in another process, on a ROS domain of their own."""
-    domain = 20 + os.getpid() % 80
+    domain = new_ros_domain()
     environment = os.environ | {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",

@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -42,11 +42,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LiveGraph]":
+def graph(tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[], int]) -> "Iterator[LiveGraph]":
     """The action expert's node alone, not configured."""
     live = beside("live_graph")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", live.own_domain())
+        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
         with live.LiveGraph(tmp_path_factory.mktemp("node"), {NODE}) as made:
             yield made
 

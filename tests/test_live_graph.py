@@ -6,10 +6,10 @@ The checkpoint has random weights, so nothing here asks for skill. The tests sha
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -40,13 +40,13 @@ INSTRUCTION = "put the carrot on the plate"
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LiveGraph]":
+def graph(tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[], int]) -> "Iterator[LiveGraph]":
     """The graph with a tiny random checkpoint, on a ROS domain of its own, up and active."""
     folder = tmp_path_factory.mktemp("live")
     beside("random_checkpoint").write(folder / "checkpoint", "tiny")
     live = beside("live_graph")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", live.own_domain())
+        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
         with live.LiveGraph(folder, checkpoint=str(folder / "checkpoint"), task_instruction=INSTRUCTION) as made:
             active = made.until(lambda: "all nodes are active" in made.log(), live.START_LIMIT_S)
             assert active, made.log()
@@ -86,9 +86,15 @@ def test_the_reasoning_is_streamed_and_final_at_the_end(graph: "LiveGraph") -> N
 
 
 def test_the_latents_name_an_image_and_the_chunks_their_latent(graph: "LiveGraph") -> None:
+    def pairs() -> list[tuple[Any, Any]]:
+        # This listener keeps one latent: on a busy machine it may miss some.
+        latents = {latent.seq: latent for latent in tuple(graph.heard["latent_action"])}
+        chunks = tuple(graph.heard["action_chunk"])
+        return [(chunk, latents[chunk.latent_seq]) for chunk in chunks if chunk.latent_seq in latents]
+
+    assert graph.until(lambda: len(pairs()) >= 3)
+    assert all(chunk.instruction_id == latent.instruction_id for chunk, latent in pairs())
     chunks = graph.news("action_chunk", 2)
-    sequences = {m.seq: m for m in graph.heard["latent_action"]}
-    assert all(chunk.latent_seq in sequences for chunk in chunks)
     stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in chunks]
     assert stamps[1] > stamps[0] > 0.0
 
@@ -118,8 +124,7 @@ def test_a_new_instruction_takes_over(graph: "LiveGraph") -> None:
 
 def test_f01_when_the_camera_stops_the_arm_holds_and_goes_on_when_it_is_back(graph: "LiveGraph") -> None:
     assert graph.set("sim/sim_node", fault="no_primary_images")[0].successful
-    assert graph.until(lambda: graph.safety().fault_id == "F01"), graph.safety()
-    assert graph.safety().mode == SafetyState.MODE_HOLDING and "image" in graph.safety().reason
+    assert "image" in graph.holds("F01").reason
     graph.goals(10)
     assert np.ptp(graph.goals(10), axis=0).max() < 1e-6
     graph.set("sim/sim_node", fault="none")
@@ -128,8 +133,7 @@ def test_f01_when_the_camera_stops_the_arm_holds_and_goes_on_when_it_is_back(gra
 
 def test_f05_a_joint_state_with_nan_makes_the_arm_hold(graph: "LiveGraph") -> None:
     graph.set("sim/sim_node", fault="nan_joint_states")
-    assert graph.until(lambda: graph.safety().fault_id == "F05"), graph.safety()
-    assert graph.safety().mode == SafetyState.MODE_HOLDING
+    assert "finite" in graph.holds("F05").reason
     assert np.isfinite(graph.goals(5)).all()
     graph.set("sim/sim_node", fault="none")
     assert graph.until(lambda: graph.safety().mode == SafetyState.MODE_EXECUTING), graph.safety()
@@ -160,7 +164,8 @@ def test_another_scene_can_be_set_while_the_graph_runs(graph: "LiveGraph", capsy
     assert cli.main(["scene", "--seed", "9", "--instruction", "put the lemon in the bowl"]) == 0
     assert "scene 9" in capsys.readouterr().out
     assert graph.until(lambda: graph.status()["scene"] == 9)
-    assert graph.say("put the lemon in the bowl").accepted
+    # That the stop is over reaches the reasoning node in its own time.
+    assert graph.until(lambda: graph.say("put the lemon in the bowl").accepted)
     assert graph.until(lambda: graph.safety().mode == SafetyState.MODE_EXECUTING), graph.safety()
     assert graph.status()["success"] is False
 

@@ -24,7 +24,7 @@ class FakeRobot(Node):
         self.q = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
         self.finger_m = 0.037
         self.goal, self.pwm = self.q.copy(), 0.0
-        self.goal_times: list[float] = []
+        self.goals: list[list[float]] = []
         self.requests: list[Any] = []
         self.camera_on = True
         self._joints = joints
@@ -57,7 +57,7 @@ class FakeRobot(Node):
 
     def _on_group(self, message: JointGroupCommand) -> None:
         self.goal = np.array(message.cmd)
-        self.goal_times.append(self._now().nanoseconds * 1e-9)
+        self.goals.append(list(message.cmd))
 
     def _on_single(self, message: JointSingleCommand) -> None:
         self.pwm = message.cmd

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +42,8 @@ fake_robot = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake_robot)
 
 CAMERA = "/camera/camera/color/image_raw"
+LIMIT_S = 60.0
+"""Longest wait for anything: a machine that runs other tests beside this one is slow."""
 
 
 def load_fake(settings: Any, parts: tuple[str, ...]) -> Any:
@@ -57,25 +58,42 @@ def load_broken(settings: Any, parts: tuple[str, ...]) -> Any:
     raise SetupError("checkpoint /nowhere does not exist or is no folder; give the folder of a trained checkpoint")
 
 
+def given(**values: Any) -> list[Parameter]:
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
 class Graph:
     """Nodes in one process and one executor, and a client node that listens and asks."""
 
-    def __init__(self, load: Callable[..., Any] = load_fake, robot_name: str = "wx250s", **robot: Any) -> None:
+    def __init__(
+        self,
+        domain: int,
+        load: Callable[..., Any] = load_fake,
+        robot_name: str = "wx250s",
+        driver_timeout_s: float = LIMIT_S,
+        **robot: Any,
+    ) -> None:
         environment.apply_defaults(os.environ)
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=random.SystemRandom().randint(20, 100))
+        rclpy.init(context=self.context, domain_id=domain)
         common: dict[str, Any] = {"namespace": "/instructvla", "context": self.context}
         remap = ["--ros-args", "-r", f"camera/image_raw:={CAMERA}"]
         stop = ["-r", "~/stop:=/instructvla/stop", "-r", "~/reset:=/instructvla/reset"]
-        named = [Parameter("robot_name", value=robot_name)]
-        quick = [*named, Parameter("service_timeout_s", value=1.0), Parameter("gripper.dwell_s", value=0.0)]
+        # On a busy machine only those faults should show that a test makes.
+        driving = {
+            "robot_name": robot_name,
+            "service_timeout_s": driver_timeout_s,
+            "gripper.dwell_s": 0.0,
+            "safety.max_joint_state_age_s": 1.0,
+            "safety.max_image_age_s": 1.0,
+        }
+        acting = {"robot_name": robot_name, "max_image_age_s": 1.0, "max_skew_s": 0.5, "latent.max_age_s": 20.0}
+        thinking = {"latent_period_s": 0.2, "reasoning_period": 5, "max_image_age_s": 1.0}
         self.robot = fake_robot.FakeRobot(context=self.context, **robot)
-        self.controller = WidowXControllerNode(parameter_overrides=quick, cli_args=[*remap, *stop], **common)
-        schedule = [Parameter("latent_period_s", value=0.2), Parameter("reasoning_period", value=5)]
-        self.reasoning = ReasoningNode(load, parameter_overrides=schedule, cli_args=remap, **common)
-        self.expert = ActionExpertNode(load, parameter_overrides=named, cli_args=remap, **common)
-        bring_up = [Parameter("retry_period_s", value=0.1), Parameter("attempts", value=2)]
-        self.manager = LifecycleManagerNode(parameter_overrides=bring_up, **common)
+        self.controller = WidowXControllerNode(parameter_overrides=given(**driving), cli_args=[*remap, *stop], **common)
+        self.reasoning = ReasoningNode(load, parameter_overrides=given(**thinking), cli_args=remap, **common)
+        self.expert = ActionExpertNode(load, parameter_overrides=given(**acting), cli_args=remap, **common)
+        self.manager = LifecycleManagerNode(parameter_overrides=given(retry_period_s=0.1, attempts=100), **common)
         self.client = rclpy.create_node("client", **common)
         self.heard: dict[type, list[Any]] = {}
         for kind, topic, profile in (
@@ -116,11 +134,11 @@ class Graph:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         client = self.client.create_client(kind, name)
-        assert client.wait_for_service(5.0), name
+        assert client.wait_for_service(LIMIT_S), name
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
-        assert answered.wait(5.0), name
+        assert answered.wait(LIMIT_S), name
         return future.result()
 
     def say(self, text: str, think: bool = True) -> Any:
@@ -133,7 +151,7 @@ class Graph:
         states = self.heard[SafetyState]
         return int(states[-1].mode) if states else -1
 
-    def until(self, condition: Callable[[], Any], limit_s: float = 20.0) -> bool:
+    def until(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> bool:
         end_s = time.monotonic() + limit_s
         while time.monotonic() < end_s:
             if condition():
@@ -141,13 +159,19 @@ class Graph:
             threading.Event().wait(0.02)
         return False
 
+    def goals(self, count: int) -> np.ndarray:
+        """The next joint goals that the robot is given, (count, 6)."""
+        seen = len(self.robot.goals)
+        assert self.until(lambda: len(self.robot.goals) >= seen + count), "no joint goals"
+        return np.array(self.robot.goals[seen : seen + count])
+
     def active(self) -> bool:
         return all(n.state_label == "active" for n in (self.reasoning, self.expert, self.controller))
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Graph]:
-    graph = Graph()
+def running(new_ros_domain: Callable[[], int]) -> Iterator[Graph]:
+    graph = Graph(new_ros_domain())
     assert graph.until(graph.active), graph.manager._summary()
     yield graph
     graph.close()
@@ -165,9 +189,8 @@ def graph(running: Graph) -> Graph:
 
 
 def test_the_manager_brings_all_nodes_up_and_says_so(graph: Graph) -> None:
-    answer = graph.trigger("lifecycle_manager_node/is_active")
-    assert answer.success
-    assert "widowx_controller_node active" in answer.message
+    assert graph.until(lambda: graph.trigger("lifecycle_manager_node/is_active").success)
+    assert "widowx_controller_node active" in graph.trigger("lifecycle_manager_node/is_active").message
 
 
 def test_the_driver_is_set_up_once_with_the_profile_of_the_training_data(graph: Graph) -> None:
@@ -185,17 +208,21 @@ def test_an_instruction_streams_text_and_moves_the_arm(graph: Graph) -> None:
     start = kinematics.forward(graph.robot.q)[1]
     response = graph.say("pick up the carrot")
     assert response.accepted, response.message
-    assert graph.until(lambda: len(graph.heard[EndEffectorDelta]) >= 5)
+
+    def steps() -> list[Any]:  # those of the instruction before may still come
+        return [m for m in graph.heard[EndEffectorDelta] if m.instruction_id == response.instruction_id]
+
+    assert graph.until(lambda: len(steps()) >= 5)
+    assert graph.until(lambda: any(m.final and m.n_tokens for m in graph.heard[Reasoning]))
     texts = [m for m in graph.heard[Reasoning] if m.instruction_id == response.instruction_id]
     assert texts[0].text == "" and texts[0].instruction == "pick up the carrot"
     first = [m.text for m in texts if m.seq == texts[0].seq]
     assert first == sorted(first, key=len) and len(first) >= 8
-    step = graph.heard[EndEffectorDelta][0]
+    step = steps()[0]
     assert step.header.frame_id == "wx250s/base_link"
     assert step.delta_xyz_m.x == pytest.approx(0.01)
-    assert step.instruction_id == response.instruction_id
     assert graph.until(lambda: kinematics.forward(graph.robot.q)[1][0] > start[0] + 0.02)
-    assert graph.mode() == SafetyState.MODE_EXECUTING
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
 
 
 def test_f20_a_bad_instruction_is_refused_and_the_running_one_goes_on(graph: Graph) -> None:
@@ -215,16 +242,14 @@ def test_f22_stop_latches_until_reset_and_a_new_instruction(graph: Graph, how: s
         assert graph.trigger("stop").success
     else:
         graph.estop.publish(Bool(data=True))
-    assert graph.until(lambda: graph.mode() == SafetyState.MODE_STOPPED, 2.0)
-    graph.until(lambda: False, 0.5)
-    goal = graph.robot.goal.copy()
-    refused = graph.say("pick up the lemon")
-    assert not refused.accepted and "reset" in refused.message
-    graph.until(lambda: False, 0.5)
-    np.testing.assert_allclose(graph.robot.goal, goal, atol=1e-6)
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_STOPPED)
+    goals = graph.goals(10)
+    # The stop reaches the two nodes by different ways.
+    assert graph.until(lambda: "reset" in graph.say("pick up the lemon").message)
+    assert np.ptp([*goals[3:], *graph.goals(10)], axis=0).max() < 1e-6
     assert graph.trigger("reset").success
     assert graph.until(lambda: graph.mode() != SafetyState.MODE_STOPPED)
-    assert graph.until(lambda: graph.say("pick up the lemon").accepted, 2.0)
+    assert graph.until(lambda: graph.say("pick up the lemon").accepted)
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
 
 
@@ -232,44 +257,46 @@ def test_f01_a_camera_that_stops_holds_the_arm_with_the_reason_and_resumes(graph
     graph.say("pick up the carrot", think=False)
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
     graph.robot.camera_on = False
-    assert graph.until(lambda: graph.heard[SafetyState][-1].fault_id == "F01", 3.0)
-    assert "camera" in graph.heard[SafetyState][-1].reason
+    assert graph.until(lambda: graph.heard[SafetyState][-1].fault_id == "F01")
+    assert "camera" in next(m.reason for m in reversed(graph.heard[SafetyState]) if m.fault_id == "F01")
     graph.robot.camera_on = True
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
 
 
-def test_f17_without_a_checkpoint_the_model_nodes_stay_unconfigured_with_the_message() -> None:
-    graph = Graph(load_broken)
+def test_f17_without_a_checkpoint_the_model_nodes_stay_unconfigured_with_the_message(
+    new_ros_domain: Callable[[], int],
+) -> None:
+    graph = Graph(new_ros_domain(), load_broken)
     try:
         assert graph.until(lambda: "does not exist" in graph.reasoning.problem)
-        assert graph.until(lambda: "giving up" in str(graph.manager._summary()) or graph.expert.problem)
-        assert graph.until(lambda: graph.reasoning.state_label == "unconfigured", 3.0)
+        assert graph.until(lambda: "does not exist" in graph.expert.problem)
+        assert graph.until(lambda: graph.reasoning.state_label == "unconfigured")
         response = graph.say("pick up the carrot")
         assert not response.accepted
         assert "unconfigured" in response.message and "does not exist" in response.message
-        assert graph.until(lambda: "does not exist" in graph.trigger("lifecycle_manager_node/is_active").message, 5.0)
+        assert graph.until(lambda: "does not exist" in graph.trigger("lifecycle_manager_node/is_active").message)
         assert graph.mode() in (-1, SafetyState.MODE_INACTIVE)
-        assert graph.robot.goal_times == []
+        assert graph.robot.goals == []
     finally:
         graph.close()
 
 
-def test_a_wrong_robot_name_keeps_the_controller_unconfigured_and_names_what_there_is() -> None:
-    graph = Graph(robot_name="wx200")
+def test_a_wrong_robot_name_keeps_the_controller_unconfigured_and_names_what_there_is(
+    new_ros_domain: Callable[[], int],
+) -> None:
+    graph = Graph(new_ros_domain(), robot_name="wx200", driver_timeout_s=1.0)
     try:
-        assert graph.until(lambda: graph.controller.problem)
+        assert graph.until(lambda: "/wx250s/joint_states" in graph.controller.problem)
         assert "/wx200/get_robot_info" in graph.controller.problem
-        assert "/wx250s/joint_states" in graph.controller.problem
-        assert graph.until(lambda: graph.controller.state_label == "unconfigured", 3.0)
+        assert graph.until(lambda: graph.controller.state_label == "unconfigured")
     finally:
         graph.close()
 
 
-def test_a_driver_of_another_arm_is_refused() -> None:
-    graph = Graph(joints=("waist", "shoulder", "elbow", "wrist_angle", "wrist_rotate"))
+def test_a_driver_of_another_arm_is_refused(new_ros_domain: Callable[[], int]) -> None:
+    graph = Graph(new_ros_domain(), joints=("waist", "shoulder", "elbow", "wrist_angle", "wrist_rotate"))
     try:
         assert graph.until(lambda: "this controller is for a wx250s" in graph.controller.problem)
-        assert graph.until(lambda: graph.controller.state_label == "unconfigured", 3.0)
+        assert graph.until(lambda: graph.controller.state_label == "unconfigured")
     finally:
         graph.close()
-

@@ -56,7 +56,7 @@ class RosClient:
         """Subscribe; the callback runs in the background thread."""
         return self.node.create_subscription(kind, topic, callback, qos, raw=raw)
 
-    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 5.0) -> Any:
+    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 10.0) -> Any:
         """Call a service. Raises TimeoutError when nobody offers it or nobody answers in time."""
         client = self.node.create_client(kind, service)
         try:
