@@ -40,6 +40,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "widowx_controller_node": {"safety.max_image_age_s": 3.0, "safety.max_joint_state_age_s": 1.0},
     "action_expert_node": {"max_image_age_s": 2.0, "max_skew_s": 1.0, "latent.max_age_s": 20.0},
     "reasoning_node": {"max_image_age_s": 3.0, "reasoning_period": 3, "max_new_tokens": 12},
+    "lifecycle_manager_node": {"attempts": 1000},
 }
 
 
