@@ -94,7 +94,7 @@ def nano_generalist() -> StageRecipe:
     return StageRecipe(
         stage="generalist",
         preset="nano",
-        optimisation=Optimisation(steps=2_200, learning_rate=1.5e-3, warmup_steps=100),
+        optimisation=Optimisation(steps=2_000, learning_rate=1.5e-3, warmup_steps=100),
         prompts=(
             ("action", 0.2),
             ("motion", 0.05),
