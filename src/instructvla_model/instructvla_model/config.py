@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ATTENTION_REGIMES = ("block_causal", "additive_bias")
+TEXT_CACHES = ("clean", "shared")
+VLM_INPUTS = ("first_view", "side_by_side")
+STATE_DTYPES = ("float32", "latents")
 
 
 class ConfigError(ValueError):
@@ -106,6 +109,15 @@ class FilmVitConfig:
     def token_dim(self) -> int:
         return self.dim * self.shuffle**2
 
+    @property
+    def blocks_used(self) -> int:
+        return self.n_blocks_used or self.depth
+
+    @property
+    def has_norm(self) -> bool:
+        """The released files hold a final norm that nothing reads; it goes where their unread blocks go."""
+        return self.final_norm or self.blocks_used < self.depth
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertConfig:
@@ -136,6 +148,7 @@ class FlowConfig:
     beta_a: float = 1.5
     beta_b: float = 1.0
     n_steps: int = 10
+    state_dtype: str = "float32"  # of sampled actions and clock; "latents": theirs (released evaluations: bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +166,9 @@ class PolicyConfig:
     views: tuple[str, ...] = ("primary",)
     vlm_recipe: str = "siglip_squash"  # names of image.py
     expert_recipe: str = "dino_crop"
+    vlm_input: str = "first_view"  # or all views in one picture, side by side
+    text_cache: str = "clean"  # one cache for each stream; "shared": both in one, as in the released evaluations
+    binary_gripper: bool = False  # openings are 0 or 1, switched at 0.5
     system_message: str | None = "You are a helpful assistant."  # None drops the system turn
     lowercase_instructions: bool = False  # instructions enter a prompt in lower case, without an end mark
     dt_s: float = 0.2  # duration of one action step
@@ -223,6 +239,12 @@ def check(config: PolicyConfig) -> None:
         f"one of {ATTENTION_REGIMES}",
         "correct the name",
     )
+    for label, found, names in (
+        ("text_cache", config.text_cache, TEXT_CACHES),
+        ("vlm_input", config.vlm_input, VLM_INPUTS),
+        ("flow.state_dtype", config.flow.state_dtype, STATE_DTYPES),
+    ):
+        _require(found in names, f"{label}={found!r}", f"one of {names}", "correct the name")
     used = config.film.n_blocks_used
     _require(
         used is None or 1 <= used <= config.film.depth,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instructvla_model.config import PolicyConfig
 from instructvla_model.film_vit import FilmVisionModel
-from instructvla_model.trunk import KeyValues, Trunk
+from instructvla_model.trunk import KeyValues, Opening, Trunk
 
 Probe = tuple[int, tuple[int, ...]]
 
@@ -22,7 +22,8 @@ class ExpertPrefix:
     tokens_BPD: Tensor
     n_vision: int
     n_latent: int  # latents and the state token
-    key_values: KeyValues | None  # None under additive_bias
+    key_values: KeyValues | None  # block_causal
+    opening: Opening | None = None  # additive_bias
     probe_logits_BHNP: Tensor | None = None
     probe_states_BND: Tensor | None = None
 
@@ -110,9 +111,10 @@ class ActionExpert(nn.Module):
         if self.config.expert.attention == "additive_bias":
             if probe is not None:
                 raise ValueError("probe needs block_causal attention; this expert is additive_bias")
-            return ExpertPrefix(tokens_BPD, n_vision, n_latent, None)
+            opening = self.VideoGPT.model.open(tokens_BPD, n_vision, n_latent, self.config.expert.horizon)
+            return ExpertPrefix(tokens_BPD, n_vision, n_latent, None, opening)
         key_values, logits, states = self.VideoGPT.model.prefix(tokens_BPD, n_vision, latents_BNH.shape[1], probe)
-        return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, logits, states)
+        return ExpertPrefix(tokens_BPD, n_vision, n_latent, key_values, None, logits, states)
 
     def velocity(self, prefix: ExpertPrefix, noisy_BKFA: Tensor, time_BK: Tensor) -> Tensor:
         """Velocity of K noisy chunks per context, fp32 [B, K, F, A]; time in [0, 1], 0 = noise."""
@@ -123,9 +125,8 @@ class ActionExpert(nn.Module):
             x_BXD = action_BKFD.flatten(1, 2).to(prefix.tokens_BPD.dtype)
             states = trunk.suffix(x_BXD, prefix.key_values, K)
         else:
-            tokens = prefix.tokens_BPD.repeat_interleave(K, dim=0)
-            whole = torch.cat([tokens, action_BKFD.flatten(0, 1).to(tokens.dtype)], dim=1)
-            states = trunk.whole(whole, prefix.n_vision, prefix.n_latent, F)[:, -F:]
+            assert prefix.opening is not None
+            states = trunk.close(action_BKFD.flatten(0, 1).to(prefix.tokens_BPD.dtype), prefix.opening)
         flat_BKX = states.reshape(B, K, F * states.shape[-1])
         return self.action_head(flat_BKX).float().view(B, K, F, A)
 

@@ -108,7 +108,7 @@ class FilmVisionTransformer(nn.Module):
             nn.init.normal_(parameter, std=0.02)
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(FilmBlock(config, condition_dim) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.has_norm else None
 
     def forward(self, pixels_BCHW: Tensor, condition_BH: Tensor) -> Tensor:
         patches_BPD = self.patch_embed(pixels_BCHW)
@@ -116,10 +116,9 @@ class FilmVisionTransformer(nn.Module):
         patches_BPD = patches_BPD + self.pos_embed.to(dtype)
         prefix_1QD = torch.cat([self.cls_token, self.reg_token], dim=1).to(dtype)
         x_BSD = torch.cat([prefix_1QD.expand(B, -1, -1), patches_BPD], dim=1)
-        used = self.config.n_blocks_used or self.config.depth
-        for block in self.blocks[:used]:
+        for block in self.blocks[: self.config.blocks_used]:
             x_BSD = block(x_BSD, condition_BH)
-        if self.config.final_norm:
+        if self.config.final_norm and self.norm is not None:
             x_BSD = self.norm(x_BSD)
         return x_BSD[:, prefix_1QD.shape[1] :]
 

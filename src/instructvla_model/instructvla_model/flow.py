@@ -90,6 +90,16 @@ def loss(
     return (squared * weights).sum() / weights.sum().clamp(min=1e-8)
 
 
+def clock(n_steps: int, dtype: torch.dtype = torch.float32) -> list[float]:
+    """Times at which `sample` asks for a velocity: k / n_steps, or in a half precision the sum of rounded steps."""
+    if dtype == torch.float32:
+        return [step / n_steps for step in range(n_steps)]
+    times = [torch.zeros((), dtype=dtype)]
+    for _ in range(n_steps - 1):
+        times.append(times[-1] + 1.0 / n_steps)
+    return [float(time) for time in times]
+
+
 @torch.no_grad()
 def sample(
     expert: ActionExpert,
@@ -100,9 +110,10 @@ def sample(
     noise_BKFA: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Forward-Euler integration from noise -> normalised actions, fp32 [B, K, F, A]; state kept in fp32.
+    """Forward-Euler integration from noise -> normalised actions, fp32 [B, K, F, A].
 
-    Noise is drawn on the CPU, so one seed gives the same chunk on every device.
+    Actions and clock are kept in fp32 or, if the configuration says so, in the latents' dtype. Noise is drawn on
+    the CPU, so one seed gives the same chunk on every device.
     """
     config = expert.config
     steps = n_steps or config.flow.n_steps
@@ -111,8 +122,9 @@ def sample(
         B = prefix.tokens_BPD.shape[0]
         shape = (B, n_samples, config.expert.horizon, config.expert.action_dim)
         noise_BKFA = torch.randn(shape, generator=generator)
-    x_BKFA = noise_BKFA.to(device, torch.float32)
-    for step in range(steps):
-        time_BK = torch.full(x_BKFA.shape[:2], step / steps, device=device)
-        x_BKFA = x_BKFA + expert.velocity(prefix, x_BKFA, time_BK) / steps
-    return x_BKFA
+    kind = torch.float32 if config.flow.state_dtype == "float32" else prefix.tokens_BPD.dtype
+    x_BKFA = noise_BKFA.to(device, kind)
+    for time in clock(steps, kind):
+        time_BK = torch.full(x_BKFA.shape[:2], time, device=device)
+        x_BKFA = x_BKFA + expert.velocity(prefix, x_BKFA, time_BK).to(kind) / steps
+    return x_BKFA.float()

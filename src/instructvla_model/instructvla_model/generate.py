@@ -1,9 +1,12 @@
-"""Greedy text and latent queries with clean key/value caches.
+"""Greedy text and latent queries with key/value caches.
 
 In gated mode there are two streams, each with its own cache: the base stream (adapters off) gives the
 adapter weights of a token, the adapted stream writes. Otherwise one cache serves. Text ends at the first
 query token, at an end token or at the cap; then all N queries pass in one parallel forward that reuses
 the caches, equal to encoding everything again.
+
+`config.text_cache` "shared" writes as the evaluations of the released checkpoints did: both streams append to one
+cache and see each other in it. Latents are never read from such a cache; everything is encoded again for them.
 """
 
 from __future__ import annotations
@@ -42,8 +45,18 @@ class TextState:
     cache: DynamicCache
     next_id: int
     gate_sum: tuple[float, ...]  # adapter weights summed over all tokens in the cache
-    n_cached: int
+    n_cached: int  # tokens of prompt and text
     stop: str = ""  # one of STOPS; "" while text may go on
+    prompt_1SH: Tensor | None = None  # kept where the cache is shared
+
+    @property
+    def shared(self) -> bool:
+        return self.prompt_1SH is not None
+
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """What goes into the next prompt. The released code keeps an end token that the model wrote."""
+        return (*self.token_ids, self.next_id) if self.shared and self.stop == "end" else self.token_ids
 
 
 @dataclass(frozen=True)
@@ -55,11 +68,15 @@ class Latents:
 
 
 def _advance(
-    vlm: VisionLanguageModel, embeds_1SH: Tensor, base: DynamicCache | None, cache: DynamicCache | None
+    vlm: VisionLanguageModel,
+    embeds_1SH: Tensor,
+    base: DynamicCache | None,
+    cache: DynamicCache | None,
+    position: int | None = None,
 ) -> tuple[Tensor, tuple[float, ...]]:
     """Run new tokens through both streams, appending to the caches -> hidden [1, S, H], gate sums."""
-    mix = vlm.mix_for(embeds_1SH, base)
-    hidden_1SH = vlm.hidden(embeds_1SH, mix, cache)
+    mix = vlm.mix_for(embeds_1SH, base, position)
+    hidden_1SH = vlm.hidden(embeds_1SH, mix, cache, position)
     return hidden_1SH, _gate_sum(mix, embeds_1SH.shape[1])
 
 
@@ -86,10 +103,12 @@ def _greedy(vlm: VisionLanguageModel, hidden_1SH: Tensor) -> int:
 @torch.inference_mode()
 def prefill(vlm: VisionLanguageModel, prompt_1SH: Tensor) -> TextState:
     """Encode a prompt (embeddings up to the open assistant header) into fresh caches."""
-    base = new_cache(vlm.language_model) if vlm.mode == "gated" else None
+    shared = vlm.mode == "gated" and vlm.config.text_cache == "shared"
     cache = new_cache(vlm.language_model)
-    hidden_1SH, sums = _advance(vlm, prompt_1SH, base, cache)
-    return TextState((), base, cache, _greedy(vlm, hidden_1SH), sums, prompt_1SH.shape[1])
+    base = cache if shared else new_cache(vlm.language_model) if vlm.mode == "gated" else None
+    hidden_1SH, sums = _advance(vlm, prompt_1SH, base, cache, 0 if shared else None)
+    kept = prompt_1SH if shared else None
+    return TextState((), base, cache, _greedy(vlm, hidden_1SH), sums, prompt_1SH.shape[1], prompt_1SH=kept)
 
 
 @torch.inference_mode()
@@ -104,7 +123,8 @@ def step(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, state: TextState,
     if len(state.token_ids) >= limit:
         return replace(state, stop="length")
     embeds_11H = vlm.embed(_ids([state.next_id], vlm.query_embed.device))
-    hidden_11H, sums = _advance(vlm, embeds_11H, state.base_cache, state.cache)
+    position = state.n_cached if state.shared else None
+    hidden_11H, sums = _advance(vlm, embeds_11H, state.base_cache, state.cache, position)
     return replace(
         state,
         token_ids=(*state.token_ids, state.next_id),
@@ -148,6 +168,8 @@ def query_tail(tokenizer: PolicyTokenizer, text_ids: Sequence[int]) -> list[int]
 @torch.inference_mode()
 def latents_after(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, state: TextState) -> Latents:
     """All queries in one forward over the text's caches, which stay as they are."""
+    if state.prompt_1SH is not None:
+        return latents_of_text(vlm, tokenizer, state.prompt_1SH, state.text_ids)
     tail = query_tail(tokenizer, state.token_ids)
     embeds_1SH = vlm.embed(_ids(tail, vlm.query_embed.device))
     hidden_1SH, sums = _advance(vlm, embeds_1SH, fork(state.base_cache), fork(state.cache))
@@ -157,11 +179,23 @@ def latents_after(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, state: T
 
 @torch.inference_mode()
 def latents_of_text(
-    vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, prompt_1SH: Tensor, text_ids: Sequence[int] = ()
+    vlm: VisionLanguageModel,
+    tokenizer: PolicyTokenizer,
+    prompt_1SH: Tensor,
+    text_ids: Sequence[int] | None = None,
 ) -> Latents:
-    """Encode prompt, text and queries at once, without a cache."""
-    tail = [*text_ids, *query_tail(tokenizer, text_ids)]
-    tail_1SH = vlm.embed(_ids(tail, vlm.query_embed.device))
+    """Encode prompt, text (None: no text was asked for) and queries at once, without a cache."""
+    tail_1SH = vlm.embed(_ids(_after_prompt(vlm, tokenizer, text_ids), vlm.query_embed.device))
     embeds_1SH = torch.cat([prompt_1SH, tail_1SH], dim=1)
     hidden_1SH, sums = _advance(vlm, embeds_1SH, None, None)
     return Latents(hidden_1SH[:, -vlm.config.n_queries :], tuple(s / embeds_1SH.shape[1] for s in sums))
+
+
+def _after_prompt(
+    vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, text_ids: Sequence[int] | None
+) -> list[int]:
+    if text_ids is None:
+        return list(tokenizer.query_ids)
+    if vlm.config.text_cache == "shared":  # as the released code: the text as a string, and always a space
+        return [*tokenizer.encode(tokenizer.decode(text_ids) + " "), *tokenizer.query_ids]
+    return [*text_ids, *query_tail(tokenizer, text_ids)]

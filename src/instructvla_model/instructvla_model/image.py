@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+_PILLOW = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
@@ -33,11 +35,12 @@ def _resize(image: np.ndarray, size: Size, interpolation: str) -> np.ndarray:
         return image
     if interpolation == "area":
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    if interpolation != "bicubic":
-        raise ImageError(f"interpolation {interpolation!r}; expected 'area' or 'bicubic'; correct the recipe")
-    pixels_1CHW = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    out = torch.nn.functional.interpolate(pixels_1CHW, (height, width), mode="bicubic", antialias=True)
-    return out[0].permute(1, 2, 0).numpy()
+    if interpolation not in _PILLOW:
+        expected = sorted(("area", *_PILLOW))
+        raise ImageError(f"interpolation {interpolation!r}; expected one of {expected}; correct the recipe")
+    # Pillow's own filters, bit for bit: the released checkpoints were trained on them
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((width, height), _PILLOW[interpolation]))
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,45 @@ class CenterCrop:
         return image[top : top + self.size, left : left + self.size]
 
 
-Step = Squash | ShorterSide | CropBox | CenterCrop
-_STEPS: dict[str, type] = {cls.kind: cls for cls in (Squash, ShorterSide, CropBox, CenterCrop)}
+@dataclass(frozen=True)
+class SampledCrop:
+    """The central `area` of the image (a fraction), sampled bilinearly on a grid of `size` x `size` points.
+
+    TensorFlow's crop_and_resize and its way back to uint8: the grid's corners lie on the crop's corners, nothing is
+    averaged, values are scaled by 255.5 / 255 and cut off.
+    """
+
+    kind: ClassVar[str] = "sampled_crop"
+    size: int
+    area: float = 0.9
+
+    def output_size(self, size: Size) -> Size:
+        return (self.size, self.size)
+
+    def affine(self, size: Size) -> Affine:
+        (ax, bx), (ay, by) = self._line(size[1]), self._line(size[0])
+        return (ax, bx, ay, by)
+
+    def _line(self, length: int) -> tuple[float, float]:
+        """Pixel edges: output = a * input + b. Grid points are pixel centres."""
+        a = (self.size - 1) / (self.area**0.5 * (length - 1))
+        first = (1.0 - self.area**0.5) / 2.0 * (length - 1)
+        return a, 0.5 - a * (first + 0.5)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        out = image.astype(np.float32)
+        for axis in (0, 1):
+            a, b = self._line(image.shape[axis])
+            at = np.clip(((np.arange(self.size) + 0.5) - b) / a - 0.5, 0.0, image.shape[axis] - 1.0)
+            low = np.floor(at).astype(np.intp)
+            high = np.minimum(low + 1, image.shape[axis] - 1)
+            weight = (at - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
+            out = out.take(low, axis) * (1.0 - weight) + out.take(high, axis) * weight
+        return (out.clip(0.0, 255.0) * (255.5 / 255.0)).astype(np.uint8)
+
+
+Step = Squash | ShorterSide | CropBox | CenterCrop | SampledCrop
+_STEPS: dict[str, type] = {cls.kind: cls for cls in (Squash, ShorterSide, CropBox, CenterCrop, SampledCrop)}
 
 
 @dataclass(frozen=True)
@@ -216,20 +256,37 @@ def recipe_from_dict(values: dict[str, Any]) -> ImageRecipe:
         ) from error
 
 
+def _recipes(size: int) -> dict[str, ImageRecipe]:
+    """Every named recipe for a model image of size x size.
+
+    `dino_crop` is the released checkpoints' (crop_pct 0.875: the rim is never seen). `*_center_crop`: before it the
+    central 0.9 of the image at 224 px, as the evaluation of the released policy without state did by accident.
+    `*_libero`: the same after a Lanczos resize to 224 px, as for the two cameras of LIBERO.
+    """
+    siglip, dino = (Squash(size, "bicubic"),), (ShorterSide(size * 8 // 7), CenterCrop(size))
+    crop, small = SampledCrop(224), Squash(224, "lanczos")
+    vlm = {"siglip_squash": siglip, "siglip_center_crop": (crop, *siglip), "siglip_libero": (small, crop, *siglip)}
+    expert = {
+        "dino_squash": (Squash(size, "area"),),
+        "dino_crop": dino,
+        "dino_center_crop": (crop, *dino),
+        "dino_libero": (small, crop, *dino),
+    }
+    return {
+        "nano_area": ImageRecipe("nano_area", (Squash(size, "area"),)),
+        **{name: ImageRecipe(name, steps) for name, steps in vlm.items()},
+        **{name: ImageRecipe(name, steps, IMAGENET_MEAN, IMAGENET_STD) for name, steps in expert.items()},
+    }
+
+
 def recipe(name: str, size: int) -> ImageRecipe:
     """The named recipe for a model image of size x size."""
-    if name == "nano_area":
-        return ImageRecipe(name, (Squash(size, "area"),))
-    if name == "siglip_squash":
-        return ImageRecipe(name, (Squash(size, "bicubic"),))
-    if name == "dino_squash":
-        return ImageRecipe(name, (Squash(size, "area"),), IMAGENET_MEAN, IMAGENET_STD)
-    if name == "dino_crop":  # the released checkpoints: crop_pct 0.875, the outer eighth is never seen
-        return ImageRecipe(name, (ShorterSide(size * 8 // 7), CenterCrop(size)), IMAGENET_MEAN, IMAGENET_STD)
-    raise ImageError(
-        f"image recipe {name!r} does not exist; expected nano_area, siglip_squash, dino_squash or "
-        "dino_crop; correct the configuration"
-    )
+    recipes = _recipes(size)
+    if name not in recipes:
+        raise ImageError(
+            f"image recipe {name!r} does not exist; expected one of {sorted(recipes)}; correct the configuration"
+        )
+    return recipes[name]
 
 
 def check_image(image_HWC: np.ndarray) -> None:

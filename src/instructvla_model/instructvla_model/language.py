@@ -109,14 +109,31 @@ def new_cache(model: Qwen2ForCausalLM) -> DynamicCache:
 
 
 def run(
-    model: Qwen2ForCausalLM, embeds_BSH: Tensor, mix: AdapterMix | None = None, cache: Cache | None = None
+    model: Qwen2ForCausalLM,
+    embeds_BSH: Tensor,
+    mix: AdapterMix | None = None,
+    cache: Cache | None = None,
+    position: int | None = None,
 ) -> Tensor:
     """Final-norm hidden states [B, S, H] of `embeds_BSH`, appended to `cache` where one is given.
 
     Batches are right-padded, and a causal model never lets a real token see what stands to its right:
     so no padding mask is needed, and the rows of padding tokens are to be ignored by the caller.
+
+    `position` of the first token, where the cache's length does not tell it because another stream is in there as
+    well: a token then sees all that was cached before, and the new ones up to itself.
     """
-    out = model.model(inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix)
+    options: dict[str, Tensor] = {}
+    if cache is not None and position is not None:
+        S, past, device = embeds_BSH.shape[1], cache.get_seq_length(), embeds_BSH.device
+        mask_SK = torch.ones(S, past + S, dtype=torch.bool, device=device).tril(past)
+        options = {
+            "attention_mask": mask_SK[None, None],
+            "position_ids": torch.arange(position, position + S, device=device)[None],
+        }
+    out = model.model(
+        inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix, **options
+    )
     hidden_BSH = out.last_hidden_state
     assert isinstance(hidden_BSH, torch.Tensor)
     return hidden_BSH

@@ -77,7 +77,7 @@ class Manifest:
         film, expert = self.config.film, self.config.expert
         return {
             "expert_attention": expert.attention,
-            "vision_blocks": film.n_blocks_used or film.depth,
+            "vision_blocks": film.blocks_used,
             "vision_final_norm": film.final_norm,
             "vlm_recipe": self.vlm_recipe.name,
             "expert_recipe": self.expert_recipe.name,

@@ -188,11 +188,11 @@ class PolicyRuntime:
             thought.text if thought else "",
         )  # fmt: skip
 
-    def _text_ids(self, thought: Thought | None) -> Sequence[int]:
+    def _text_ids(self, thought: Thought | None) -> Sequence[int] | None:
         if thought is None:
-            return ()
+            return None
         if isinstance(thought.cache, TextState):
-            return thought.cache.token_ids
+            return thought.cache.text_ids
         return self.tokenizer.encode(thought.text)
 
     # ---- acting ---------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ its own block and the earlier ones. The prefix (vision and latents) then never d
 its keys and values are computed once and any number of action groups attend to them, exactly.
 
 `additive_bias` (the released checkpoints): +1 is added to the logits of the pairs allowed above and
-nothing to the others, so everything sees everything and nothing can be cached exactly.
+nothing to the others, so everything sees everything. From the second layer on the prefix depends on the actions;
+exactly cacheable are what the first layer projects from it, the rotation table and the bias. In the last layer only
+the action rows are computed, since nothing reads the others.
 """
 
 from __future__ import annotations
@@ -28,6 +30,17 @@ class KeyValues:
     """Rotated keys and values of the prefix, one pair per layer, each [B, H, P, head_dim]."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the actions leave unchanged under `additive_bias`: the prefix tokens [B, P, D] and their rotated queries,
+    rotated keys and values in the first layer [B, H, P, head_dim]; the bias [P + F, P + F]; the actions' table."""
+
+    tokens_BPD: Tensor
+    first: tuple[Tensor, Tensor, Tensor]
+    bias_SS: Tensor
+    table: Table  # of all P + F positions
 
 
 class SelfAttention(nn.Module):
@@ -157,11 +170,35 @@ class Trunk(nn.Module):
             x_BXD = layer.feed(x_BXD, layer.self_attn.mix(q, k, v, mask))
         return self.norm(x_BXD)
 
-    def whole(self, x_BSD: Tensor, n_vision: int, n_latent: int, n_action: int) -> Tensor:
-        """Final-norm states of the whole sequence [B, S, D] under `additive_bias`."""
-        table = self._table(0, x_BSD.shape[1], 1, x_BSD)
-        bias_SS = block_bias(n_vision, n_latent, n_action, x_BSD.device).to(x_BSD.dtype)
-        for layer in self._each():
-            q, k, v = layer.self_attn.project(layer.input_layernorm(x_BSD), table)
-            x_BSD = layer.feed(x_BSD, layer.self_attn.mix(q, k, v, bias_SS))
+    def open(self, x_BPD: Tensor, n_vision: int, n_latent: int, n_action: int) -> Opening:
+        """Everything of `close` that does not depend on the actions; once for each context."""
+        P = x_BPD.shape[1]
+        table = self._table(0, P + n_action, 1, x_BPD)
+        first = self._each()[0]
+        projected = first.self_attn.project(first.input_layernorm(x_BPD), (table[0][:P], table[1][:P]))
+        bias_SS = block_bias(n_vision, n_latent, n_action, x_BPD.device).to(x_BPD.dtype)
+        return Opening(x_BPD, projected, bias_SS, table)
+
+    def close(self, x_BFD: Tensor, opening: Opening) -> Tensor:
+        """Final-norm states of the action rows [B, F, D] under `additive_bias`.
+
+        B may be a multiple of the opening's: that many groups for each context, context by context.
+        """
+        groups = x_BFD.shape[0] // opening.tokens_BPD.shape[0]
+        prefix, *first = (t.repeat_interleave(groups, dim=0) for t in (opening.tokens_BPD, *opening.first))
+        P = prefix.shape[1]
+        x_BSD = torch.cat([prefix, x_BFD], dim=1)
+        rows = (opening.table[0][P:], opening.table[1][P:])
+        layers = self._each()
+        for index, layer in enumerate(layers):
+            attn = layer.self_attn
+            if index == 0:
+                new = attn.project(layer.input_layernorm(x_BFD), rows)
+                q, k, v = (torch.cat([old, added], dim=2) for old, added in zip(first, new, strict=True))
+            else:
+                q, k, v = attn.project(layer.input_layernorm(x_BSD), opening.table)
+            bias_SS = opening.bias_SS
+            if index + 1 == len(layers):
+                q, x_BSD, bias_SS = q[:, :, P:], x_BSD[:, P:], bias_SS[P:]
+            x_BSD = layer.feed(x_BSD, attn.mix(q, k, v, bias_SS))
         return self.norm(x_BSD)

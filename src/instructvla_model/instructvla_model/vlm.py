@@ -145,23 +145,31 @@ class VisionLanguageModel(nn.Module):
     # ---- forward --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def gate_inputs(self, embeds_BSH: Tensor, cache: Cache | None = None) -> Tensor:
+    def gate_inputs(self, embeds_BSH: Tensor, cache: Cache | None = None, position: int | None = None) -> Tensor:
         """Final-norm hidden states of the base stream (adapters off), without gradient."""
-        return run(self.language_model, embeds_BSH, None, cache)
+        return run(self.language_model, embeds_BSH, None, cache, position)
 
-    def mix_for(self, embeds_BSH: Tensor, base_cache: Cache | None = None) -> AdapterMix | None:
+    def mix_for(
+        self, embeds_BSH: Tensor, base_cache: Cache | None = None, position: int | None = None
+    ) -> AdapterMix | None:
         """The adapter mix for these inputs in the current mode; runs the base stream in gated mode."""
         if self.mode == "base":
             return None
         if self.mode == "single":
             return AdapterMix((self.single_adapter,))
         assert self.gate is not None
-        weights_BSA = self.gate(self.gate_inputs(embeds_BSH, base_cache))
+        weights_BSA = self.gate(self.gate_inputs(embeds_BSH, base_cache, position))
         return AdapterMix(self.config.adapters.names, weights_BSA)
 
-    def hidden(self, embeds_BSH: Tensor, mix: AdapterMix | None = None, cache: Cache | None = None) -> Tensor:
-        """Final-norm hidden states [B, S, H] under the given mix (see `mix_for`)."""
-        return run(self.language_model, embeds_BSH, mix, cache)
+    def hidden(
+        self,
+        embeds_BSH: Tensor,
+        mix: AdapterMix | None = None,
+        cache: Cache | None = None,
+        position: int | None = None,
+    ) -> Tensor:
+        """Final-norm hidden states [B, S, H] under the given mix (see `mix_for`; `position` as in `run`)."""
+        return run(self.language_model, embeds_BSH, mix, cache, position)
 
     def hidden_of(self, batch: LanguageBatch) -> Tensor:
         """Embed, gate and run a batch -> final-norm hidden states [B, S, H]."""

@@ -1,15 +1,23 @@
 """Shared by the parity tests: reads the golden tensors and maps their names to this library's.
 
 The fixtures hold tiny randomly initialised weights and outputs produced by running the reference
-implementation on a CPU.
+implementation on a CPU. INSTRUCTVLA_PARITY_DIR points the same tests at another folder of the same form.
+
+A parity test computes every output of a file from its inputs and weights and hands all of them to `compare`, which
+fails for an output that was not computed, so that no golden tensor can be left aside.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -28,6 +36,39 @@ FIXTURES = Path(os.environ.get("INSTRUCTVLA_PARITY_DIR", Path(__file__).parent /
 def load(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(str(FIXTURES / f"{name}.safetensors"), framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def compare(computed: Mapping[str, Tensor], golden: Mapping[str, Tensor], atol: float) -> None:
+    """Every golden output was computed, and nothing else; floats agree within `atol`, integers exactly."""
+    outputs = {name for name in golden if not name.startswith("w.") and ".in." not in f".{name}"}
+    assert set(computed) == outputs - {"freqs_in"}
+    for name, tensor in computed.items():
+        expected = golden[name]
+        assert tuple(tensor.shape) == tuple(expected.shape), name
+        if expected.is_floating_point():
+            worst = (tensor.float() - expected).abs().max().item()
+            assert worst <= atol, f"{name}: largest difference {worst:.2e}, allowed {atol:.0e}"
+        else:
+            assert torch.equal(tensor, expected), name
+
+
+def seeded(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
+    """Normal numbers that follow from a name alone (fp32)."""
+    seed = int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:8], "little")
+    numbers = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+    return torch.from_numpy(numbers.astype(np.float32))
+
+
+def seeded_parameter(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
+    """A parameter of the full-size expert as the fixture's maker drew it from its name."""
+    n = seeded(f"full.{name}", shape, salt)
+    if name.endswith(".gamma"):
+        return 0.5 + 0.1 * n
+    if len(shape) == 1:
+        return 1.0 + 0.1 * n if name.endswith("weight") else 0.02 * n
+    if name.endswith(("cls_token", "reg_token", "pos_embed")):
+        return n / 50.0
+    return n / math.sqrt(math.prod(shape[1:]))
 
 
 def weights(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
