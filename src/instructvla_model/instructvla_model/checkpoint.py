@@ -67,7 +67,7 @@ def save(
     }
     base_id = base_path = None
     if base is not None:
-        base_files, base_manifest = _files(Path(base))
+        base_files, base_manifest = open_files(Path(base))
         base_id, base_path = base_manifest.checkpoint_id, os.path.relpath(base, folder)
         tensors = {name: t for name, t in tensors.items() if not _same(t, base_files.get(name), name)}
     file, other = (MODEL_FILE, ADAPTERS_FILE) if base is None else (ADAPTERS_FILE, MODEL_FILE)
@@ -89,7 +89,7 @@ def _same(tensor: Tensor, file: weights.WeightFile | None, name: str) -> bool:
 # ---- loading ------------------------------------------------------------------------------------------
 
 
-def _files(
+def open_files(
     folder: Path, base: str | Path | None = None, verify: bool = True, depth: int = 0
 ) -> tuple[dict[str, weights.WeightFile], Manifest]:
     """Map of tensor name to the file that holds it, the folder's own before its base's."""
@@ -107,7 +107,7 @@ def _files(
     if depth > 4:
         raise CheckpointError(f"{folder}: base checkpoints nest deeper than 4; expected a chain that ends")
     below = Path(base) if base is not None else folder / str(manifest.base_path)
-    base_names, base_manifest = _files(below, None, verify, depth + 1)
+    base_names, base_manifest = open_files(below, None, verify, depth + 1)
     if base_manifest.checkpoint_id != manifest.base_id:
         raise CheckpointError(
             f"base {below} has id {base_manifest.checkpoint_id}; expected {manifest.base_id} for "
@@ -162,7 +162,7 @@ def load_parts(
     if unknown or not parts:
         raise CheckpointError(f"parts {tuple(parts)}; expected some of {PARTS}")
     folder = Path(folder)
-    files, manifest = _files(folder, base, verify)
+    files, manifest = open_files(folder, base, verify)
     tokenizer = _tokenizer(folder, manifest)
     _check_prefixes(files, folder)
     vlm, expert = None, None

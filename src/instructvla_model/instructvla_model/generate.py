@@ -191,9 +191,7 @@ def latents_of_text(
     return Latents(hidden_1SH[:, -vlm.config.n_queries :], tuple(s / embeds_1SH.shape[1] for s in sums))
 
 
-def _after_prompt(
-    vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, text_ids: Sequence[int] | None
-) -> list[int]:
+def _after_prompt(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, text_ids: Sequence[int] | None) -> list[int]:
     if text_ids is None:
         return list(tokenizer.query_ids)
     if vlm.config.text_cache == "shared":  # as the released code: the text as a string, and always a space

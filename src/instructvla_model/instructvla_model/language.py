@@ -131,9 +131,7 @@ def run(
             "attention_mask": mask_SK[None, None],
             "position_ids": torch.arange(position, position + S, device=device)[None],
         }
-    out = model.model(
-        inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix, **options
-    )
+    out = model.model(inputs_embeds=embeds_BSH, past_key_values=cache, use_cache=cache is not None, mix=mix, **options)
     hidden_BSH = out.last_hidden_state
     assert isinstance(hidden_BSH, torch.Tensor)
     return hidden_BSH

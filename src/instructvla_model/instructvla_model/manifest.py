@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instructvla_model.config import ConfigError, PolicyConfig, policy_config_from_dict
 from instructvla_model.image import ImageError, ImageRecipe, recipe, recipe_from_dict
 from instructvla_model.normalization import Statistics, StatisticsError, statistics_from_dict
@@ -71,6 +73,21 @@ class Manifest:
     def state_dim(self) -> int:
         return self.config.expert.state_dim
 
+    def denormalize(self, actions_FA: np.ndarray) -> np.ndarray:
+        """Normalised actions (F, 7) of the flow -> metres, radians, opening 0..1 (float32).
+
+        Raises CheckpointError without statistics.
+        """
+        if self.statistics is None:
+            raise CheckpointError(
+                f"checkpoint {self.checkpoint_id} has no action statistics (stage {self.stage!r}); use an expert or "
+                "generalist checkpoint"
+            )
+        steps = self.statistics.action.unnormalize(actions_FA)
+        if self.config.binary_gripper:
+            steps[:, 6] = np.asarray(actions_FA)[:, 6] >= 0.5
+        return steps
+
     @property
     def parity(self) -> dict[str, Any]:
         """The values in which released checkpoints differ from the paper, for people to read."""
@@ -81,6 +98,9 @@ class Manifest:
             "vision_final_norm": film.final_norm,
             "vlm_recipe": self.vlm_recipe.name,
             "expert_recipe": self.expert_recipe.name,
+            "text_cache": self.config.text_cache,
+            "sampling_dtype": self.config.flow.state_dtype,
+            "binary_gripper": self.config.binary_gripper,
         }
 
 

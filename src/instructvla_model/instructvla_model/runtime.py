@@ -227,7 +227,7 @@ class PolicyRuntime:
         else:
             generator.manual_seed(seed)
         actions_FA = flow.sample(self.expert, prefix, generator=generator)[0, 0].cpu().numpy()
-        steps = manifest.statistics.action.unnormalize(actions_FA)
+        steps = manifest.denormalize(actions_FA)
         if not np.isfinite(steps).all():
             raise RuntimeInputError("the policy returned NaN or infinity; expected finite actions; hold and replan")
         return ActionChunk(

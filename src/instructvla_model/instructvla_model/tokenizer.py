@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 TOKENIZER_FILE = "tokenizer.json"
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -123,10 +124,47 @@ def load_tokenizer(path: str | Path) -> PolicyTokenizer:
     """Read a tokenizer.json, or the one in a folder. Raises TokenizerError with the path."""
     path = Path(path)
     file = path / TOKENIZER_FILE if path.is_dir() else path
+    return _wrap(load_backend(file))
+
+
+def load_backend(file: Path) -> Tokenizer:
+    """Read a tokenizer.json. Raises TokenizerError with the path."""
     if not file.is_file():
         raise TokenizerError(f"{file} is missing; expected the tokenizer of the checkpoint; copy it there")
     try:
-        backend = Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises bare Exception
         raise TokenizerError(f"{file} is no tokenizer file: {error}; restore it from the checkpoint") from error
+
+
+def load_released_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a backbone's folder, without latent queries. Runs no code of the folder's.
+
+    Raises TokenizerError with the path.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise TokenizerError(f"{folder} is no folder; expected the backbone's, with its tokenizer; give its path")
+    if (folder / TOKENIZER_FILE).is_file():
+        return load_backend(folder / TOKENIZER_FILE)
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and the Rust library raise many types
+        raise TokenizerError(
+            f"{folder} holds no tokenizer: {str(error).splitlines()[0]}; expected tokenizer.json, or vocab.json and "
+            "merges.txt; copy them from the backbone"
+        ) from error
+    return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+
+
+def with_queries(backend: Tokenizer, n_queries: int) -> PolicyTokenizer:
+    """The tokenizer with `n_queries` latent queries as its last tokens."""
+    backend.add_tokens([query_token(i) for i in range(n_queries)])
     return _wrap(backend)
+
+
+def without_queries(tokenizer: PolicyTokenizer) -> str:
+    """The tokenizer.json of the backbone below: the same without the latent queries."""
+    values = json.loads(tokenizer.to_json())
+    values["added_tokens"] = [t for t in values["added_tokens"] if t["id"] < tokenizer.vocab_size]
+    return json.dumps(values, ensure_ascii=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -42,6 +44,48 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return sha256(path)
 
 
+_CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # safetensors' names
+_CHUNK = 1 << 22  # numbers handled at once: a check or a cast never copies a whole tensor
+
+
+def write_stream(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, tensors: Iterable[tuple[str, Tensor]]
+) -> str:
+    """As `write`, for tensors that come one at a time in the order of `shapes`; none of them is kept.
+
+    safetensors' own writer wants all tensors in memory at once.
+    """
+    header: dict[str, object] = {}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_suffix(path.suffix + ".part")
+    try:
+        with partial.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for (expected, shape), (name, tensor) in zip(shapes.items(), tensors, strict=True):
+                assert (name, tuple(tensor.shape)) == (expected, shape)
+                for chunk in tensor.detach().reshape(-1).split(_CHUNK):
+                    file.write(memoryview(stored(chunk, dtype).view(torch.uint8).numpy()))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return sha256(path)
+
+
+def require_finite(tensor: Tensor, name: str, path: Path) -> None:
+    """Raise CheckpointError for a tensor that holds NaN or infinity."""
+    if not all(bool(torch.isfinite(chunk).all()) for chunk in tensor.reshape(-1).split(_CHUNK)):
+        raise CheckpointError(
+            f"{path}: tensor {name!r} holds NaN or infinity; expected finite "
+            "numbers; training diverged or the file is damaged: use another checkpoint"
+        )
+
+
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -69,8 +113,9 @@ class WeightFile:
 
     def _refuse_pickle(self) -> None:
         with self.path.open("rb") as file:
-            start = file.read(4)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
+            start = file.read(9)
+        is_safetensors = start[8:] == b"{"  # after the header's length, which may look like anything
+        if not is_safetensors and start.startswith((b"PK", b"\x80")):
             raise CheckpointError(
                 f"{self.path} is a pickle; expected safetensors; pickles can run code and are "
                 "never loaded: import the released file instead"
@@ -120,9 +165,5 @@ def read(
         if not tensor.is_floating_point():
             yield name, tensor.to(device)
             continue
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{files[name].path}: tensor {name!r} holds NaN or infinity; expected finite "
-                "numbers; training diverged or the file is damaged: use another checkpoint"
-            )
+        require_finite(tensor, name, files[name].path)
         yield name, tensor.to(device, dtype)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from instructvla_model.config import (
     AdapterConfig,
@@ -29,6 +31,7 @@ from instructvla_model.config import (
     PolicyConfig,
     VisionConfig,
 )
+from instructvla_model.released import layout
 
 FIXTURES = Path(os.environ.get("INSTRUCTVLA_PARITY_DIR", Path(__file__).parent / "fixtures"))
 
@@ -36,6 +39,10 @@ FIXTURES = Path(os.environ.get("INSTRUCTVLA_PARITY_DIR", Path(__file__).parent /
 def load(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(str(FIXTURES / f"{name}.safetensors"), framework="pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def read_json(name: str) -> dict[str, Any]:
+    return json.loads((FIXTURES / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def compare(computed: Mapping[str, Tensor], golden: Mapping[str, Tensor], atol: float) -> None:
@@ -77,20 +84,31 @@ def weights(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def language_weights(tensors: dict[str, Tensor], prefix: str, adapters: dict[str, str]) -> dict[str, Tensor]:
-    """Reference language-model names -> ours: plain linears get `base_layer`, adapters their names."""
-    out: dict[str, Tensor] = {}
-    targets = AdapterConfig().targets
-    for name, tensor in weights(tensors, prefix).items():
-        for theirs, ours in adapters.items():
-            name = name.replace(f".lora_A.{theirs}.", f".lora_A.{ours}.").replace(
-                f".lora_B.{theirs}.", f".lora_B.{ours}."
-            )
-        parts = name.split(".")
-        if len(parts) > 2 and parts[-2] in targets:
-            name = ".".join([*parts[:-1], "base_layer", parts[-1]])
-        out[name] = tensor
-    return out
+def fill(
+    module: nn.Module,
+    released: Mapping[str, Tensor],
+    config: PolicyConfig,
+    stage: str,
+    *,
+    prefix: str = "",
+    order: list[int] | None = None,
+) -> None:
+    """Load released tensors into a module through the importer's table of names; all of both are used.
+
+    `prefix` stands before the module's names in ours; `order` rearranges the rows of the token tables first.
+    """
+    ours = {prefix + name: tensor for name, tensor in module.state_dict().items()}
+    wanted = layout.table(ours, config, stage)
+    assert set(wanted) == set(released)
+    for name, pieces in wanted.items():
+        tensor = released[name]
+        if order is not None and pieces[0].first is not None:
+            tensor = tensor[order]
+        for piece in pieces:
+            target = ours[piece.name]
+            part = tensor if piece.first is None else tensor[piece.first : piece.first + len(target)]
+            assert part.shape == target.shape, name
+            target.copy_(part)
 
 
 def tiny_reference_config(

@@ -1,7 +1,6 @@
 """Image recipes: pixels, points, inverses, bad images."""
 
 import cv2
-import golden_tensors as golden
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ from instructvla_model.image import (
     CropBox,
     ImageError,
     ImageRecipe,
+    SampledCrop,
     ShorterSide,
     Squash,
     recipe,
@@ -18,13 +18,10 @@ from instructvla_model.image import (
 )
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-NAMES = ["nano_area", "siglip_squash", "dino_squash", "dino_crop"]
-
-
-def test_vlm_pixels_equal_the_golden_ones():
-    fixture = np.load(golden.FIXTURES / "misc.npz")
-    got = recipe("siglip_squash", 56).apply(fixture["vlm_px_u8"])
-    np.testing.assert_allclose(got.numpy(), fixture["vlm_px_norm"], atol=1e-6)
+NAMES = [
+    "nano_area", "siglip_squash", "siglip_center_crop", "siglip_libero", "dino_squash", "dino_crop",
+    "dino_center_crop", "dino_libero",
+]  # fmt: skip
 
 
 def test_nano_squashes_by_area_and_scales_to_plus_minus_one():
@@ -40,6 +37,22 @@ def test_dino_crop_keeps_the_aspect_and_drops_the_border():
     assert steps == (ShorterSide(256), CenterCrop(224))
     assert steps[0].output_size((480, 640)) == (256, 341)
     assert steps[0].output_size((640, 480)) == (341, 256)
+
+
+def test_a_sampled_crop_reads_between_pixels_from_corner_to_corner():
+    image = (np.arange(21)[:, None, None] * 10 + np.arange(21)[None, :, None] + np.zeros(3)).astype(np.uint8)
+    got = SampledCrop(5, area=0.25).apply(image)  # rows and columns 5, 7.5, 10, 12.5, 15
+    at = np.array([5.0, 7.5, 10.0, 12.5, 15.0])
+    expected = np.floor((at[:, None] * 10 + at[None, :]) * 255.5 / 255)
+    assert np.array_equal(got, np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_the_released_evaluation_without_state_looks_at_the_centre():
+    crop = recipe("dino_center_crop", 224)
+    inner, outer = np.array([[33.0, 25.0], [607.0, 455.0]]), np.array([[0.0, 0.0], [640.0, 480.0]])
+    seen = crop.to_model(inner, (480, 640))
+    assert (seen[0] < 10).all() and (seen[1] > 214).all()
+    assert (crop.to_model(outer, (480, 640))[0] < 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,6 +78,8 @@ def test_a_batch_of_prepared_pixels_normalises_as_single_images_do():
     (Squash(16),),
     (ShorterSide(32), CenterCrop(28)),
     (CropBox(0.25, 0.0, 0.75, 0.5), Squash(20, "bicubic")),
+    (SampledCrop(40),),
+    (Squash(64, "lanczos"), SampledCrop(48, 0.8)),
 ])  # fmt: skip
 def test_points_follow_the_pixels(steps):
     chosen = ImageRecipe("x", steps)

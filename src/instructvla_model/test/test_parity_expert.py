@@ -34,9 +34,7 @@ def reproduce(expert: ActionExpert, given: dict[str, Tensor], views: int) -> dic
     noisy = flow.interpolate(noise, actions[:, None], time, expert.config.flow)
     velocity = expert.velocity(prefix, noisy, time)[:, 0]
     loss = flow.loss(expert, prefix, actions, noise_BKFA=noise, time_BK=time)
-    first = expert.encode_prefix(
-        pixels[:1], given["latent"][:1], given["proprio"][:1] if "proprio" in given else None
-    )
+    first = expert.encode_prefix(pixels[:1], given["latent"][:1], given["proprio"][:1] if "proprio" in given else None)
     recorder = _Recorder(expert)
     sample = flow.sample(recorder, first, noise_BKFA=noise[:1])
     n = prefix.n_vision
@@ -78,9 +76,7 @@ def full_expert(config: PolicyConfig, salt: str) -> ActionExpert:
     used = dataclasses.replace(config.film, depth=config.film.blocks_used)
     with torch.device("meta"):
         expert = ActionExpert(dataclasses.replace(config, film=used))
-    state = {
-        name: golden.seeded_parameter(name, tuple(t.shape), salt) for name, t in expert.state_dict().items()
-    }
+    state = {name: golden.seeded_parameter(name, tuple(t.shape), salt) for name, t in expert.state_dict().items()}
     expert.load_state_dict(state, strict=True, assign=True)
     return expert.eval()
 

@@ -1,129 +1,101 @@
-"""The VLM, the gate and the whole model reproduce the reference's golden tensors."""
+"""The VLM, the gate and both ways of writing text reproduce the reference's golden tensors."""
+
+import dataclasses
 
 import golden_tensors as golden
-import pytest
 import torch
+from torch import Tensor
 
-from instructvla_model import flow, generate
+from instructvla_model import generate
 from instructvla_model.adapters import AdapterMix
-from instructvla_model.policy import InstructVLA
 from instructvla_model.stem import pixel_shuffle
 from instructvla_model.vlm import VisionLanguageModel
 
 
-def language_state(
-    vlm: VisionLanguageModel, tensors: dict, prefix: str, adapters: dict, order: list[int] | None = None
-) -> None:
-    """Load a reference language model; the last N rows of the (reordered) tables are the query rows."""
-    state = golden.language_weights(tensors, prefix, adapters)
-    first, rows = vlm.first_query_id, order or list(range(len(state["lm_head.weight"])))
-    for name, parameter in (
-        ("model.embed_tokens.weight", vlm.query_embed),
-        ("lm_head.weight", vlm.query_head),
-    ):
-        table = state[name][rows]
-        state[name] = table[:first]
-        parameter.data.copy_(table[first:])
-    vlm.language_model.load_state_dict(state, strict=True)
-
-
+@torch.no_grad()
 def test_pixel_shuffle_vision_tokens_hidden_states_and_logits_agree():
     tensors, meta = golden.load("vlm_tiny")
-    torch.testing.assert_close(pixel_shuffle(tensors["in.ps"]), tensors["out.ps"], atol=0, rtol=0)
     config = golden.tiny_reference_config(latent_dim=32)
     vlm = VisionLanguageModel(config, int(meta["img_context_id"])).eval()
-    vlm.vision_model.load_state_dict(golden.weights(tensors, "vision_model.vision_model."), strict=True)
-    vlm.mlp1.load_state_dict(golden.weights(tensors, "mlp1."), strict=True)
-    language_state(vlm, tensors, "language_model.", {})
-    with torch.no_grad():
-        tokens = vlm.encode_images(tensors["in.pixels"])
-        torch.testing.assert_close(tokens, tensors["out.vit_tokens"], atol=1e-5, rtol=0)
-        hidden = vlm.hidden(vlm.embed(tensors["in.ids"], tokens))
-        torch.testing.assert_close(hidden, tensors["out.last_hidden"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(vlm.logits(hidden), tensors["out.logits"], atol=1e-5, rtol=0)
+    golden.fill(vlm, golden.weights(tensors, ""), config, "base", prefix="vlm.")
+    tokens = vlm.encode_images(tensors["in.pixels"])
+    hidden = vlm.hidden(vlm.embed(tensors["in.ids"], tokens))
+    computed = {
+        "out.ps": pixel_shuffle(tensors["in.ps"]),
+        "out.vit_tokens": tokens,
+        "out.last_hidden": hidden,
+        "out.logits": vlm.logits(hidden),
+    }
+    golden.compare(computed, tensors, atol=1e-5)
 
 
-def gated_vlm() -> tuple[VisionLanguageModel, dict]:
+class _NeverStops:
+    stop_ids = frozenset()
+
+
+def written(vlm: VisionLanguageModel, prompt_1SH: Tensor, n_tokens: int, monkeypatch) -> dict[str, Tensor]:
+    """Ids [1, T], logits [1, T, V] and cache lengths after each pass, of greedy text."""
+    logits: list[Tensor] = []
+    lengths: list[int] = []
+    choose, run = generate._greedy, VisionLanguageModel.hidden
+    gate = VisionLanguageModel.gate_inputs
+
+    def greedy(vlm, hidden):
+        logits.append(vlm.logits(hidden[:, -1]))
+        return choose(vlm, hidden)
+
+    def counted(function, index):
+        def call(self, embeds, *rest):
+            out = function(self, embeds, *rest)
+            lengths.append(rest[index].get_seq_length())
+            return out
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "_greedy", greedy)
+        patch.setattr(VisionLanguageModel, "gate_inputs", counted(gate, 0))
+        patch.setattr(VisionLanguageModel, "hidden", counted(run, 1))
+        state = generate.prefill(vlm, prompt_1SH)
+        ids = [state.next_id]
+        while len(ids) < n_tokens:
+            state = generate.step(vlm, _NeverStops(), state, n_tokens)
+            ids.append(state.next_id)
+    return {"ids": torch.tensor([ids]), "logits": torch.stack(logits, dim=1), "lengths": torch.tensor(lengths)}
+
+
+@torch.no_grad()
+def test_gates_hidden_states_and_text_with_clean_and_shared_caches_agree(monkeypatch):
     tensors, _ = golden.load("xlora_tiny")
     config = golden.with_language(golden.tiny_reference_config(latent_dim=32, n_queries=1), vocab_size=119)
     vlm = VisionLanguageModel(config, 0).eval()
     vlm.add_adapters("action", "language")
     vlm.add_gate()
-    language_state(vlm, tensors, "base_model.lora_model.model.", {"0": "action", "1": "language"})
-    vlm.gate.load_state_dict(golden.weights(tensors, "base_model.internal_xlora_classifier."), strict=True)
+    vlm.vision_model, vlm.mlp1 = None, None  # not part of this fixture
+    released = {f"language_model.{name}": tensor for name, tensor in golden.weights(tensors, "").items()}
+    golden.fill(vlm, released, config, "generalist", prefix="vlm.")
     vlm.set_mode("gated")
-    return vlm, tensors
-
-
-def test_gates_and_mixed_hidden_states_agree():
-    vlm, tensors = gated_vlm()
-    with torch.no_grad():
-        mix = vlm.mix_for(tensors["in.embeds"])
-        assert isinstance(mix, AdapterMix)
-        torch.testing.assert_close(mix.weights_BSA, tensors["out.gates"], atol=1e-5, rtol=0)
-        hidden = vlm.hidden(tensors["in.embeds"], mix)
-        torch.testing.assert_close(hidden, tensors["out.last_hidden"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(vlm.logits(hidden), tensors["out.logits"], atol=1e-5, rtol=0)
-
-
-def test_greedy_generation_with_two_clean_caches_agrees():
-    vlm, tensors = gated_vlm()
-
-    class NeverStops:
-        stop_ids = frozenset()
-
-    ids, logits = tensors["out.gen_clean_ids"][0].tolist(), tensors["out.gen_clean_logits"][0]
-    with torch.inference_mode():
-        state = generate.prefill(vlm, tensors["in.embeds"][:1])
-        assert state.next_id == ids[0] == int(logits[0].argmax())
-        for wanted in ids[1:]:
-            state = generate.step(vlm, NeverStops(), state, 99)
-            assert state.next_id == wanted
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-@pytest.mark.parametrize("sample", ["s0", "s1"])
-def test_whole_model_losses_latents_and_samples_agree(stage, sample):
-    tensors, meta = golden.load(f"instructvla_tiny_stage{stage}")
-    # one ordinary token stands behind the queries in this fixture: move it before them
-    first, n_query, vocab = (int(meta[key]) for key in ("first_query_id", "n_query", "vocab"))
-    queries = list(range(first, first + n_query))
-    order = [i for i in range(vocab) if i not in queries] + queries
-    new_id = torch.empty(vocab, dtype=torch.long)
-    new_id[order] = torch.arange(vocab)
-    config = golden.with_language(golden.tiny_reference_config(latent_dim=32), vocab_size=vocab - n_query)
-    config = golden.whole_model_config(config, stage)
-    policy = InstructVLA(
-        config, int(new_id[int(meta["img_context_id"])]), "expert" if stage == 1 else "generalist"
-    ).eval()
-    policy.vlm.vision_model.load_state_dict(golden.weights(tensors, "vlm.vision_model.vision_model."), strict=True)
-    policy.vlm.mlp1.load_state_dict(golden.weights(tensors, "vlm.mlp1."), strict=True)
-    if stage == 1:
-        language_state(policy.vlm, tensors, "vlm.language_model.base_model.model.", {"default": "action"}, order)
-    else:
-        prefix = "vlm.language_model.base_model."
-        language_state(policy.vlm, tensors, prefix + "lora_model.model.", {"0": "action", "1": "language"}, order)
-        policy.vlm.gate.load_state_dict(golden.weights(tensors, prefix + "internal_xlora_classifier."), strict=True)
-    policy.expert.load_state_dict(golden.weights(tensors, "action_model."), strict=True)
-    given = {
-        name: tensors[f"{sample}.in.{name}"] for name in ("ids", "labels", "pixels", "dino", "actions", "noise", "t")
+    embeds = tensors["in.embeds"]
+    mix = vlm.mix_for(embeds)
+    assert isinstance(mix, AdapterMix)
+    hidden = vlm.hidden(embeds, mix)
+    # no id of this vocabulary is to end the text, nor to be a query
+    vlm.config = dataclasses.replace(config, language=dataclasses.replace(config.language, vocab_size=999))
+    monkeypatch.setattr(vlm, "embed", lambda ids: torch.nn.functional.embedding(
+        ids, torch.cat([vlm.language_model.model.embed_tokens.weight, vlm.query_embed])))  # fmt: skip
+    n = tensors["out.gen_clean_ids"].shape[1]
+    clean = written(vlm, embeds[:1], n, monkeypatch)
+    assert clean["lengths"].tolist() == [embeds.shape[1] + i // 2 for i in range(2 * n)]
+    vlm.config = dataclasses.replace(vlm.config, text_cache="shared")
+    shared = written(vlm, embeds[:1], n, monkeypatch)
+    computed = {
+        "out.gates": mix.weights_BSA,
+        "out.last_hidden": hidden,
+        "out.logits": vlm.logits(hidden),
+        "out.gen_clean_ids": clean["ids"],
+        "out.gen_clean_logits": clean["logits"],
+        "out.gen_ref_ids": shared["ids"],
+        "out.gen_ref_logits": shared["logits"],
+        "out.gen_ref_cache_len_after_each_pass": shared["lengths"],
     }
-    given["ids"] = new_id[given["ids"]]
-    given["labels"] = torch.where(given["labels"] < 0, given["labels"], new_id[given["labels"].clamp(min=0)])
-    with torch.no_grad():
-        tokens = policy.vlm.encode_images(given["pixels"])
-        embeds = policy.vlm.embed(given["ids"], tokens)
-        hidden = policy.vlm.hidden(embeds, policy.vlm.mix_for(embeds))
-        lm = policy.vlm.language_loss(hidden, given["labels"])
-        latents = policy.vlm.latents_of(hidden, given["ids"])
-        prefix = policy.expert.encode_prefix(given["dino"][:, None], latents)
-        fm = flow.loss(
-            policy.expert, prefix, given["actions"], noise_BKFA=given["noise"][:, None], time_BK=given["t"][:, None]
-        )
-    torch.testing.assert_close(latents, tensors[f"{sample}.out.latent"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(lm, tensors[f"{sample}.out.lm_loss"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(fm, tensors[f"{sample}.out.fm_loss"], atol=1e-5, rtol=0)
-    if f"{sample}.out.sample_fp32" in tensors:
-        with torch.no_grad():
-            got = flow.sample(policy.expert, prefix, noise_BKFA=given["noise"][:, None])[:, 0]
-        torch.testing.assert_close(got, tensors[f"{sample}.out.sample_fp32"], atol=1e-5, rtol=0)
+    golden.compare(computed, tensors, atol=1e-5)
