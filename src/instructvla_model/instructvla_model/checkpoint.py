@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from instructvla_model import weights
+from instructvla_model.config import PolicyConfig
 from instructvla_model.expert import ActionExpert
 from instructvla_model.manifest import CheckpointError, Manifest, read_manifest, write_manifest
 from instructvla_model.policy import InstructVLA
@@ -153,9 +154,11 @@ def load_parts(
     device: torch.device | str = "cpu",
     base: str | Path | None = None,
     verify: bool = True,
+    unread: bool = True,
 ) -> Loaded:
     """Load the named parts, strictly: every tensor there, known, of the right shape, finite.
 
+    `unread` False leaves out weights that no forward pass reads (as released checkpoints hold): for inference.
     Raises CheckpointError. Modules are built without memory and filled tensor by tensor.
     """
     unknown = set(parts) - set(PARTS)
@@ -165,13 +168,17 @@ def load_parts(
     files, manifest = open_files(folder, base, verify)
     tokenizer = _tokenizer(folder, manifest)
     _check_prefixes(files, folder)
+    config = manifest.config
+    if not unread:
+        config = config.without_unread_blocks()
+        files = _without_unread(files, config)
     vlm, expert = None, None
     with torch.device("meta"):
         if "vlm" in parts:
-            vlm = VisionLanguageModel(manifest.config, tokenizer.image_token_id)
+            vlm = VisionLanguageModel(config, tokenizer.image_token_id)
             prepare_for_stage(vlm, manifest.stage)
         if "expert" in parts:
-            expert = ActionExpert(manifest.config)
+            expert = ActionExpert(config)
     if vlm is not None:
         _fill(vlm, "vlm.", files, folder, dtype, device)
         vlm.finish_loading(device)
@@ -179,6 +186,17 @@ def load_parts(
         _fill(expert, "expert.", files, folder, dtype, device)
     _log.info("loaded %s of checkpoint %s (%s)", tuple(parts), manifest.checkpoint_id, folder)
     return Loaded(manifest, tokenizer, vlm, expert)
+
+
+def _without_unread(files: dict[str, weights.WeightFile], config: PolicyConfig) -> dict[str, weights.WeightFile]:
+    tower = "expert.film_vision_model.vision_model."
+    blocks = tower + "blocks."
+    return {
+        name: file
+        for name, file in files.items()
+        if not (name.startswith(blocks) and int(name[len(blocks) :].split(".")[0]) >= config.film.depth)
+        and (config.film.has_norm or not name.startswith(f"{tower}norm."))
+    }
 
 
 def _check_prefixes(files: dict[str, weights.WeightFile], folder: Path) -> None:

@@ -185,6 +185,10 @@ class PolicyConfig:
         """The same policy for a tokenizer of `vocab_size` tokens (query tokens not counted)."""
         return dataclasses.replace(self, language=dataclasses.replace(self.language, vocab_size=vocab_size))
 
+    def without_unread_blocks(self) -> PolicyConfig:
+        """The same policy without the blocks of the expert's vision tower that nothing reads."""
+        return dataclasses.replace(self, film=dataclasses.replace(self.film, depth=self.film.blocks_used))
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

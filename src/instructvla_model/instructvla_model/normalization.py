@@ -1,7 +1,7 @@
 """Quantile normalisation of actions and states, with its inverse.
 
 y = clip(2 (x - q01) / (q99 - q01 + 1e-8) - 1, -1, 1) where the mask is set; other dimensions (the
-gripper, 0..1) pass unchanged. Dimensions that never move (min == max) become 0.
+gripper, 0..1) pass unchanged. Dimensions that never move (min == max, or equal quantiles) become 0.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class FieldStatistics:
         self._check(x)
         q01, q99 = np.asarray(self.q01), np.asarray(self.q99)
         y = np.clip(2.0 * (x - q01) / (q99 - q01 + _EPS) - 1.0, -1.0, 1.0)
-        y = np.where(np.asarray(self.min) == np.asarray(self.max), 0.0, y)
+        still = (np.asarray(self.min) == np.asarray(self.max)) | (q01 == q99)
+        y = np.where(still, 0.0, y)
         return np.where(np.asarray(self.mask), y, x).astype(np.float32)
 
     def unnormalize(self, y: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from instructvla_model.types import ActionChunk, LatentPlan, Observation, Though
 from instructvla_model.vlm import VisionLanguageModel
 from instructvla_model.weights import DTYPES
 
+Picture = np.ndarray | Mapping[str, np.ndarray]  # one image, or images by view
 SMALL_MODEL = 50_000_000
 THINK_MODES = ("think", "motion", "answer")
 _log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class PolicyRuntime:
         """
         where = choose_device(device)
         kind = choose_dtype(dtype, where)
-        loaded = checkpoint.load_parts(path, parts=parts, dtype=kind, device=where, base=base)
+        loaded = checkpoint.load_parts(path, parts=parts, dtype=kind, device=where, base=base, unread=False)
         modules = [module for module in (loaded.vlm, loaded.expert) if module is not None]
         size = sum(parameter.numel() for module in modules for parameter in module.parameters())
         if threads is not None or (where.type == "cpu" and size < SMALL_MODEL):
@@ -116,21 +117,39 @@ class PolicyRuntime:
 
     # ---- reasoning ------------------------------------------------------------------------------------
 
-    def _prompt(self, image: np.ndarray, mode: str, instruction: str) -> Tensor:
+    def _prompt(self, image: Picture, mode: str, instruction: str) -> Tensor:
         """Embeddings of image and prompt up to the open assistant header, [1, S, H]."""
         ids_1S = torch.tensor([self._prompts.opening(mode, instruction)], device=self.device)
-        pixels_1CHW = self.manifest.vlm_recipe.apply(image)[None].to(self.device, self.dtype)
+        pixels_1CHW = self.manifest.vlm_recipe.apply(self._picture(image))[None].to(self.device, self.dtype)
         return self.vlm.embed(ids_1S, self.vlm.encode_images(pixels_1CHW))
+
+    def _picture(self, image: Picture) -> np.ndarray:
+        """What the VLM looks at: the first view, or all views side by side."""
+        views, joined = self.manifest.views, self.manifest.config.vlm_input == "side_by_side"
+        if not isinstance(image, Mapping):
+            if joined:
+                raise RuntimeInputError(
+                    f"one image given; expected a mapping with the views {views}, seen side by side"
+                )
+            return image
+        wanted = views if joined else views[:1]
+        missing = [view for view in wanted if view not in image]
+        if missing:
+            raise RuntimeInputError(f"images of {sorted(image)}; {missing} missing; expected {wanted}")
+        seen = [image[view] for view in wanted]
+        if len({one.shape[0] for one in seen}) > 1:
+            raise RuntimeInputError(f"views of heights {[one.shape[0] for one in seen]}; expected equal heights")
+        return np.concatenate(seen, axis=1)
 
     def think(
         self,
-        image: np.ndarray,
+        image: Picture,
         instruction: str,
         mode: str = "think",
         max_new_tokens: int = 50,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[Thought]:
-        """Write text about `image` (RGB uint8) token by token.
+        """Write text about `image` (RGB uint8, or the views by name) token by token.
 
         mode: "think" (answer first, then act), "motion" (language motion, then act), "answer" (a plain
         answer). Yields after each token; the last has `final` set, also when `should_stop` said so.
@@ -155,7 +174,7 @@ class PolicyRuntime:
     @torch.inference_mode()
     def latents(
         self,
-        image: np.ndarray,
+        image: Picture,
         instruction: str,
         thought: Thought | None = None,
         *,
@@ -276,7 +295,8 @@ class PolicyRuntime:
         return elapsed
 
     def _warm_round(self) -> None:
-        blank = np.zeros((480, 640, 3), dtype=np.uint8)
+        view = np.zeros((480, 640, 3), dtype=np.uint8)
+        blank = dict.fromkeys(self.manifest.views, view)
         latents_NH = torch.zeros(self.manifest.n_queries, self.manifest.latent_dim)
         if self._vlm is not None:
             for thought in self.think(blank, "warm up", max_new_tokens=2):
@@ -285,5 +305,5 @@ class PolicyRuntime:
             self.latents(blank, "warm up")
         if self._expert is not None and self.manifest.statistics is not None:
             state = np.zeros(self.manifest.state_dim, dtype=np.float32)
-            obs = Observation(dict.fromkeys(self.manifest.views, blank), state, 0.0)
+            obs = Observation(blank, state, 0.0)
             self.act(obs, LatentPlan(latents_NH, 0.0, 0, 0, (), ""), seed=0)

@@ -124,6 +124,10 @@ class WeightFile:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 
+    def size(self, name: str) -> int:
+        """How many numbers the tensor holds."""
+        return math.prod(self.shape(name))
+
     def tensor(self, name: str) -> Tensor:
         return self._file.get_tensor(name)
 

@@ -72,8 +72,10 @@ def expand(text: str) -> str:
 
 def turns(text: str) -> list[tuple[str, str]]:
     """(user, assistant) of a golden prompt, without images and queries."""
-    found = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)(?:<\|im_end\|>|$)", text, re.S)
-    return [(re.sub(r"(?:<image \d>)?<img>.*?</img>\n", "", u), a.replace("<new_token_0..63>", "").strip()) for u, a in found]
+    turn = r"<\|im_start\|>user\n(.*?)<\|im_end\|>\n<\|im_start\|>assistant\n(.*?)(?:<\|im_end\|>|$)"
+    found = re.findall(turn, text, re.DOTALL)
+    image = r"(?:<image \d>)?<img>.*?</img>\n"
+    return [(re.sub(image, "", user), said.replace("<new_token_0..63>", "").strip()) for user, said in found]
 
 
 def instruction(pattern: str, user: str) -> str:

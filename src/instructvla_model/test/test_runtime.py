@@ -208,6 +208,62 @@ def test_two_views_are_taken_by_name(runtime):
     assert not np.array_equal(*swapped)
 
 
+def test_the_vlm_sees_two_views_side_by_side_where_the_policy_says_so(runtime):
+    rt = runtime("expert", views=("primary", "wrist"), vlm_input="side_by_side")
+    plan = rt.latents({"wrist": OTHER, "primary": IMAGE}, "go").latents
+    one = runtime("expert").latents(np.concatenate([IMAGE, OTHER], axis=1), "go").latents
+    assert torch.equal(plan, one)
+    assert torch.equal(
+        runtime("expert").latents({"primary": IMAGE}, "go").latents, runtime("expert").latents(IMAGE, "go").latents
+    )
+    for images, words in (
+        (IMAGE, "one image given"),
+        ({"primary": IMAGE}, "'wrist'"),
+        ({"primary": IMAGE, "wrist": OTHER[:4]}, "heights"),
+    ):
+        with pytest.raises(RuntimeInputError, match=words):
+            rt.latents(images, "go")
+    assert rt.warm_up(1) > 0
+
+
+def test_a_released_gripper_is_open_or_closed(runtime):
+    rt = runtime("expert", binary_gripper=True)
+    plan = rt.latents(IMAGE, "go")
+    plain = runtime("expert").act(OBS, plan, seed=0)
+    assert np.array_equal(rt.act(OBS, plan, seed=0).gripper, (plain.gripper >= 0.5).astype(np.float32))
+
+
+def test_weights_that_nothing_reads_are_not_loaded_for_inference(make_policy, config, tokenizer, tmp_path):
+    film = dataclasses.replace(config.film, n_blocks_used=1, final_norm=False)
+    policy = make_policy("expert", film=film)
+    checkpoint.save(tmp_path, policy, tokenizer, new_manifest(policy.config, "expert", STATISTICS))
+    loaded = PolicyRuntime.load(tmp_path, device="cpu")
+    tower = loaded.expert.film_vision_model.vision_model
+    assert (len(tower.blocks), tower.norm) == (1, None)
+    direct = PolicyRuntime(loaded.manifest, tokenizer, policy.vlm, policy.expert)
+    plan = direct.latents(IMAGE, "go")
+    a, b = loaded.act(OBS, plan, seed=1), direct.act(OBS, plan, seed=1)
+    np.testing.assert_allclose(a.delta_xyz_m, b.delta_xyz_m, atol=1e-5)
+
+
+def test_with_one_cache_for_both_streams_latents_are_encoded_again(runtime, tokenizer, monkeypatch):
+    rt = runtime(text_cache="shared")
+    script(monkeypatch, [*tokenizer.encode("the cup."), tokenizer.turn_end_id])
+    thought = list(rt.think(IMAGE, "go"))[-1]
+    reused = rt.latents(IMAGE, "go", thought, reuse_cache=True)
+    again = rt.latents(IMAGE, "go", thought)
+    assert torch.equal(reused.latents, again.latents)
+    # the released code puts the end token that was written into the next prompt, and a space behind it
+    ids = [*tokenizer.encode("the cup.<|im_end|> ")]
+    clean = runtime()
+    with torch.inference_mode():
+        prompt = clean._prompt(IMAGE, "think", "go")
+        tail = clean.vlm.embed(torch.tensor([[*ids, *tokenizer.query_ids]]))
+        embeds = torch.cat([prompt, tail], dim=1)
+        hidden = clean.vlm.hidden(embeds, clean.vlm.mix_for(embeds))[0, -4:]
+    torch.testing.assert_close(again.latents, hidden, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     "state", [None, np.zeros(7, np.float32), np.full(8, np.nan, np.float32), np.full(8, np.inf, np.float32)]
 )

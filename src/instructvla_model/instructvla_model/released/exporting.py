@@ -111,6 +111,6 @@ def _write_peft(files: Files, manifest: Manifest, folder: Path, out: Path) -> li
 
 def _peft_name(name: str, adapter: str) -> str:
     key = name.removeprefix("vlm.language_model.")
-    return "base_model.model." + key.replace(f".lora_A.{adapter}.", ".lora_A.").replace(
-        f".lora_B.{adapter}.", ".lora_B."
-    )
+    for matrix in ("lora_A", "lora_B"):
+        key = key.replace(f".{matrix}.{adapter}.", f".{matrix}.")
+    return f"base_model.model.{key}"

@@ -23,7 +23,7 @@ from instructvla_model.presets import in_regime
 from instructvla_model.released import adapters as peft
 from instructvla_model.released.layout import GATE, HEAD, LANGUAGE, SIGLIP_HEAD, table
 from instructvla_model.released.sources import Source, open_source
-from instructvla_model.released.variant import stage_of, with_backbone_numbers, with_variant
+from instructvla_model.released.variant import stage_of, with_backbone_numbers, with_variant, with_views
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_released_tokenizer, with_queries
 from instructvla_model.vlm import VisionLanguageModel, prepare_for_stage
 from instructvla_model.weights import WeightFile
@@ -110,10 +110,10 @@ def _configuration(
         preset = with_backbone_numbers(folder, preset)
     config = with_variant(source, preset, plain.get_vocab_size())
     if options.views is not None:
-        config = replace(config, views=options.views)
+        config = with_views(config, options.views)
     config = in_regime(config, _regime(source, options))
     if options.drop_unread:
-        config = replace(config, film=replace(config.film, depth=config.film.blocks_used))
+        config = config.without_unread_blocks()
     return config, with_queries(plain, config.n_queries)
 
 

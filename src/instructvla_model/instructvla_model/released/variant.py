@@ -99,8 +99,12 @@ def _with_expert(source: Source, config: PolicyConfig) -> PolicyConfig:
     depth = _count(source.names, r"^action_model\.film_vision_model\..*blocks\.(\d+)\.")
     film = replace(config.film, depth=depth)
     views = LIBERO_VIEWS if horizon == LIBERO_HORIZON else config.views
-    joined = "side_by_side" if len(views) > 1 else config.vlm_input
-    return replace(config, expert=expert, film=film, views=views, vlm_input=joined)
+    return with_views(replace(config, expert=expert, film=film), views)
+
+
+def with_views(config: PolicyConfig, views: tuple[str, ...]) -> PolicyConfig:
+    """`config` for these cameras; the released code shows several to the VLM side by side."""
+    return replace(config, views=views, vlm_input="side_by_side" if len(views) > 1 else "first_view")
 
 
 def _with_adapters(source: Source, stage: str, config: PolicyConfig) -> PolicyConfig:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from instructvla_ros.cli import bench, control, data, demo, say, scene, status, up, watch
+from instructvla_ros.cli import bench, checkpoint, control, data, demo, say, scene, status, up, watch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--namespace", default="/instructvla", help="namespace of the project's topics")
     commands = root.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (up, say, watch, status, control, scene, demo, bench, data):
+    for module in (up, say, watch, status, control, scene, demo, bench, checkpoint, data):
         module.add_parsers(commands)
     return root
 

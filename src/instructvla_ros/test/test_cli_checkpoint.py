@@ -1,0 +1,86 @@
+"""`instructvla checkpoint` from the command line: out, in again, and what it says about wrong use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from instructvla_model import checkpoint
+from instructvla_model.manifest import new_manifest, read_manifest
+from instructvla_model.policy import InstructVLA
+from instructvla_model.presets import preset
+from instructvla_model.tokenizer import train_tokenizer
+from instructvla_ros.cli.main import main
+
+ACTION = {"q01": [-1.0] * 7, "q99": [1.0] * 7, "mask": [True] * 6 + [False]}
+STATE = {"q01": [0.0] * 8, "q99": [2.0] * 8}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint `ours`, and what the command exported of it: a run and its backbone."""
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer = train_tokenizer(["pick up the cube"] * 5, 300, 4)
+    config = preset("tiny").with_vocab_size(tokenizer.vocab_size)
+    torch.manual_seed(0)
+    policy = InstructVLA(config, tokenizer.image_token_id, "generalist")
+    checkpoint.save(folder / "ours", policy, tokenizer, new_manifest(config, "generalist", None))
+    (folder / "checkpoints").mkdir()
+    assert main(["checkpoint", "export", str(folder / "ours"), str(folder / "checkpoints" / "step.pt")]) == 0
+    assert main(["checkpoint", "export", str(folder / "ours"), str(folder / "eagle"), "--form", "eagle"]) == 0
+    values = {"bridge_dataset": {"action": ACTION, "proprio": STATE}}
+    (folder / "dataset_statistics.json").write_text(json.dumps(values))
+    return folder
+
+
+def bring_in(run: Path, out: Path, *more: str) -> int:
+    source = str(run / "checkpoints" / "step.pt")
+    return main(["checkpoint", "import", source, str(out), "--preset", "tiny", "--backbone", str(run / "eagle"), *more])
+
+
+def test_a_run_is_imported_with_its_statistics_and_inspected(run, tmp_path, capsys):
+    names = ("--adapter-names", "action,language", "--views", "primary", "--drop-unread")
+    assert bring_in(run, tmp_path / "new", *names) == 0
+    said = capsys.readouterr().out
+    assert "expert_attention     additive_bias" in said and "dataset_statistics.json" in said
+    manifest = read_manifest(tmp_path / "new")
+    assert manifest.statistics is not None and manifest.statistics.state is not None
+    assert (manifest.config.film.blocks_used, manifest.config.film.has_norm) == (2, False)
+    assert main(["checkpoint", "inspect", str(tmp_path / "new"), "--tensors"]) == 0
+    said = capsys.readouterr().out
+    assert "vlm.query_embed" in said and "action, language of rank 4" in said and "generalist" in said
+
+
+def test_the_paper_s_regime_keeps_every_weight(run, tmp_path):
+    assert bring_in(run, tmp_path / "new", "--regime", "paper", "--adapter-names", "action,language") == 0
+    assert read_manifest(tmp_path / "new").weights_sha256 == read_manifest(run / "ours").weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--adapter", "action"), "expected NAME=DIR"),
+        (("--adapter", "action=nowhere"), "holds adapters already"),
+        (("--statistics", "nowhere.json"), "cannot be read"),
+        (("--dataset", "other"), "has statistics of"),
+        (("--adapter-names", "one"), "mixes 2 adapters"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(run, tmp_path, capsys, more, words):
+    assert bring_in(run, tmp_path / "new", *more) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_changed_weight_file_is_noticed(run, tmp_path, capsys):
+    assert bring_in(run, tmp_path / "new") == 0
+    with (tmp_path / "new" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read()
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert main(["checkpoint", "inspect", str(tmp_path / "new")]) == 1
+    assert "sha256" in capsys.readouterr().err
