@@ -285,7 +285,10 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 # ---- bags ---------------------------------------------------------------------------------------------
 
 
-def bag(folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0], 8),), raw: bool = False) -> Path:
+def bag(
+    folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0], 8),), raw: bool = False,
+    executed: bool = True, joint_names: Sequence[str] = (*JOINT_NAMES, "gripper", "left_finger", "right_finger"),
+) -> Path:  # fmt: skip
     """A rosbag2 recording of the graph: (instruction id, text, steps) one after the other, 5 Hz steps, 10 Hz images."""
     store = get_typestore(Stores.ROS2_JAZZY)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +321,9 @@ def bag(folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0
         time_s, tick = 1000.0, 0
         for number, text, steps in runs:
             reasoning = kinds[topics["/instructvla/reasoning"]]
-            write("/instructvla/reasoning", time_s, reasoning(header(time_s), number, 1, text, "", False, 0, 0.0, 0.0))
+            if executed:
+                said = reasoning(header(time_s), number, 1, text, "", False, 0, 0.0, 0.0)
+                write("/instructvla/reasoning", time_s, said)
             for step in range(steps):
                 for half in (0.0, 0.1):
                     now_s = time_s + 0.2 * step + half
@@ -332,10 +337,12 @@ def bag(folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0
                         message = kinds[image_kind](header(now_s), "jpeg", np.frombuffer(jpeg(image), np.uint8))
                     write(image_topic, now_s + 0.004, message)
                     joints = np.append(NEUTRAL_RAD + 0.01 * tick, [0.0, 0.03, -0.03])
-                    names = [*JOINT_NAMES, "gripper", "left_finger", "right_finger"]
-                    state = kinds["sensor_msgs/msg/JointState"](header(now_s), names, joints, joints * 0, joints * 0)
+                    values = joints[: len(joint_names)]
+                    state = kinds["sensor_msgs/msg/JointState"](header(now_s), [*joint_names], values, values, values)
                     write("/wx250s/joint_states", now_s + 0.002, state)
                     tick += 1
+                if not executed:
+                    continue
                 begin_s = time_s + 0.2 * step + 0.05
                 delta = kinds[topics["/instructvla/ee_delta"]](
                     header(begin_s), number, 1, step, 0.2, vector((0.01 * step, 0, 0)), vector((0, 0, 0.1)), 1.0, False

@@ -51,6 +51,23 @@ def test_actions_can_be_the_differences_of_reached_states(recorded):
     assert np.allclose(reached.action_TA[:, 6], executed.state_TS[1:, 7])
 
 
+def test_a_recording_of_a_driven_arm_is_one_episode_with_the_text_beside_it(tmp_path):
+    bag(tmp_path / "driven", ((0, "", 9),), executed=False)
+    (tmp_path / "driven" / "instruction.txt").write_text("stack the cubes\n")
+    with pytest.raises(DataError, match="--actions reached"):
+        BagDataset(tmp_path)
+    (episode,) = BagDataset(tmp_path, actions="reached")
+    assert episode.instruction == "stack the cubes" and len(episode) >= 6
+    assert np.allclose(episode.action_TA[:-1, :3], np.diff(episode.state_TS[:, :3], axis=0), atol=1e-6)
+    assert episode.time_s == pytest.approx(0.2 * np.arange(len(episode)))
+
+
+def test_joint_states_of_no_known_arm_are_named(tmp_path):
+    bag(tmp_path / "other", joint_names=["shoulder", "elbow"])
+    with pytest.raises(DataError, match=r"elbow.*expected all joints.*wx250s"):
+        BagDataset(tmp_path)[0]
+
+
 def test_a_pause_of_an_instruction_makes_two_episodes(tmp_path):
     bag(tmp_path / "paused", ((4, "go on", 5), (4, "go on", 6)))
     assert [(e.episode_id, len(e)) for e in BagDataset(tmp_path)] == [("4.0", 5), ("4.1", 6)]

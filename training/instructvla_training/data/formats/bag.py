@@ -1,7 +1,8 @@
 """rosbag2 recordings (MCAP or SQLite) of the project's own graph as episodes.
 
-An episode is an uninterrupted run of executed steps (`ee_delta`) of one instruction. Its states come from the joint
-states through the arm's kinematics, its images are the newest ones at the beginning of each step.
+An episode is an uninterrupted run of executed steps (`ee_delta`) of one instruction; a bag without any, such as one
+of a teleoperated arm, is one episode whose text stands in a file beside it. States come from the joint states through
+the arm's kinematics, which their names tell; images are the newest ones at the beginning of each step.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 
 from instructvla_ros.control.rotations import matrix_to_rpy, rpy_to_matrix
-from instructvla_ros.control.state import JointStateReader, state_vector
 
+from .bag_states import JOINT_STATE, Joints
 from .episode import DataError, Episode, EpisodeDataset, Images, StateLayout, choose_cameras, decode_image
 
 MAX_AGE_S = 0.5
@@ -27,6 +28,10 @@ GAP_STEPS = 3.0
 """A pause longer than this many steps ends an episode."""
 MIN_STEPS = 4
 ACTIONS = ("executed", "reached")
+INSTRUCTION_FILE = "instruction.txt"
+"""In a bag's folder: what the person who drove the arm was told to do."""
+STEP_S = 0.2
+"""Of the steps that a bag without executed ones is cut into."""
 _IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 _CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
 _MARGIN_NS = 2_000_000_000
@@ -57,7 +62,8 @@ class BagDataset(EpisodeDataset):
     """All bags below a folder. Opening it reads the small messages; joint states and images are read with an episode.
 
     ``actions``: "executed" takes the steps that the controller executed; "reached" the differences of the states
-    that were reached, as Bridge does, with the opening of the step after.
+    that were reached, as Bridge does, with the opening of the step after; only so can bags without executed steps be
+    read.
     """
 
     format = "bag"
@@ -75,11 +81,11 @@ class BagDataset(EpisodeDataset):
             )
         self._cameras = self._choose(cameras or {})
         self.views = tuple(self._cameras)
-        self._runs = [run for bag in self._bags for run in _runs(bag)]
+        self._runs = [run for bag in self._bags for run in _runs(bag, actions)]
         if not self._runs:
             raise DataError(
                 f"{root}: found no executed steps in {len(self._bags)} bags; expected the topic ee_delta, and "
-                f"at least {MIN_STEPS} steps of an instruction"
+                f"at least {MIN_STEPS} steps of an instruction; recordings of a teleoperated arm: --actions reached"
             )
         self.dt_s = float(np.median([step.dt_s for run in self._runs for step in run.steps]))
 
@@ -167,8 +173,8 @@ def _open(bag: Path) -> AnyReader:
         raise DataError(f"{bag}: {error}; expected a rosbag2 folder; finish or copy the recording again") from error
 
 
-def _runs(bag: Path) -> list[_Run]:
-    """Runs of executed steps of one bag."""
+def _runs(bag: Path, actions: str) -> list[_Run]:
+    """Runs of executed steps of one bag, or the whole of it where it has none."""
     texts: dict[int, str] = {}
     steps: dict[int, list[_Step]] = {}
     with _open(bag) as reader:
@@ -180,12 +186,28 @@ def _runs(bag: Path) -> list[_Run]:
                 steps.setdefault(message.instruction_id, []).append(_step(message, time_ns))
             elif message.instruction:
                 texts.setdefault(message.instruction_id, message.instruction)
+        if not steps and actions == "reached":
+            return _whole(bag, reader, next(iter(texts.values()), ""))
     runs = []
     for number, found in sorted(steps.items()):
         for part, run in enumerate(_split(found)):
             if len(run) >= MIN_STEPS:
                 runs.append(_Run(bag, f"{number}.{part}", texts.get(number, ""), tuple(run)))
     return runs
+
+
+def _whole(bag: Path, reader: AnyReader, text: str) -> list[_Run]:
+    """Steps of even length from the first joint state to the last, without actions."""
+    wanted = [c for c in reader.connections if c.msgtype == JOINT_STATE]
+    times = [(time_ns, _raw_stamp_s(data)) for _, time_ns, data in (reader.messages(wanted) if wanted else ())]
+    if not times:
+        return []
+    behind_s = times[0][1] - times[0][0] * 1e-9  # of the stamps' clock against the recorder's
+    stamps_s = np.arange(times[0][1] + STEP_S, times[-1][1], STEP_S)
+    steps = tuple(_Step(round((t - behind_s) * 1e9), float(t), STEP_S, (0.0,) * 7) for t in stamps_s)
+    file = bag / INSTRUCTION_FILE
+    told = file.read_text(encoding="utf-8").strip() if file.is_file() else text
+    return [_Run(bag, "0", told, steps)] if len(steps) >= MIN_STEPS else []
 
 
 def _step(message: Any, received_ns: int) -> _Step:
@@ -206,21 +228,14 @@ def _split(steps: Sequence[_Step]) -> Iterator[list[_Step]]:
 
 def _states(reader: AnyReader, window: tuple[int, int], begin_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """States (T, 8) at the beginnings of steps and their ages (T,)."""
-    wanted = [c for c in reader.connections if c.msgtype == "sensor_msgs/msg/JointState"]
-    joints = JointStateReader()
-    samples = []
-    for connection, time_ns, data in reader.messages(wanted, *window) if wanted else ():
-        message: Any = reader.deserialize(data, connection.msgtype)
-        try:
-            samples.append(joints.read(message.name, message.position, _stamp_s(message.header), time_ns * 1e-9))
-        except ValueError as error:
-            raise DataError(f"{connection.topic}: {error}") from error
-    if not samples:
-        raise DataError("found no joint states in the recording; expected the topic <robot_name>/joint_states")
-    stamps = np.array([sample.stamp_s for sample in samples])
-    newest = _newest(stamps, begin_s)
-    states = [state_vector(samples[n].arm_rad, samples[n].finger_m) for n in newest]
-    return np.stack(states), begin_s - stamps[newest]
+    joints = Joints()
+    for connection, time_ns, data in reader.messages(
+        [c for c in reader.connections if c.msgtype == JOINT_STATE], *window
+    ):
+        joints.add(reader.deserialize(data, connection.msgtype), connection.topic, time_ns)
+    stamps_s = joints.stamps_s()
+    newest = _newest(stamps_s, begin_s)
+    return np.stack([joints.state(int(n)) for n in newest]), begin_s - stamps_s[newest]
 
 
 def _stamps(reader: AnyReader, topic: str, window: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
