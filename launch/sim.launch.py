@@ -3,7 +3,7 @@ arm."""
 
 from instructvla_ros.graph.launch_actions import launch_description
 from instructvla_ros.graph.widowx import WIDOWX
-from launch import LaunchDescription
+from launch import LaunchDescription  # type: ignore[attr-defined]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -22,6 +22,9 @@ class OffscreenRenderer(mujoco.Renderer):
     freed only in its own context. Dropped in another thread, its memory is kept until the process ends.
     """
 
+    _mjr_context: Any
+    _gl_context: Any
+
     def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
         self._owner = threading.current_thread()
         super().__init__(model, height, width)

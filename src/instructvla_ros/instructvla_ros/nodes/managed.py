@@ -153,7 +153,7 @@ class ManagedNode(LifecycleNode):
         if transition_id not in [known[0] for known in self._state_machine.available_transitions]:
             self.get_logger().error(f"transition {transition_id} refused: the node is {self.state_label}")
             return TransitionCallbackReturn.FAILURE
-        return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc, no-any-return]
+        return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
 
     def _attempt(self, what: str, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -18,11 +18,29 @@ from instructvla_ros.policy.scheduler import Due, ReasoningScheduler, SchedulerC
 class VisionLanguageRuntime(Protocol):
     """The part of the model library's PolicyRuntime that is used here."""
 
-    def think(self, image: np.ndarray, instruction: str, **options: Any) -> Iterator[Any]:
+    def think(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        *,
+        mode: str,
+        max_new_tokens: int,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[Any]:
         """Stream thoughts; the last is final."""
         ...
 
-    def latents(self, image: np.ndarray, instruction: str, thought: Any, **options: Any) -> Any:
+    def latents(
+        self,
+        image: np.ndarray,
+        instruction: str,
+        thought: Any,
+        *,
+        reuse_cache: bool,
+        instruction_id: int,
+        seq: int,
+        stamp_s: float,
+    ) -> Any:
         """One latent plan."""
         ...
 

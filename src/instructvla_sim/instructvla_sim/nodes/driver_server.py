@@ -39,13 +39,13 @@ class DriverServer:
         self._live, self._log = live, node.get_logger()
         base = f"/{robot_name}"
         self._joint_states = node.create_publisher(JointState, f"{base}/joint_states", DRIVER_QOS)
-        for name, kind, callback in (
+        for name, kind, take in (
             ("joint_group", JointGroupCommand, self._on_group),
             ("joint_single", JointSingleCommand, self._on_single),
             ("joint_trajectory", JointTrajectoryCommand, self._on_trajectory),
         ):
-            node.create_subscription(kind, f"{base}/commands/{name}", callback, DRIVER_QOS)
-        for name, kind, callback in (
+            node.create_subscription(kind, f"{base}/commands/{name}", take, DRIVER_QOS)
+        for name, kind, answer in (
             ("torque_enable", TorqueEnable, self._on_torque),
             ("reboot_motors", Reboot, self._on_reboot),
             ("get_robot_info", RobotInfo, self._on_info),
@@ -54,7 +54,7 @@ class DriverServer:
             ("set_motor_registers", RegisterValues, self._on_set_registers),
             ("get_motor_registers", RegisterValues, self._on_get_registers),
         ):
-            node.create_service(kind, f"{base}/{name}", callback)
+            node.create_service(kind, f"{base}/{name}", answer)
         self.commands = 0
         self.refused = 0
 
@@ -107,9 +107,11 @@ class DriverServer:
         return response
 
     def _on_gains(self, request: MotorGains.Request, response: Any) -> Any:
-        for field, register in zip(_GAINS, _GAIN_REGISTERS, strict=True):
-            value = getattr(request, field)
-            self._call(lambda arm, r=register, v=value: arm.set_registers(request.cmd_type, request.name, r, v))
+        def write(arm: SimulatedArm) -> None:
+            for field, register in zip(_GAINS, _GAIN_REGISTERS, strict=True):
+                arm.set_registers(request.cmd_type, request.name, register, getattr(request, field))
+
+        self._call(write)
         return response
 
     def _on_set_registers(self, request: RegisterValues.Request, response: Any) -> Any:
