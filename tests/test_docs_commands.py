@@ -2,7 +2,9 @@
 
 import argparse
 import re
+import runpy
 import shlex
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -59,7 +61,32 @@ def test_instructvla_accepts_the_line(found: Found) -> None:
 def test_instructvla_train_accepts_the_line(found: Found) -> None:
     from instructvla_training import cli
 
-    assert accept(cli._parser(), shlex.split(found.text)[1:], found.in_text) == []
+    assert accept(cli.parser(), shlex.split(found.text)[1:], found.in_text) == []
+
+
+def everything(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, argparse.Action]]:
+    """All arguments of a command and of its sub-commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert {choice.dest for choice in action._choices_actions if choice.help} == set(action.choices)
+            for inner in action.choices.values():
+                yield from everything(inner)
+        else:
+            yield f"{parser.prog} {action.dest}", parser, action
+
+
+@pytest.mark.parametrize("program", ["instructvla", "instructvla-train"])
+def test_every_argument_has_a_help_line_with_its_default_and_every_command_a_purpose(program: str) -> None:
+    found = list(everything(runpy.run_path(str(REPOSITORY / "tools" / "reference_pages.py"))["parsers"]()[program]()))
+    assert len(found) > 20
+    for name, parser, action in found:
+        assert action.help, f"{name} has no help"
+        assert parser.description, f"{parser.prog} says not what it is for"
+        if action.metavar == "S":
+            assert "second" in action.help, f"{name} names no unit"
+        if action.option_strings and action.nargs != 0 and action.default not in (None, "", [], argparse.SUPPRESS):
+            said = parser._get_formatter()._get_help_string(action)
+            assert "default" in said, f"{name} does not tell its default"
 
 
 @pytest.mark.parametrize("found", command_lines("ros2"), ids=spell)

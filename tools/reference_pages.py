@@ -135,10 +135,10 @@ def _fields(text: str) -> Iterator[tuple[str, str, str]]:
 
 def parsers() -> dict[str, Callable[[], argparse.ArgumentParser]]:
     """The project's commands and what makes their parsers."""
-    from instructvla_ros.cli.main import parser
-    from instructvla_training.cli import _parser
+    from instructvla_ros.cli.main import parser as run_parser
+    from instructvla_training.cli import parser as train_parser
 
-    return {"instructvla": parser, "instructvla-train": _parser}
+    return {"instructvla": run_parser, "instructvla-train": train_parser}
 
 
 def options(program: str) -> str:
@@ -151,7 +151,7 @@ def _options(name: str, parser: argparse.ArgumentParser, purpose: str) -> Iterat
     yield f"### `{name}`"
     if purpose:
         yield purpose[0].upper() + purpose[1:] + "."
-    rows = [_option(action) for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    rows = [_option(action) for action in parser._actions if action.default is not argparse.SUPPRESS]
     rows = [row for row in rows if row is not None]
     if rows:
         yield table(("argument", "default", "meaning"), rows)

@@ -8,15 +8,18 @@ import os
 import sys
 from pathlib import Path
 
+from instructvla_ros.cli.arguments import complete
+
 from .data import commands as commands_of_data
 from .data.formats.episode import DataError
 from .recipes import RECIPES
 
+_PURPOSE = "Make data, train and evaluate policies. Every command can be stopped and given again."
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("OpenGL").setLevel(logging.WARNING)
     try:
@@ -25,42 +28,57 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit(f"instructvla-train: {error}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="instructvla-train", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path.cwd(), help="data/ and runs/ lie below it")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(prog="instructvla-train", description=_PURPOSE)
+    root.add_argument(
+        "--root", type=Path, default=Path.cwd(), metavar="FOLDER",
+        help="folder whose data/ (recordings), runs/ (checkpoints in training, logs) and checkpoints/ (those that ship,"
+        " results) are read and written; default: the current folder",
+    )  # fmt: skip
+    commands = root.add_subparsers(metavar="COMMAND")
 
     commands_of_data.add_parsers(commands)
 
     train = commands.add_parser("make", help="make a checkpoint, with the data and stages that it rests on")
-    train.add_argument("recipe", choices=sorted(RECIPES))
-    train.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's number")
-    train.add_argument("--device", default="auto")
-    train.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    train.add_argument("recipe", choices=sorted(RECIPES), help="which checkpoint to make")
+    train.add_argument("--steps", type=int, metavar="N", help="optimiser steps, instead of the recipe's number")
+    train.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
+    train.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
+    )
     train.set_defaults(run=_make)
 
     evaluate = commands.add_parser("evaluate", help="closed loop in the simulation, unseen scenes")
-    evaluate.add_argument("checkpoint", type=Path)
-    evaluate.add_argument("--set", dest="kind", choices=["atomic", "shuffled", "heldout"], default="atomic")
-    evaluate.add_argument("--families", nargs="+", default=["pick", "place"])
-    evaluate.add_argument("--episodes", type=int, default=100)
+    evaluate.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
+    evaluate.add_argument(
+        "--set", dest="kind", choices=["atomic", "shuffled", "heldout"], default="atomic",
+        help="instructions: plain ones, those of other scenes (success by chance), or phrasings never seen in training",
+    )  # fmt: skip
+    evaluate.add_argument("--families", nargs="+", default=["pick", "place"], help="of pick, place, near, stack")
+    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="how many scenes")
     evaluate.add_argument("--think", action="store_true", help="let the model write its answer before it acts")
     evaluate.add_argument("--text-only", action="store_true", help="score the written answers, do not play on")
-    evaluate.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    evaluate.add_argument("--output", type=Path, help="write every outcome and the summary as JSON")
+    evaluate.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+    )
+    evaluate.add_argument("--output", type=Path, metavar="FILE", help="write every outcome and the summary as JSON")
     evaluate.set_defaults(run=_evaluate)
 
     ship = commands.add_parser("ship", help="copy the trained nano checkpoints, their logs and curves to checkpoints/")
     ship.set_defaults(run=_ship)
 
     measure = commands.add_parser("measure", help="evaluate the shipped checkpoints on every set of the README's table")
-    measure.add_argument("--episodes", type=int, default=100)
-    measure.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    measure.add_argument("--episodes", type=int, default=100, metavar="N", help="scenes per set")
+    measure.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+    )
     measure.set_defaults(run=_measure)
 
     results = commands.add_parser("results", help="print the README's table of what was measured")
     results.set_defaults(run=_results)
-    return parser
+    complete(root)
+    return root
 
 
 def _make(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ NAMES = [*JOINT_NAMES, "gripper", "left_finger", "right_finger"]
 class FakeRobot(Node):
     """Publishes joint states at 100 Hz and a camera at 20 Hz; records commands and service requests."""
 
-    def __init__(self, robot_name: str = "wx250s", joints: tuple[str, ...] = JOINT_NAMES, **options: Any) -> None:
+    def __init__(self, driver: str, camera: str, joints: tuple[str, ...] = JOINT_NAMES, **options: Any) -> None:
         super().__init__("fake_robot", **options)
         self.q = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
         self.finger_m = 0.037
@@ -28,9 +28,9 @@ class FakeRobot(Node):
         self.requests: list[Any] = []
         self.camera_on = True
         self._joints = joints
-        base = f"/{robot_name}"
+        base = f"/{driver}"
         self._states = self.create_publisher(JointState, f"{base}/joint_states", 10)
-        self._images = self.create_publisher(Image, "/camera/camera/color/image_raw", qos.IMAGE)
+        self._images = self.create_publisher(Image, camera, qos.IMAGE)
         self.create_subscription(JointGroupCommand, f"{base}/commands/joint_group", self._on_group, 10)
         self.create_subscription(JointSingleCommand, f"{base}/commands/joint_single", self._on_single, 10)
         self.create_service(RobotInfo, f"{base}/get_robot_info", self._on_info)

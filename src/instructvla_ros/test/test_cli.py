@@ -103,6 +103,7 @@ pytest.importorskip("instructvla_msgs.msg")
 from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 
 from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning, SafetyState  # noqa: E402
+from instructvla_ros.cli import arguments as command_line  # noqa: E402
 from instructvla_ros.cli import main as cli_main  # noqa: E402
 from instructvla_ros.cli import up  # noqa: E402
 from instructvla_ros.cli.recording import Recorder, message_definition  # noqa: E402
@@ -133,6 +134,49 @@ def test_unknown_options_and_malformed_arguments_are_refused(capsys: pytest.Capt
     assert "unrecognized arguments" in capsys.readouterr().err
     with pytest.raises(ArgumentError, match="name:=value"):
         up.parse_assignments(["seed=3"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--namespace", "/left", "up", "widowx"],
+        ["up", "widowx", "--namespace", "left"],
+        ["up", "widowx", "namespace:=/left", "--sim"],
+        ["up", "namespace:=left", "widowx", "--namespace", "/left"],
+    ],
+)
+def test_the_namespace_may_be_given_as_option_or_as_argument_anywhere(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    arguments = parsed(monkeypatch, *words)
+    assert arguments.namespace == "/left" and arguments.arguments == []
+
+
+def test_without_a_namespace_it_is_the_projects() -> None:
+    assert command_line.parse(cli_main.parser(), ["say", "go"]).namespace == "/instructvla"
+    assert command_line.parse(cli_main.parser(), ["stop", "namespace:=two/arms"]).namespace == "/two/arms"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["say", "go", "--namespace", "/left", "namespace:=/right"], "/left and /right; give one"),
+        (["status", "--namespace", "left arm"], "expected letters, digits and _"),
+        (["status", "namespace:="], "expected letters, digits and _"),
+    ],
+)
+def test_two_namespaces_or_one_that_is_no_name_are_refused(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli_main.main(words)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_names_each_with_its_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_main.main([]) == 2
+    said = capsys.readouterr().out
+    assert "give the robot an instruction" in said and "hold the arm where it is, until reset" in said
 
 
 def test_an_unknown_graph_argument_is_a_message_and_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

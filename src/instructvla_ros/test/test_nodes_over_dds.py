@@ -27,6 +27,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, SafetyState  # noqa: E402
 from instructvla_msgs.srv import SetInstruction  # noqa: E402
+from instructvla_ros.cli import main as cli  # noqa: E402
 from instructvla_ros.control import kinematics  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
@@ -71,14 +72,16 @@ class Graph:
         load: Callable[..., Any] = load_fake,
         robot_name: str = "wx250s",
         driver_timeout_s: float = LIMIT_S,
+        namespace: str = "/instructvla",
         **robot: Any,
     ) -> None:
         environment.apply_defaults(os.environ)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
-        common: dict[str, Any] = {"namespace": "/instructvla", "context": self.context}
-        remap = ["--ros-args", "-r", f"camera/image_raw:={CAMERA}"]
-        stop = ["-r", "~/stop:=/instructvla/stop", "-r", "~/reset:=/instructvla/reset"]
+        common: dict[str, Any] = {"namespace": namespace, "context": self.context}
+        robot = {"driver": "wx250s", "camera": CAMERA, **robot}
+        remap = ["--ros-args", "-r", f"camera/image_raw:={robot['camera']}"]
+        stop = ["-r", f"~/stop:={namespace}/stop", "-r", f"~/reset:={namespace}/reset"]
         # On a busy machine only those faults should show that a test makes.
         driving = {
             "robot_name": robot_name,
@@ -300,3 +303,34 @@ def test_a_driver_of_another_arm_is_refused(new_ros_domain: Callable[[], int]) -
         assert graph.until(lambda: graph.controller.state_label == "unconfigured")
     finally:
         graph.close()
+
+
+def test_several_robots_run_by_namespace_and_each_command_reaches_only_one(
+    new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domain = new_ros_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    left, right = (
+        Graph(domain, robot_name=name, namespace=f"/{name}", driver=name, camera=f"/{name}/image")
+        for name in ("left", "right")
+    )
+
+    def shows(*words: str) -> str:
+        assert cli.main(words) == 0
+        return capsys.readouterr().out
+
+    try:
+        assert left.until(lambda: left.active() and right.active())
+        assert cli.main(["say", "pick up the carrot", "--namespace", "/left"]) == 0
+        assert left.until(lambda: left.mode() == SafetyState.MODE_EXECUTING)
+        assert left.until(lambda: "left/widowx_controller_node" in shows("--namespace", "left", "status"))
+        assert "right/" not in shows("status", "namespace:=/left")
+        assert left.until(lambda: "pick up the carrot" in shows("watch", "--seconds", "1", "namespace:=/left"))
+        assert cli.main(["stop", "namespace:=/left"]) == 0
+        assert left.until(lambda: left.mode() == SafetyState.MODE_STOPPED)
+        assert right.mode() == SafetyState.MODE_IDLE and not right.heard[Reasoning]
+        assert cli.main(["reset", "namespace:=/left"]) == 0
+        assert left.until(lambda: left.mode() == SafetyState.MODE_IDLE)
+    finally:
+        left.close()
+        right.close()

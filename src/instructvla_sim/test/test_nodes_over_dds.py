@@ -19,6 +19,7 @@ pytest.importorskip("instructvla_msgs.msg")
 pytest.importorskip("interbotix_xs_msgs.msg")
 
 from builtin_interfaces.msg import Duration  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand, JointTrajectoryCommand  # noqa: E402
 from interbotix_xs_msgs.srv import (  # noqa: E402
     MotorGains,
@@ -69,7 +70,8 @@ class Bench:
         given = [Parameter(name, value=value) for name, value in overrides.items()]
         self.sim = SimNode(namespace="/instructvla/sim", context=self.context, parameter_overrides=given)
         self.client = rclpy.create_node("client", context=self.context)
-        self.heard: dict[str, list[Any]] = {JOINT_STATES: [], "/instructvla/sim/task_status": []}
+        self.heard: dict[str, list[Any]] = {JOINT_STATES: [], "/instructvla/sim/task_status": [], "/diagnostics": []}
+        self.client.create_subscription(DiagnosticArray, "/diagnostics", self.heard["/diagnostics"].append, 10)
         self.client.create_subscription(JointState, JOINT_STATES, self.heard[JOINT_STATES].append, 10)
         status = self.heard["/instructvla/sim/task_status"]
         self.client.create_subscription(String, "/instructvla/sim/task_status", status.append, qos.TASK_STATUS)
@@ -329,6 +331,17 @@ def test_the_simulated_hardware_can_fail(bench: Bench) -> None:
     assert bench.until(lambda: bench.sim._watched("primary"))
     for subscription in subscriptions:
         bench.client.destroy_subscription(subscription)
+
+
+def test_another_publisher_on_the_robots_topics_is_noticed(bench: Bench) -> None:
+    def said() -> str:
+        heard = bench.heard["/diagnostics"]
+        return str(heard[-1].status[0].message) if heard else ""
+
+    stranger = bench.client.create_publisher(JointState, JOINT_STATES, 10)
+    assert bench.until(lambda: f"others publish on {JOINT_STATES}" in said())
+    bench.client.destroy_publisher(stranger)
+    assert bench.until(lambda: said() and "others" not in said())
 
 
 def _stamps(messages: list[Any]) -> set[tuple[int, int]]:

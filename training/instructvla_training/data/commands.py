@@ -21,13 +21,15 @@ RECORDED = ("stills", "demonstrations", "corrections")
 def add_parsers(commands: argparse._SubParsersAction) -> None:
     """Adds ``data`` and its sub-commands."""
     data = commands.add_parser("data", help="record, read, check and convert training data")
-    kinds = data.add_subparsers(required=True, metavar="WHAT")
+    kinds = data.add_subparsers(metavar="WHAT")
     _add_record(kinds)
     inspect = kinds.add_parser("inspect", help="what a dataset holds")
     stats = kinds.add_parser("stats", help="normalisation statistics, cached by a hash of the data and the reading")
     stats.add_argument("--output", type=Path, help="write them as JSON, by dataset")
     lint = kinds.add_parser("lint", help="find what would spoil a training run; exit status 1 on errors")
-    lint.add_argument("--dt", type=float, metavar="S", help="step of the policy to be trained, for instance 0.2")
+    lint.add_argument(
+        "--dt", type=float, metavar="S", help="step of the policy to be trained, in seconds, for instance 0.2"
+    )
     lint.add_argument("--images", type=int, default=16, help="episodes whose images are decoded")
     for parser, run in ((inspect, _inspect), (stats, _stats), (lint, _lint)):
         parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="LeRobot, TFDS or bag folder")
@@ -36,7 +38,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert = kinds.add_parser("convert", help="write any dataset as LeRobot v3")
     convert.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     convert.add_argument("target", type=Path, help="new folder")
-    convert.add_argument("--codec", choices=["av1", "h264"], default="av1")
+    convert.add_argument("--codec", choices=["av1", "h264"], default="av1", help="of the video files")
     convert.add_argument("--height", type=int, help="resize images to this height, an even number; default as they are")
     convert.add_argument("--robot", default="unknown", help="robot_type of the new dataset")
     add_reading(convert)
@@ -56,11 +58,15 @@ def _add_annotate(kinds: argparse._SubParsersAction) -> None:
     annotate.add_argument("--count", type=int, default=2, help="pairs of each kind")
     annotate.add_argument("--limit", type=int, help="episodes at most")
     annotate.add_argument("--workers", type=int, default=4, help="requests at the same time")
-    annotate.add_argument("--requests-per-minute", type=float, default=60.0)
-    annotate.add_argument("--timeout", type=float, default=120.0, metavar="S", help="longest wait for an answer")
-    annotate.add_argument("--price-input", type=float, default=0.0, help="of a million input tokens")
-    annotate.add_argument("--price-output", type=float, default=0.0, help="of a million output tokens")
-    annotate.add_argument("--max-cost", type=float, default=0.0, help="stop there; 0 = no limit")
+    annotate.add_argument(
+        "--requests-per-minute", type=float, default=60.0, metavar="N", help="most requests per minute"
+    )
+    annotate.add_argument(
+        "--timeout", type=float, default=120.0, metavar="S", help="longest wait for an answer, in seconds"
+    )
+    annotate.add_argument("--price-input", type=float, default=0.0, help="price of a million input tokens")
+    annotate.add_argument("--price-output", type=float, default=0.0, help="price of a million output tokens")
+    annotate.add_argument("--max-cost", type=float, default=0.0, help="stop at this sum; 0 = no limit")
     annotate.add_argument(
         "--ray", default=os.environ.get("RAY_ADDRESS"), metavar="ADDRESS",
         help="work on a Ray cluster: auto, local or its address; default: the variable RAY_ADDRESS, else threads",
@@ -79,7 +85,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--invert-gripper", action="store_true", help="LeRobot: the action's gripper is 1 when closed")
     group.add_argument("--split", default="train", help="TFDS: which split")
     group.add_argument(
-        "--source", dest="rlds_source", choices=["bridge", "fractal", "libero", "franka"], help="TFDS: how"
+        "--source",
+        dest="rlds_source",
+        choices=["bridge", "fractal", "libero", "franka"],
+        help="TFDS: whose layout of the fields",
     )
     group.add_argument("--actions", choices=["executed", "reached"], default="executed", help="bags: what an action is")
     group.add_argument("--annotations", type=Path, metavar="FILE", help="VLA-IT annotations of the episodes")
@@ -113,10 +122,12 @@ def _add_record(kinds: argparse._SubParsersAction) -> None:
     record.add_argument(
         "what", nargs="*", metavar="KIND", help=f"of {', '.join(RECORDED)}; default: {', '.join(RECORDED[:2])}"
     )
-    record.add_argument("--preset", default="nano")
-    record.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    record.add_argument("--stills", type=int, help="how many, instead of the recipe's number")
-    record.add_argument("--episodes", type=int, help="how many, instead of the recipe's number")
+    record.add_argument("--preset", default="nano", help="size of the model that the data is for; names their folder")
+    record.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+    )
+    record.add_argument("--stills", type=int, metavar="N", help="how many stills, instead of the recipe's number")
+    record.add_argument("--episodes", type=int, metavar="N", help="how many episodes, instead of the recipe's number")
     record.set_defaults(run=_record)
 
 

@@ -33,9 +33,13 @@ _OVERRIDES: Mapping[str, Mapping[str, Any]] = {"reasoning_node": {"reasoning_per
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `bench graph`."""
     parser = commands.add_parser("bench", help="measure the running graph: rates, gaps, ages, CPU shares")
-    parser.add_argument("what", choices=("graph",))
-    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the measurement")
-    parser.add_argument("--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph")
+    parser.add_argument("what", choices=("graph",), help="what to measure: the whole simulated graph")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, metavar="S", help="length of the measurement, in seconds"
+    )
+    parser.add_argument(
+        "--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph, in seconds"
+    )
     parser.add_argument("--output", type=Path, default=None, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="arguments of the graph")
     parser.set_defaults(run=run)

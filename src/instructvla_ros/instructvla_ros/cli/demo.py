@@ -30,23 +30,31 @@ DEFAULT_INSTRUCTION = "put the can in the bowl"
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `demo`."""
     parser = commands.add_parser("demo", help="run the whole system once in simulation and record it")
-    parser.add_argument("--instruction", default=DEFAULT_INSTRUCTION, metavar="TEXT")
+    parser.add_argument(
+        "--instruction", default=DEFAULT_INSTRUCTION, metavar="TEXT", help="what the robot is told to do"
+    )
     parser.add_argument(
         "--check",
         default="",
         metavar="TEXT",
         help="what counts as done, in plain words, where the instruction itself does not say it plainly",
     )
-    parser.add_argument("--robot", choices=sorted(GRAPHS), default="widowx")
-    parser.add_argument("--seed", type=int, default=11, help="which random scene")
+    parser.add_argument("--robot", choices=sorted(GRAPHS), default="widowx", help="which robot")
+    parser.add_argument("--seed", type=int, default=11, metavar="N", help="number of the random scene")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
     parser.add_argument(
-        "--time-limit", type=float, default=60.0, metavar="S", help="longest task, from the instruction"
+        "--time-limit", type=float, default=60.0, metavar="S", help="longest task, in seconds from the instruction"
     )
-    parser.add_argument("--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph")
     parser.add_argument(
-        "--output", type=Path, default=None, metavar="FOLDER", help="where to leave film, sheet and bag"
+        "--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph, in seconds"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where to leave film, sheet and bag; default: demo/ in the checkout, else in the current folder",
     )
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="further arguments of the graph")
     parser.set_defaults(run=run)

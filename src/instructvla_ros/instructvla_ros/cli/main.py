@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from instructvla_ros.cli import arguments as command_line
 from instructvla_ros.cli import bench, checkpoint, control, data, demo, say, scene, status, up, watch
 
 
@@ -15,23 +16,18 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="instructvla", description="Start the InstructVLA graph, talk to it, watch it, stop it."
     )
-    root.add_argument("--namespace", default="/instructvla", help="namespace of the project's topics")
-    commands = root.add_subparsers(dest="command", required=True, metavar="command")
+    commands = root.add_subparsers(dest="command", metavar="command")
     for module in (up, say, watch, status, control, scene, demo, bench, checkpoint, data):
         module.add_parsers(commands)
+    command_line.add_namespace(root)
+    command_line.complete(root)
     return root
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="[%(name)s] %(message)s", stream=sys.stderr)
-    root = parser()
-    arguments, rest = root.parse_known_args(argv)
-    # argparse cannot take name:=value on both sides of an option, so what it leaves over is sorted out here.
-    if rest and not (hasattr(arguments, "arguments") and all(":=" in text for text in rest)):
-        root.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.arguments = [*arguments.arguments, *rest]
+    arguments = command_line.parse(parser(), argv)
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

@@ -12,10 +12,16 @@ from instructvla_ros.policy.instructions import check_instruction
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `say`."""
     parser = commands.add_parser("say", help="give the robot an instruction")
-    parser.add_argument("instruction")
+    parser.add_argument("instruction", help="what to do, in plain words; 1 to 512 characters")
     parser.add_argument("--no-think", action="store_true", help="go straight to the latent action, without text")
     parser.add_argument("--follow", action="store_true", help="print the reasoning until it is complete")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="longest wait for the reasoning")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="with --follow: longest wait for the reasoning, in seconds",
+    )
     parser.set_defaults(run=run)
 
 

@@ -8,7 +8,9 @@ import argparse
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `scene`."""
     parser = commands.add_parser("scene", help="simulation only: make the scene anew, or another one")
-    parser.add_argument("--seed", type=int, default=None, help="which random scene; without it, the same again")
+    parser.add_argument(
+        "--seed", type=int, default=None, metavar="N", help="number of the random scene; without it, the same again"
+    )
     parser.add_argument(
         "--instruction", default=None, metavar="TEXT", help="plain instruction whose things must be on the table"
     )

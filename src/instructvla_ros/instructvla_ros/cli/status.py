@@ -31,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     safety: list[Any] = []
 
     def on_diagnostics(message: DiagnosticArray) -> None:
-        heard.update({status.name: status for status in message.status})
+        mine = arguments.namespace.lstrip("/") + "/"  # all robots of the domain share the topic
+        heard.update({status.name: status for status in message.status if status.name.startswith(mine)})
 
     with RosClient(arguments.namespace) as client:
         client.subscribe(DiagnosticArray, "/diagnostics", on_diagnostics, qos.DIAGNOSTICS)

@@ -19,8 +19,7 @@ from instructvla_ros.graph.widowx import GRAPHS
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `up`."""
     parser = commands.add_parser("up", help="start the graph and supervise it", description=_arguments_help())
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("robot", choices=sorted(GRAPHS))
+    parser.add_argument("robot", choices=sorted(GRAPHS), help="whose graph to start")
     parser.add_argument("--sim", action="store_true", help="simulated arm and cameras (the same as sim:=true)")
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="arguments of the graph, see above")
     parser.set_defaults(run=run)

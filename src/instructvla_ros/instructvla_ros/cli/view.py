@@ -59,9 +59,11 @@ class LiveView:
         self.step = f"chunk {message.chunk_seq} step {message.step}: {d.x:+.3f} {d.y:+.3f} {d.z:+.3f} m"
         self.step += f", gripper {message.gripper:.1f}" + (", clamped" if message.clamped else "")
 
-    def on_diagnostics(self, message: Any) -> None:
-        """One line for each node that is not well."""
+    def on_diagnostics(self, message: Any, namespace: str) -> None:
+        """One line for each node in the namespace that is not well; all robots of a domain share the topic."""
         for status in message.status:
+            if not status.name.startswith(namespace.lstrip("/") + "/"):
+                continue
             level = LEVELS.get(status.level, "?")
             self.levels = {**self.levels, status.name: "" if level == "ok" else f"{level}: {status.message}"}
 

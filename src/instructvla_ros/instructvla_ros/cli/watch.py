@@ -11,8 +11,12 @@ from instructvla_ros.cli.view import LiveView
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `watch`."""
     parser = commands.add_parser("watch", help="live view of reasoning, latents, rates and the arm")
-    parser.add_argument("--robot-name", default="wx250s", help="namespace of the driver, for the rate of joint goals")
-    parser.add_argument("--seconds", type=float, default=0.0, metavar="S", help="stop after this long; 0 = Ctrl-C")
+    parser.add_argument(
+        "--robot-name", default="wx250s", metavar="NAME", help="namespace of the driver, for the rate of joint goals"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, metavar="S", help="stop after so many seconds; 0: with Ctrl-C"
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,7 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
         client.subscribe(SafetyState, "safety_state", view.on_safety, qos.SAFETY_STATE)
         client.subscribe(EndEffectorDelta, "ee_delta", view.on_step, qos.EE_DELTA)
-        client.subscribe(DiagnosticArray, "/diagnostics", view.on_diagnostics, qos.DIAGNOSTICS)
+        client.subscribe(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda m: view.on_diagnostics(m, arguments.namespace),
+            qos.DIAGNOSTICS,
+        )
         end_s = time.monotonic() + arguments.seconds if arguments.seconds > 0 else float("inf")
         with Live(table(), refresh_per_second=4) as live:
             while time.monotonic() < end_s:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _REFERENCE = re.compile(r"\{(\w+)\}")
+_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class ArgumentError(ValueError):
     """An argument is unknown or has a value that is not allowed."""
 
 
+def absolute_name(text: str) -> str:
+    """A namespace with its leading slash; raises ArgumentError for what is no ROS name."""
+    if not _NAME.fullmatch(text):
+        raise ArgumentError(f"namespace {text!r} is no name; expected letters, digits and _, for example /left")
+    return text if text.startswith("/") else f"/{text}"
+
+
 def argument_values(graph: Graph, given: Mapping[str, str]) -> dict[str, str]:
     """Defaults overlaid with what was given; raises ArgumentError that lists what there is."""
     known = {argument.name: argument for argument in graph.arguments}
@@ -83,7 +91,10 @@ def argument_values(graph: Graph, given: Mapping[str, str]) -> dict[str, str]:
             raise ArgumentError(
                 f"{name}:={value} is not possible; expected one of {', '.join(known[name].choices)}"
             )
-    return {name: given.get(name, argument.default) for name, argument in known.items()}
+    values = {name: given.get(name, argument.default) for name, argument in known.items()}
+    if "namespace" in values:
+        values["namespace"] = absolute_name(values["namespace"])
+    return values
 
 
 def is_true(value: str) -> bool:

@@ -145,8 +145,8 @@ class LifecycleManagerNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            name = status.name.rsplit("/", 1)[-1]
-            if name in self._states:
+            namespace, _, name = status.name.rpartition("/")
+            if namespace == self.get_namespace().lstrip("/") and name in self._states:
                 self._said[name] = status.message if status.level != DiagnosticStatus.OK else ""
 
     def _summary(self) -> tuple[bool, str]:

@@ -58,6 +58,11 @@ class DriverServer:
         self.commands = 0
         self.refused = 0
 
+    @property
+    def joint_states_topic(self) -> str:
+        """Absolute name of the topic."""
+        return str(self._joint_states.topic_name)
+
     def publish(self, message: JointState) -> None:
         """Publish joint states; from any thread."""
         self._joint_states.publish(message)

@@ -198,12 +198,21 @@ class SimNode(Node):
         self.get_logger().fatal(trace)
         self.failed = True
 
+    def _shared_topics(self) -> list[str]:
+        """Topics that another robot or camera publishes on as well."""
+        mine = (self._driver.joint_states_topic, *(images.topic_name for _, images, _ in self._cameras.values()))
+        return [topic for topic in mine if self.count_publishers(topic) > 1]
+
     def _publish_diagnostics(self) -> None:
         now_s, factor = time.monotonic(), self._live.real_time_factor()
         status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
         status.level, status.message = DiagnosticStatus.OK, "running"
+        shared = self._shared_topics()
         if self._fault != "none":
             status.level, status.message = DiagnosticStatus.WARN, f"simulated fault: {self._fault}"
+        elif shared:
+            status.level = DiagnosticStatus.WARN
+            status.message = f"others publish on {', '.join(shared)} too; give each robot its own names"
         elif factor < _SLOW:
             status.level = DiagnosticStatus.WARN
             status.message = f"slower than real time: {factor:.2f}; the machine is too busy"
