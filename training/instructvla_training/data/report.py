@@ -9,6 +9,7 @@ import numpy as np
 
 from instructvla_model.normalization import FieldStatistics
 
+from .formats.annotated import AnnotatedDataset
 from .formats.episode import ACTION_NAMES, EpisodeDataset
 from .lint import Finding
 from .survey import Survey, survey
@@ -27,8 +28,8 @@ def describe(dataset: EpisodeDataset) -> list[str]:
     ]
     spoken = np.flatnonzero(made.spoken)
     some = spoken[np.linspace(0, len(spoken) - 1, EXAMPLES).astype(int)] if len(spoken) else []
-    shown = dict.fromkeys(dataset[int(number)].instruction for number in some)
-    annotated = sum(dataset[n].annotation is not None for n in range(min(len(dataset), 200)))
+    shown = dict.fromkeys(made.instructions[number] for number in some)
+    annotated = len(dataset.annotations()) if isinstance(dataset, AnnotatedDataset) else 0
     return [
         f"{dataset.root}",
         f"  format        {dataset.reading}",
@@ -36,7 +37,7 @@ def describe(dataset: EpisodeDataset) -> list[str]:
         f"  lengths       {span} steps of {dataset.dt_s:.3f} s",
         f"  cameras       {', '.join(cameras) or 'none'}",
         f"  state         {' '.join(dataset.layout.value)}",
-        f"  annotations   {annotated} of the first {min(len(dataset), 200)} episodes",
+        f"  annotations   {annotated}",
         *(f"  instruction   {text}" for text in shown),
     ]
 

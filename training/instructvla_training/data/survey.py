@@ -1,7 +1,7 @@
-"""What training must know of a dataset before its first step: lengths, which episodes speak, normalisation.
+"""What training must know of a dataset before its first step: words, states, actions and their normalisation.
 
-Computed in one pass over the numbers (images are not decoded) and cached under a hash of the data and of how it
-is read, so that a changed file, another transform or another camera never meets old statistics.
+Gathered in one pass (images are not decoded) and cached under a hash of the data and of how it is read, so that a
+changed file, another transform or another camera never meets old statistics. The numbers are mapped from disk.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,28 @@ SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
 """Metres and radians: a dimension that hardly moves must not have its tremble blown up to full scale."""
 SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
 _HEAD = 1 << 16
+_COLUMNS = ("action_XA", "state_XS")
 STATISTICS_FILE = "dataset_statistics.json"
 """Beside a checkpoint's manifest: the statistics of every dataset it was trained on, in the published layout."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """``lengths`` and ``spoken`` (has an instruction) by episode number."""
+    """``lengths``, ``instructions`` (empty where there is none) and ``keys`` (file path, episode id) by episode."""
 
     name: str
     fingerprint: str
     lengths: tuple[int, ...]
-    spoken: tuple[bool, ...]
+    instructions: tuple[str, ...]
+    keys: tuple[tuple[str, str], ...]
     statistics: Statistics
+    action_XA: np.ndarray = field(compare=False, repr=False)  # all steps of all episodes
+    state_XS: np.ndarray = field(compare=False, repr=False)
+
+    @property
+    def spoken(self) -> np.ndarray:
+        """Whether each episode has an instruction, (episodes,) bool."""
+        return np.array([bool(text) for text in self.instructions])
 
     @property
     def n_steps(self) -> int:
@@ -59,22 +69,26 @@ def action_statistics(action_XA: np.ndarray, state_XS: np.ndarray, layout: State
 def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda done, total: None) -> Survey:
     """The survey of ``dataset``, from the cache where it was made before. Raises DataError on values not finite."""
     mark = fingerprint(dataset)
-    path = cache_folder() / f"{mark}.json"
+    path = cache_folder() / mark
     cached = _read(path)
     if cached is not None:
         return cached
-    lengths, spoken, actions, states = [], [], [], []
+    lengths, words, keys, actions, states = [], [], [], [], []
     for number, episode in enumerate(dataset):
         report(number, len(dataset))
         lengths.append(len(episode))
-        spoken.append(bool(episode.instruction))
+        words.append(episode.instruction)
+        keys.append((episode.file_path, episode.episode_id))
         actions.append(episode.action_TA)
         states.append(episode.state_TS)
+    if not lengths:
+        raise DataError(f"{dataset.root}: found no episode, expected some")
+    action, state = np.concatenate(actions), np.concatenate(states)
     try:
-        statistics = action_statistics(np.concatenate(actions), np.concatenate(states), dataset.layout)
+        statistics = action_statistics(action, state, dataset.layout)
     except StatisticsError as error:
         raise DataError(f"{dataset.root}: {error}; instructvla-train data lint names the episodes") from error
-    made = Survey(dataset.name, mark, tuple(lengths), tuple(spoken), statistics)
+    made = Survey(dataset.name, mark, tuple(lengths), tuple(words), tuple(keys), statistics, action, state)
     _write(path, made)
     logger.info("%s: %d episodes, %d steps surveyed", dataset.name, len(lengths), made.n_steps)
     return made
@@ -130,24 +144,43 @@ def read_published(path: Path) -> dict[str, Statistics]:
         raise DataError(f"{path}: {error!r}; expected statistics by dataset with action and proprio") from error
 
 
-def _write(path: Path, made: Survey) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"lengths": made.lengths, "spoken": made.spoken, **published([made])}
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, path)
+def _write(folder: Path, made: Survey) -> None:
+    """The folder appears when it is complete; one that another process made meanwhile stays."""
+    partial = folder.with_suffix(f".{os.getpid()}")
+    partial.mkdir(parents=True)
+    for name in _COLUMNS:
+        np.save(partial / f"{name}.npy", getattr(made, name), allow_pickle=False)
+    content = {"lengths": made.lengths, "instructions": made.instructions, "keys": made.keys, "of": published([made])}
+    (partial / "survey.json").write_text(json.dumps(content), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        shutil.rmtree(partial)
 
 
-def _read(path: Path) -> Survey | None:
+def _read(folder: Path) -> Survey | None:
     """A cached survey; None where there is none, or one that was damaged."""
-    if not path.is_file():
+    if not folder.is_dir():
         return None
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        name = next(key for key in content if key not in ("lengths", "spoken"))
-        entry = content[name]
+        content: Mapping[str, Any] = json.loads((folder / "survey.json").read_text(encoding="utf-8"))
+        ((name, entry),) = content["of"].items()
         statistics = Statistics(field_from_dict(entry["action"]), field_from_dict(entry["proprio"]))
-        return Survey(name, entry["hash"], tuple(content["lengths"]), tuple(content["spoken"]), statistics)
-    except (json.JSONDecodeError, KeyError, StopIteration, TypeError, StatisticsError) as error:
-        logger.warning("%s: damaged (%r), made anew", path, error)
+        action, state = (np.load(folder / f"{column}.npy", mmap_mode="r", allow_pickle=False) for column in _COLUMNS)
+        if not len(action) == len(state) == sum(content["lengths"]):
+            raise ValueError(f"{len(action)} actions, {len(state)} states")
+        keys = tuple((str(path), str(number)) for path, number in content["keys"])
+        return Survey(
+            name,
+            entry["hash"],
+            tuple(content["lengths"]),
+            tuple(content["instructions"]),
+            keys,
+            statistics,
+            action,
+            state,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s: damaged (%r), made anew", folder, error)
         return None

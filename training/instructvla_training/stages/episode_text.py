@@ -1,47 +1,48 @@
-"""Prompts for steps of recorded episodes, from their instruction and annotations (reference §5.3)."""
+"""Prompts for frames of recorded episodes, from their instruction and annotations (reference §5.3)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from instructvla_model.prompts import Encoded, PromptBuilder, PromptError, Turn, clean_text
-from instructvla_training.data.formats.episode import DataError, Episode, StateLayout
+from instructvla_training.data.episode_frames import Words
+from instructvla_training.data.formats.episode import DataError
 from instructvla_training.data.formats.llava import Conversation
-from instructvla_training.data.motions import motions
 from instructvla_training.language.templates.questions import CAPTION_PROMPTS
 from instructvla_training.language.vla_it import QuestionAnswer
 
 
 class EpisodePrompter:
-    """Token sequences for episodes. Where an episode lacks what a kind of prompt needs, a plain one takes its place."""
+    """Token sequences. Where an episode lacks what a kind of prompt needs, a plain one takes its place."""
 
     def __init__(self, builder: PromptBuilder) -> None:
         self.builder = builder
 
     def action(
-        self, kind: str, episode: Episode, step: int, layout: StateLayout, rng: np.random.Generator, motion_share: float
+        self, kind: str, words: Words, motion: Callable[[], str], rng: np.random.Generator, motion_share: float
     ) -> tuple[str, Encoded]:
         """An instruction that ends in actions -> the kind it became, and its tokens. Raises DataError.
 
-        ``kind``: "action", "motion", "qa_action", "situated" (CC) or "rewrite" (CR); ``motion_share``: of the plain
-        prompts, how many ask for the motion.
+        ``kind``: "action", "motion", "qa_action", "situated" (CC) or "rewrite" (CR). ``motion_share``: of the plain
+        prompts, how many ask for the motion, which is computed only then.
         """
-        instruction = episode.instruction.lower()
+        instruction = words.instruction.lower()
         try:
-            pair = self._pair(kind, episode, rng)
+            pair = self._pair(kind, words, rng)
             if pair is not None and kind == "qa_action":
                 return kind, self.builder.question_then_action(pair.question, pair.answer, instruction)
             if pair is not None:
                 return kind, self.builder.think(pair.question, pair.answer)
             asked = kind == "motion" or (kind != "action" and rng.random() < motion_share)
-            phrases = motions(episode, layout) if asked else ()
-            if phrases:
-                return "motion", self.builder.motion(instruction, phrases[step])
+            phrase = motion() if asked else ""
+            if phrase:
+                return "motion", self.builder.motion(instruction, phrase)
             return "action", self.builder.action(instruction)
         except PromptError as error:
-            raise DataError(f"{episode.name}: {error}") from error
+            raise DataError(f"{words.name}: {error}") from error
 
     def conversation(self, talk: Conversation) -> Encoded:
         """A conversation without actions. One too long for the model loses its last turns, then half of its answer."""
@@ -56,9 +57,9 @@ class EpisodePrompter:
                 shorter = replace(last, assistant=last.assistant[: len(last.assistant) // 2])
                 turns = turns[:-1] or [shorter]
 
-    def _pair(self, kind: str, episode: Episode, rng: np.random.Generator) -> QuestionAnswer | None:
+    def _pair(self, kind: str, words: Words, rng: np.random.Generator) -> QuestionAnswer | None:
         """A question with its answer of the kind, drawn uniformly; None where the episode has none."""
-        found = episode.annotation
+        found = words.annotation
         if found is None or kind not in ("qa_action", "situated", "rewrite"):
             return None
         pairs = {"qa_action": found.qa, "situated": found.cc, "rewrite": found.cr}[kind]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,8 @@ logger = logging.getLogger(__name__)
 class AnnotatedDataset(EpisodeDataset):
     """``dataset`` with an annotation at every episode that has one; the others stay as they are."""
 
-    def __init__(
-        self, dataset: EpisodeDataset, annotations: Iterable[EpisodeAnnotation], files: Iterable[Path] = ()
-    ) -> None:
-        """``files`` are those that the annotations come from."""
-        self._dataset, self._files = dataset, tuple(files)
+    def __init__(self, dataset: EpisodeDataset, annotations: Iterable[EpisodeAnnotation]) -> None:
+        self._dataset = dataset
         self._by_key = {(found.file_path, found.episode_id): found for found in annotations}
         self.name, self.format, self.root = dataset.name, dataset.format, dataset.root
         self.dt_s, self.layout, self.views = dataset.dt_s, dataset.layout, dataset.views
@@ -48,5 +45,6 @@ class AnnotatedDataset(EpisodeDataset):
         """Those of the episodes alone: annotations do not change what statistics are computed of."""
         return self._dataset.files()
 
-    def annotation_files(self) -> tuple[Path, ...]:
-        return self._files
+    def annotations(self) -> Mapping[tuple[str, str], EpisodeAnnotation]:
+        """By file path and episode id; some may belong to no episode here."""
+        return self._by_key

@@ -39,7 +39,7 @@ def open_dataset(path: Path, reading: Reading | None = None) -> EpisodeDataset:
     dataset = _open(path, reading)
     if reading.annotations is None:
         return dataset
-    return AnnotatedDataset(dataset, vla_it.read(reading.annotations), [reading.annotations])
+    return AnnotatedDataset(dataset, vla_it.read(reading.annotations))
 
 
 def _open(path: Path, reading: Reading) -> EpisodeDataset:
