@@ -164,8 +164,8 @@ class PolicyConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     n_queries: int = 64
     views: tuple[str, ...] = ("primary",)
-    vlm_recipe: str = "siglip_squash"  # names of image.py
-    expert_recipe: str = "dino_crop"
+    vlm_recipe: str  # names of image.py; always given: the released recipes differ from those of our own training
+    expert_recipe: str
     vlm_input: str = "first_view"  # or all views in one picture, side by side
     text_cache: str = "clean"  # one cache for each stream; "shared": both in one, as in the released evaluations
     binary_gripper: bool = False  # openings are 0 or 1, switched at 0.5

@@ -154,6 +154,7 @@ def two_b() -> PolicyConfig:
             dim=768, n_layers=12, n_heads=12, mlp_size=3072, horizon=16, head_widths=(3072, 1536, 384)
         ),
         n_queries=64,
+        vlm_recipe="siglip_squash",
         expert_recipe="dino_squash",
     )  # fmt: skip
 

@@ -132,6 +132,8 @@ def tiny_reference_config(
         ),
         n_queries=n_queries,
         views=tuple(f"view{i}" for i in range(views)),
+        vlm_recipe="siglip_squash",
+        expert_recipe="dino_crop",
     )  # fmt: skip
 
 

@@ -20,6 +20,14 @@ def test_an_unknown_preset_is_refused_with_the_known_names():
         preset("mega")
 
 
+@pytest.mark.parametrize("name", ["vlm_recipe", "expert_recipe"])
+def test_an_image_recipe_is_never_taken_silently(name):
+    values = preset("nano").to_dict()
+    assert values.pop(name) == "nano_area"
+    with pytest.raises(ConfigError, match=name):
+        policy_config_from_dict(values)
+
+
 def test_nano_has_the_advertised_token_counts():
     config = preset("nano")
     assert config.vision.tokens_per_image == 49

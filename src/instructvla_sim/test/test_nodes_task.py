@@ -9,7 +9,7 @@ import pytest
 from instructvla_sim import Task, World
 from instructvla_sim.catalog import CUBES, GRASPABLE, NAMES, RECEPTACLES
 from instructvla_sim.nodes.task_monitor import TaskMonitor
-from instructvla_sim.nodes.task_text import TaskTextError, task_of, text_of
+from instructvla_sim.task_text import TaskTextError, task_of, text_of
 
 ALL_TASKS = [
     *[Task("pick", thing) for thing in GRASPABLE],

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import re
 
-from .scene_view import GRASPABLE, OBJECT_NAMES, RECEPTACLES, TaskView, is_cube, preposition
+from instructvla_sim.task_text import text_of
+
+from .scene_view import GRASPABLE, OBJECT_NAMES, RECEPTACLES, TaskView, is_cube
 
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s]*>")
 
 
 def atomic_instruction(task: TaskView) -> str:
     """The canonical lower-case instruction, without a full stop."""
-    if task.family == "pick":
-        return f"pick up the {task.target}"
-    if task.family == "place":
-        return f"put the {task.target} {preposition(str(task.place))} the {task.place}"
-    if task.family == "near":
-        return f"move the {task.target} next to the {task.place}"
-    return f"stack the {task.target} on the {task.place}"
+    return text_of(task)
 
 
 def answer(task: TaskView, reason: str | None = None) -> str:

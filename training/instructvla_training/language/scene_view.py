@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-CUBE_COLORS = ("red", "green", "blue", "yellow")
-CUBES = tuple(f"{color} cube" for color in CUBE_COLORS)
-GRASPABLE = (*CUBES, "carrot", "apple", "lemon", "can", "sponge", "eggplant")
-RECEPTACLES = ("plate", "bowl", "basket", "cloth")
-OBJECT_NAMES = (*GRASPABLE, *RECEPTACLES)
-FAMILIES = ("pick", "place", "near", "stack")
+from instructvla_sim.catalog import CUBES, GRASPABLE, spec_of
+from instructvla_sim.catalog import NAMES as OBJECT_NAMES
+from instructvla_sim.catalog import RECEPTACLES as RECEPTACLES
 
-_CONTAINERS = frozenset({"bowl", "basket"})
+CUBE_COLORS = tuple(name.removesuffix(" cube") for name in CUBES)
+FAMILIES = ("pick", "place", "near", "stack")
 
 
 @dataclass(frozen=True)
@@ -117,4 +115,4 @@ def is_cube(name: str) -> bool:
 
 def preposition(place: str) -> str:
     """ "in" for containers (bowl, basket), else "on"."""
-    return "in" if place in _CONTAINERS else "on"
+    return "in" if spec_of(place).support == "in" else "on"

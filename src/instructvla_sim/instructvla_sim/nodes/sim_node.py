@@ -39,7 +39,7 @@ from instructvla_sim.nodes.messages import (
 )
 from instructvla_sim.nodes.settings import LIVE_PARAMETERS, SIM, sim_settings
 from instructvla_sim.nodes.task_monitor import TaskMonitor
-from instructvla_sim.nodes.task_text import TaskTextError, task_of
+from instructvla_sim.task_text import TaskTextError, task_of
 
 _STATUS_PERIOD_S = 0.1
 _DIAGNOSTICS_PERIOD_S = 1.0

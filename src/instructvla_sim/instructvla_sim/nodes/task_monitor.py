@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from instructvla_sim.nodes.task_text import TaskTextError, task_of, text_of
+from instructvla_sim.task_text import TaskTextError, task_of, text_of
 from instructvla_sim.types import Progress
 from instructvla_sim.world import World
 

@@ -1,8 +1,12 @@
-"""Between a task and the plain instruction for it. What is worded otherwise cannot be judged from its words."""
+"""Between a task and its plain instruction: the one place that words tasks, for the live verdict and for training.
+
+What is worded otherwise cannot be judged from its words.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 from instructvla_sim.catalog import CUBES, GRASPABLE, NAMES, RECEPTACLES, spec_of
 from instructvla_sim.types import Task
@@ -13,11 +17,22 @@ _PICK = re.compile(r"\b(pick|lift|grab|grasp|take|raise)\b")
 _NOT = re.compile(r"\b(not|without|except|never|don't|instead)\b")
 
 
+class Wanted(Protocol):
+    """What is to be done: Task, and whatever else has its fields."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def place(self) -> str | None: ...
+
+
 class TaskTextError(ValueError):
     """The text does not tell which task is meant; the message says what was expected."""
 
 
-def text_of(task: Task) -> str:
+def text_of(task: Wanted) -> str:
     """The plain instruction, lower case, without a full stop."""
     if task.family == "pick":
         return f"pick up the {task.target}"
