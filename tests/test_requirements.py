@@ -55,3 +55,13 @@ def test_every_import_is_a_listed_requirement() -> None:
 
 def test_every_listed_requirement_is_imported() -> None:
     assert listed("runtime.txt", "torch.txt") - set(imported()) == set()
+
+
+def test_the_notice_names_every_requirement_and_every_asset_that_others_made() -> None:
+    notice = (REPOSITORY / "NOTICE").read_text().lower().replace("pytorch", "torch")
+    names = listed(*(path.name for path in (REPOSITORY / "requirements").glob("*.txt") if path.stem != "constraints"))
+    missing = {name for name in names if name not in notice and not name.startswith("ros-")}
+    assert len(names) > 20 and missing == set()
+    stand_ins = {path.name for path in (REPOSITORY / "ros2_ws/src/interfaces").iterdir()}
+    assert {name for name in stand_ins if name not in notice} == set()
+    assert "wx250s/*.stl" in notice and "bsd-3-clause" in notice
