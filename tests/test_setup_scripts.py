@@ -21,6 +21,10 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree(REPOSITORY / "requirements", tmp_path / "requirements")
     (tmp_path / "ros2_ws").mkdir()
     shutil.copy(REPOSITORY / "ros2_ws" / "widowx.repos", tmp_path / "ros2_ws")
+    for name in ("control_msgs", "interbotix_xs_msgs"):
+        package = tmp_path / "ros2_ws" / "src" / "interfaces" / name
+        package.mkdir(parents=True)
+        (package / "package.xml").touch()
     return tmp_path
 
 
@@ -136,3 +140,49 @@ def test_activating_before_the_set_up_says_so(checkout: Path) -> None:
 def test_fetching_drivers_of_an_unknown_robot_is_refused(checkout: Path) -> None:
     result = run(["tools/vendor.sh", "ur5"], checkout)
     assert result.returncode == 2 and "found 'ur5', expected widowx or franka" in result.stderr
+
+
+GENUINE = "ros2_ws/src/vendor/core/interbotix_xs_msgs"
+
+
+@pytest.fixture
+def fetched(checkout: Path) -> Path:
+    """The checkout after tools/vendor.sh widowx, with a stand-in for vcs that fetches one package."""
+    (checkout / "bin").mkdir()
+    vcs = checkout / "bin" / "vcs"
+    vcs.write_text('#!/bin/sh\nmkdir -p "$4/core/interbotix_xs_msgs"\ntouch "$4/core/interbotix_xs_msgs/package.xml"\n')
+    (checkout / "ros2_ws" / "build" / "interbotix_xs_msgs").mkdir(parents=True)
+    vcs.chmod(0o755)
+    result = run(["tools/vendor.sh", "widowx"], checkout, PATH=f"{checkout}/bin:{os.environ['PATH']}")
+    assert result.returncode == 0, result.stderr
+    assert "interbotix_xs_msgs: the genuine package is in the workspace" in result.stdout
+    return checkout
+
+
+def test_fetching_drivers_switches_off_only_the_stand_ins_that_they_replace(fetched: Path) -> None:
+    interfaces = fetched / "ros2_ws" / "src" / "interfaces"
+    assert [path.parent.name for path in interfaces.glob("*/COLCON_IGNORE")] == ["interbotix_xs_msgs"]
+    assert not list((fetched / "ros2_ws" / "build").iterdir()), "CMake would find the stand-in's cache"
+
+
+def test_the_set_up_builds_the_genuine_interfaces_after_drivers_were_fetched(fetched: Path) -> None:
+    (fetched / "jazzy").mkdir()
+    (fetched / "jazzy" / "setup.bash").touch()
+    (fetched / ".venv" / "bin").mkdir(parents=True)
+    python = fetched / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >&2\n')
+    python.chmod(0o755)
+    result = run_functions(fetched, f"ros_prefix={fetched}/jazzy; build_workspace")
+    assert result.returncode == 0, result.stderr
+    built = result.stderr.split()
+    assert GENUINE.removeprefix("ros2_ws/") in built and "src/interfaces/control_msgs" in built
+    assert "src/interfaces/interbotix_xs_msgs" not in built
+
+
+def test_without_the_drivers_the_stand_ins_are_switched_on_again(fetched: Path) -> None:
+    shutil.rmtree(fetched / "ros2_ws" / "src" / "vendor")
+    result = run_functions(fetched, "switch_stand_ins; workspace_interfaces")
+    names = ("control_msgs", "interbotix_xs_msgs")
+    assert "the stand-in is switched on" in result.stdout
+    assert result.stdout.split()[-2:] == [f"ros2_ws/src/interfaces/{name}" for name in names], result.stderr
+    assert not list((fetched / "ros2_ws" / "src" / "interfaces").glob("*/COLCON_IGNORE"))

@@ -11,6 +11,7 @@ venv=$root/.venv
 . tools/lib/common.sh
 . tools/lib/system_packages.sh
 . tools/lib/python_packages.sh
+. tools/lib/interfaces.sh
 
 dev=no
 case ${1:-} in
@@ -50,7 +51,9 @@ step requirements "$(hash_of requirements/runtime.txt requirements/constraints.t
 if [ "$dev" = yes ]; then
     step dev "$(hash_of requirements/dev.txt requirements/constraints.txt)" "Test tools" install_dev_requirements
 fi
-interfaces=$(hash_of src/instructvla_msgs ros2_ws/src/interfaces requirements/ros-*.txt)
+if [ "$ros_source" = system ]; then switch_stand_ins >&2; fi
+mapfile -t interface_folders < <(workspace_interfaces)
+interfaces=$(hash_of src/instructvla_msgs ros2_ws/src/interfaces "${interface_folders[@]}" requirements/ros-*.txt)
 metadata=$(for folder in "${packages[@]}"; do
     hash_of "$folder/setup.py" "$folder/setup.cfg" "$folder/package.xml" "$folder/resource"
 done; hash_of launch)

@@ -3,10 +3,11 @@
 #   tools/vendor.sh widowx|franka
 # Stand-in interfaces whose genuine package is then in the workspace are switched off (COLCON_IGNORE).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../ros2_ws"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/lib/interfaces.sh
 
 robot=${1:-}
-if [ ! -f "$robot.repos" ]; then
+if [ ! -f "ros2_ws/$robot.repos" ]; then
     echo "tools/vendor.sh: found '$robot', expected widowx or franka" >&2
     exit 2
 fi
@@ -15,21 +16,16 @@ if ! command -v vcs >/dev/null 2>&1; then
     exit 1
 fi
 
-mkdir -p src/vendor
-vcs import --recursive --skip-existing src/vendor <"$robot.repos"
+vendor=ros2_ws/src/vendor
+mkdir -p "$vendor"
+vcs import --recursive --skip-existing "$vendor" <"ros2_ws/$robot.repos"
 
 if [ "$robot" = widowx ]; then # Interbotix switches off what not every robot needs: the arms need these
-    rm -f src/vendor/interbotix_ros_core/interbotix_ros_xseries/COLCON_IGNORE \
-        src/vendor/interbotix_ros_manipulators/interbotix_ros_xsarms/COLCON_IGNORE \
-        src/vendor/interbotix_ros_toolboxes/interbotix_xs_toolbox/COLCON_IGNORE \
-        src/vendor/interbotix_ros_toolboxes/interbotix_common_toolbox/COLCON_IGNORE
+    rm -f "$vendor/interbotix_ros_core/interbotix_ros_xseries/COLCON_IGNORE" \
+        "$vendor/interbotix_ros_manipulators/interbotix_ros_xsarms/COLCON_IGNORE" \
+        "$vendor/interbotix_ros_toolboxes/interbotix_xs_toolbox/COLCON_IGNORE" \
+        "$vendor/interbotix_ros_toolboxes/interbotix_common_toolbox/COLCON_IGNORE"
 fi
 
-for stand_in in src/interfaces/*/; do
-    name=$(basename "$stand_in")
-    if find src/vendor -type f -path "*/$name/package.xml" | grep -q .; then
-        touch "$stand_in/COLCON_IGNORE"
-        echo "$name: the genuine package is in the workspace; the stand-in is switched off"
-    fi
-done
+switch_stand_ins
 echo "next: cd ros2_ws && rosdep install --from-paths src --ignore-src -y && colcon build --symlink-install"

@@ -72,15 +72,18 @@ install_own_packages() {
     pip_install --no-build-isolation --no-deps --use-pep517 "${options[@]}"
 }
 
-# With an installed ROS 2: everything by colcon, run by the environment's Python so that scripts start it.
+# With an installed ROS 2: our packages and the interfaces by colcon, run by the environment's Python so that scripts
+# start it. Drivers in src/vendor have dependencies of their own: only their interfaces are built here.
 build_workspace() {
+    local folders
+    mapfile -t folders < <(workspace_interfaces)
     source_ros
     (
         cd ros2_ws
         # MAKEFLAGS: colcon's own choice adds a load limit, which stalls on a busy machine.
         MAKEFLAGS="-j$(nproc)" VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH" \
             "$venv/bin/python" -m colcon build --symlink-install \
-            --paths src/* src/interfaces/* --event-handlers console_cohesion- >&2
+            --paths src/instructvla* "${folders[@]#ros2_ws/}" --event-handlers console_cohesion- >&2
     ) || die "colcon build failed (see above, and ros2_ws/log/latest_build)."
 }
 
