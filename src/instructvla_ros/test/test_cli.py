@@ -61,6 +61,20 @@ def test_a_later_reasoning_starts_a_new_line_and_the_first_text_is_kept() -> Non
     assert (listener.stream.first_text, listener.stream.text) == ("grasp", "lift it")
 
 
+def test_a_thought_that_comes_again_is_not_printed_again() -> None:
+    listener = Listener()
+    listener.stream.follow(1)
+    listener.hear("lift it", final=True)
+    listener.hear("lift", seq=2)
+    listener.hear("lift it", seq=2, final=True)
+    assert listener.printed == "lift it"
+    listener.hear("lift", seq=3)
+    listener.hear("lift the can", seq=3)
+    listener.hear("lift", seq=4, final=True)
+    assert listener.printed == "lift it\nlift the can\nlift"
+    assert listener.complete == 3
+
+
 def test_the_task_status_is_read_and_described() -> None:
     status = parse_task_status('{"success": true, "target": "carrot", "place": null}')
     assert status.success and status.describe() == "target carrot"

@@ -24,7 +24,8 @@ from instructvla_ros.policy.instructions import check_instruction
 if TYPE_CHECKING:
     from instructvla_ros.cli.demo_session import DemoSession, Outcome
 
-DEFAULT_INSTRUCTION = "put the can in the bowl"
+DEFAULT_INSTRUCTION = "i am thirsty. put the right thing in the bowl"
+DEFAULT_CHECK = "put the can in the bowl"
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,11 +64,12 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """See the module."""
     instruction = check_instruction(arguments.instruction)
+    check = arguments.check or (DEFAULT_CHECK if instruction == DEFAULT_INSTRUCTION else "")
     folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
     shutil.rmtree(folder / "bag", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": arguments.check or instruction}
-    given["follow_instructions"] = "false" if arguments.check else "true"
+    given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": check or instruction}
+    given["follow_instructions"] = "false" if check else "true"
     given |= parse_assignments(arguments.arguments)
     graph = GRAPHS[arguments.robot]
     with open(folder / "nodes.log", "wb") as log:

@@ -17,6 +17,7 @@ class TextStream:
         self._instruction_id = 0
         self._seq = -1
         self._printed = 0
+        self._last_thought = ""
         self._muted = False
         self.text = ""
         """The newest text."""
@@ -48,11 +49,14 @@ class TextStream:
         if message.instruction_id != self._instruction_id:
             return
         if message.seq != self._seq:
-            if self._printed > 0:
-                self._print("\n")
+            self._last_thought = self.text
             self._seq, self._printed = message.seq, 0
-        self._print(message.text[self._printed :])
-        self._printed = max(self._printed, len(message.text))
+        ended_sooner = message.final and message.text != self._last_thought
+        if ended_sooner or not self._last_thought.startswith(message.text):  # what comes again is not printed again
+            if self._printed == 0 and self._last_thought:
+                self._print("\n")
+            self._print(message.text[self._printed :])
+            self._printed = max(self._printed, len(message.text))
         self.text = message.text or self.text
         if message.final:
             self.first_text = self.first_text or message.text
