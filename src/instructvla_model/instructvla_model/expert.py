@@ -101,7 +101,16 @@ class ActionExpert(nn.Module):
         block_causal only.
         """
         self._check(pixels_BVCHW, state_BS)
-        vision_BPD = self.visual_projector(self.film_vision_model(pixels_BVCHW, latents_BNH))
+        return self.prefix_of(self.see(pixels_BVCHW, latents_BNH), latents_BNH, state_BS, probe)
+
+    def see(self, pixels_BVCHW: Tensor, latents_BNH: Tensor) -> Tensor:
+        """Vision tokens [B, P, D] of all views under FiLM."""
+        return self.visual_projector(self.film_vision_model(pixels_BVCHW, latents_BNH))
+
+    def prefix_of(
+        self, vision_BPD: Tensor, latents_BNH: Tensor, state_BS: Tensor | None = None, probe: Probe | None = None
+    ) -> ExpertPrefix:
+        """The prefix of vision tokens (see `encode_prefix`)."""
         parts = [vision_BPD, self.cog_projector(latents_BNH)]
         if self.state_embed is not None:
             parts.append(self.state_embed(state_BS)[:, None])

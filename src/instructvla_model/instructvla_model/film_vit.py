@@ -133,12 +133,16 @@ class FilmVisionModel(nn.Module):
 
     def forward(self, pixels_BVCHW: Tensor, latents_BNH: Tensor) -> Tensor:
         """-> [B, P * V, token_dim]; token p * V + v is patch (or cell of patches) p of view v."""
-        B, V = pixels_BVCHW.shape[:2]
+        V = pixels_BVCHW.shape[1]
         condition_BH = latents_BNH.mean(dim=1)
         condition_XH = condition_BH.repeat_interleave(V, dim=0)
-        tokens_XPD = self.vision_model(pixels_BVCHW.flatten(0, 1), condition_XH)
+        return self.arrange(self.vision_model(pixels_BVCHW.flatten(0, 1), condition_XH), V)
+
+    def arrange(self, tokens_XPD: Tensor, n_views: int) -> Tensor:
+        """Patches of all views, view by view -> cells of patches, views interleaved."""
         if self.shuffle > 1:
             grid_XHWD = tokens_XPD.reshape(-1, self.side, self.side, tokens_XPD.shape[-1])
             tokens_XPD = pixel_shuffle(grid_XHWD, self.shuffle).flatten(1, 2)
-        _, P, D = tokens_XPD.shape
-        return tokens_XPD.view(B, V, P, D).transpose(1, 2).reshape(B, P * V, D)
+        X, P, D = tokens_XPD.shape
+        B = X // n_views
+        return tokens_XPD.view(B, n_views, P, D).transpose(1, 2).reshape(B, P * n_views, D)

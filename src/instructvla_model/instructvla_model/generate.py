@@ -170,7 +170,18 @@ def latents_after(vlm: VisionLanguageModel, tokenizer: PolicyTokenizer, state: T
     """All queries in one forward over the text's caches, which stay as they are."""
     if state.prompt_1SH is not None:
         return latents_of_text(vlm, tokenizer, state.prompt_1SH, state.text_ids)
-    tail = query_tail(tokenizer, state.token_ids)
+    return latents_behind(vlm, state, query_tail(tokenizer, state.token_ids))
+
+
+@torch.inference_mode()
+def extend(vlm: VisionLanguageModel, embeds_1SH: Tensor, state: TextState) -> Tensor:
+    """Append given tokens to the state's caches, as if they had been written -> hidden [1, S, H]."""
+    return _advance(vlm, embeds_1SH, state.base_cache, state.cache)[0]
+
+
+@torch.inference_mode()
+def latents_behind(vlm: VisionLanguageModel, state: TextState, tail: Sequence[int]) -> Latents:
+    """Append `tail`, whose last ids are the queries, to copies of the text's caches."""
     embeds_1SH = vlm.embed(_ids(tail, vlm.query_embed.device))
     hidden_1SH, sums = _advance(vlm, embeds_1SH, fork(state.base_cache), fork(state.cache))
     total = state.n_cached + len(tail)

@@ -18,8 +18,10 @@ from torch import Tensor
 from instructvla_model import checkpoint, flow, generate
 from instructvla_model.expert import ActionExpert
 from instructvla_model.generate import TextState
+from instructvla_model.graphs import Graphed
 from instructvla_model.manifest import Manifest
 from instructvla_model.prompts import PromptBuilder
+from instructvla_model.quantized import quantize_linears
 from instructvla_model.tokenizer import PolicyTokenizer
 from instructvla_model.types import ActionChunk, LatentPlan, Observation, Thought
 from instructvla_model.vlm import VisionLanguageModel
@@ -27,6 +29,7 @@ from instructvla_model.weights import DTYPES
 
 Picture = np.ndarray | Mapping[str, np.ndarray]  # one image, or images by view
 SMALL_MODEL = 50_000_000
+VLM_WEIGHTS = ("full", "int8")
 THINK_MODES = ("think", "motion", "answer")
 _log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class PolicyRuntime:
         self._vlm = vlm.eval() if vlm is not None else None
         self._expert = expert.eval() if expert is not None else None
         self._prompts = PromptBuilder(tokenizer, manifest.config)
+        self._sample = Graphed(self._flow) if self.device.type == "cuda" else self._flow
 
     @classmethod
     def load(
@@ -87,8 +91,13 @@ class PolicyRuntime:
         parts: Sequence[str] = checkpoint.PARTS,
         base: str | Path | None = None,
         threads: int | None = None,
+        vlm_weights: str = "full",
+        compiled: bool = False,
     ) -> PolicyRuntime:
         """Load a checkpoint folder. Raises CheckpointError or RuntimeInputError.
+
+        `vlm_weights` "int8" stores the VLM's large matrices in a byte a number: less memory, about the same text.
+        `compiled` hands both vision towers, whose shapes never change, to torch.compile; `warm_up` then takes long.
 
         `threads` sets PyTorch's CPU threads for the whole process; None leaves small models (under
         SMALL_MODEL parameters) one thread and others what PyTorch has: on a busy machine the threads of
@@ -97,6 +106,14 @@ class PolicyRuntime:
         where = choose_device(device)
         kind = choose_dtype(dtype, where)
         loaded = checkpoint.load_parts(path, parts=parts, dtype=kind, device=where, base=base, unread=False)
+        if vlm_weights not in VLM_WEIGHTS:
+            raise RuntimeInputError(f"vlm_weights {vlm_weights!r}; expected one of {VLM_WEIGHTS}")
+        if loaded.vlm is not None and vlm_weights == "int8":
+            quantize_linears(loaded.vlm)
+        if compiled:
+            for tower in (loaded.vlm and loaded.vlm.vision_model, loaded.expert and loaded.expert.film_vision_model):
+                if tower is not None:
+                    tower.compile()
         modules = [module for module in (loaded.vlm, loaded.expert) if module is not None]
         size = sum(parameter.numel() for module in modules for parameter in module.parameters())
         if threads is not None or (where.type == "cpu" and size < SMALL_MODEL):
@@ -237,15 +254,15 @@ class PolicyRuntime:
             )
         if not bool(torch.isfinite(plan.latents).all()):
             raise RuntimeInputError("latents hold NaN or infinity; expected finite numbers; plan again")
-        prefix = self.expert.encode_prefix(
-            self._pixels(obs), plan.latents[None].to(self.device, self.dtype), self._state(obs)
-        )
         generator = torch.Generator()
         if seed is None:
             generator.seed()
         else:
             generator.manual_seed(seed)
-        actions_FA = flow.sample(self.expert, prefix, generator=generator)[0, 0].cpu().numpy()
+        shape = (1, 1, manifest.horizon, manifest.config.expert.action_dim)
+        noise_11FA = torch.randn(shape, generator=generator).to(self.device)  # drawn on the CPU: the same everywhere
+        latents_1NH = plan.latents[None].to(self.device, self.dtype)
+        actions_FA = self._sample(self._pixels(obs), latents_1NH, self._state(obs), noise_11FA).cpu().numpy()
         steps = manifest.denormalize(actions_FA)
         if not np.isfinite(steps).all():
             raise RuntimeInputError("the policy returned NaN or infinity; expected finite actions; hold and replan")
@@ -259,6 +276,11 @@ class PolicyRuntime:
             seq=seq,
             latent_seq=plan.seq,
         )
+
+    def _flow(self, pixels: Tensor, latents: Tensor, state: Tensor | None, noise: Tensor) -> Tensor:
+        """The expert's whole work for one chunk -> normalised actions [F, A]."""
+        prefix = self.expert.encode_prefix(pixels, latents, state)
+        return flow.sample(self.expert, prefix, noise_BKFA=noise)[0, 0]
 
     def _pixels(self, obs: Observation) -> Tensor:
         missing = [view for view in self.manifest.views if view not in obs.images]

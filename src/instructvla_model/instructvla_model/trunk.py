@@ -96,9 +96,8 @@ class Layer(nn.Module):
 
 def block_bias(n_vision: int, n_latent: int, n_action: int, device: torch.device) -> Tensor:
     """[S, S], 1.0 where the block-causal rule allows row to look at column, else 0.0."""
-    block_S = torch.repeat_interleave(
-        torch.arange(3, device=device), torch.tensor([n_vision, n_latent, n_action], device=device)
-    )
+    position_S = torch.arange(n_vision + n_latent + n_action, device=device)
+    block_S = (position_S >= n_vision).int() + (position_S >= n_vision + n_latent).int()
     return (block_S[:, None] >= block_S[None, :]).float()
 
 
@@ -185,7 +184,9 @@ class Trunk(nn.Module):
         B may be a multiple of the opening's: that many groups for each context, context by context.
         """
         groups = x_BFD.shape[0] // opening.tokens_BPD.shape[0]
-        prefix, *first = (t.repeat_interleave(groups, dim=0) for t in (opening.tokens_BPD, *opening.first))
+        prefix, *first = (opening.tokens_BPD, *opening.first)
+        if groups > 1:
+            prefix, *first = (t.repeat_interleave(groups, dim=0) for t in (prefix, *first))
         P = prefix.shape[1]
         x_BSD = torch.cat([prefix, x_BFD], dim=1)
         rows = (opening.table[0][P:], opening.table[1][P:])

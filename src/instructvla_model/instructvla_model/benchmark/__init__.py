@@ -1,0 +1,1 @@
+"""How long each stage of a policy takes, with random weights; and the released code's schedule beside it."""

@@ -1,0 +1,49 @@
+"""Recorded work: one recording for each set of shapes, fresh inputs for each replay, outputs of one's own."""
+
+import pytest
+import torch
+
+from instructvla_model.graphs import Graphed
+
+
+class Recorder:
+    """Stands in for CUDA: replaying runs the work again into the same output tensor."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def __call__(self, work):
+        self.recorded += 1
+        output = work().clone()
+
+        def replay():
+            output.copy_(work())
+
+        return replay, output
+
+
+def test_replays_see_new_inputs_and_return_outputs_of_their_own():
+    recorder = Recorder()
+    graphed = Graphed(lambda x, y, z: x + y if z is None else x + y + z, recorder)
+    one, two = torch.ones(2), torch.full((2,), 2.0)
+    first, second = graphed(one, one, None), graphed(two, one, None)
+    assert (first.tolist(), second.tolist()) == ([2.0, 2.0], [3.0, 3.0])
+    assert recorder.recorded == 1
+    assert graphed(two, one, one).tolist() == [4.0, 4.0]
+    assert graphed(torch.ones(3), torch.ones(3), None).tolist() == [2.0] * 3
+    assert recorder.recorded == 3
+
+
+def test_inputs_are_left_as_they_are():
+    given = torch.zeros(2)
+    Graphed(lambda x: x.add_(1.0), Recorder())(given)
+    assert given.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_replays_equal_plain_runs():
+    weight = torch.randn(8, 8, device="cuda")
+    graphed = Graphed(lambda x: torch.relu(x @ weight))
+    for seed in range(3):
+        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(seed)).cuda()
+        torch.testing.assert_close(graphed(x), torch.relu(x @ weight))
