@@ -10,7 +10,8 @@ from pathlib import Path
 
 from instructvla_ros.cli.arguments import complete
 
-from .data import commands as commands_of_data
+from . import finetune_commands
+from .data import commands as data_commands
 from .data.formats.episode import DataError
 from .recipes import RECIPES
 
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     commands = root.add_subparsers(metavar="COMMAND")
 
-    commands_of_data.add_parsers(commands)
+    data_commands.add_parsers(commands)
 
     train = commands.add_parser("make", help="make a checkpoint, with the data and stages that it rests on")
     train.add_argument("recipe", choices=sorted(RECIPES), help="which checkpoint to make")
@@ -48,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
     )
     train.set_defaults(run=_make)
+
+    finetune_commands.add_parsers(commands)
 
     evaluate = commands.add_parser("evaluate", help="closed loop in the simulation, unseen scenes")
     evaluate.add_argument("checkpoint", type=Path, help="folder of the checkpoint")

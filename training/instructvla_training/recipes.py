@@ -110,6 +110,26 @@ def nano_generalist() -> StageRecipe:
     )
 
 
+STAGE_1_PROMPTS = (("action", 0.8), ("motion", 0.2))
+"""Reference §5.3: the language motion is asked for in a fifth of the prompts."""
+STAGE_2_PROMPTS = (("action", 0.32), ("motion", 0.08), ("qa_action", 0.2), ("situated", 0.2), ("rewrite", 0.2))
+"""Reference §5.3: two fifths as in stage 1, the rest in equal parts question, situation, rewritten command."""
+MULTIMODAL_RATIO = 1 / 7
+"""Plain question-answer samples per action sample (paper)."""
+
+
+def finetune(preset: str, stage: str, steps: int = 2_000, multimodal_ratio: float = 0.0) -> StageRecipe:
+    """On recorded datasets, from a checkpoint of ``stage``: a constant small rate after a short warm-up (paper)."""
+    return StageRecipe(
+        stage=stage,
+        preset=preset,
+        optimisation=Optimisation(steps=steps, learning_rate=2.0e-4, warmup_steps=50, final_fraction=1.0),
+        groups=16,
+        prompts=STAGE_1_PROMPTS if stage == "expert" else STAGE_2_PROMPTS,
+        multimodal_ratio=multimodal_ratio,
+    )
+
+
 def debug(stage: str = "expert") -> StageRecipe:
     """The same stages in seconds, for tests and for a first look at the machinery."""
     full = RECIPES[f"nano-{stage}"]()

@@ -98,6 +98,13 @@ def test_episodes_without_an_instruction_weigh_nothing(made):
         _frames(Part(part.dataset, nobody))
 
 
+def test_the_last_episodes_of_a_large_dataset_are_kept_apart(tmp_path):
+    part = _part(lerobot_v3(tmp_path / "many", episodes=21, length=3))
+    weights = replace(part, weight=2.0).step_weights()
+    assert not weights[-(22 + 23) :].any() and (weights[: -(22 + 23)] == 2.0).all()
+    assert _part(lerobot_v3(tmp_path / "few", episodes=20, length=3)).step_weights().all()
+
+
 def test_two_datasets_of_one_name_are_refused(made):
     with pytest.raises(DataError, match="different names"):
         _frames(_part(made / "kitchen"), _part(made / "kitchen"))

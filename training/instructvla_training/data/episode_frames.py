@@ -24,16 +24,26 @@ logger = logging.getLogger(__name__)
 
 MULTIMODAL = "multimodal"
 """Source of the frames that are images of conversations; they have no action."""
+HELD_OUT_EPISODES = 2
+"""The last episodes of each dataset are never trained on, if it has more than ten times as many."""
 BUDGET_BYTES = 2 * 2**30
 EPISODES_OPEN = 64
 
 
 @dataclass(frozen=True)
 class Part:
-    """One dataset and its survey."""
+    """One dataset and its survey. ``weight``: how much more often one of its steps is drawn than one of weight 1."""
 
     dataset: EpisodeDataset
     survey: Survey
+    weight: float = 1.0
+
+    def step_weights(self) -> np.ndarray:
+        """(steps,) float32: 0 for episodes without an instruction and for those kept apart."""
+        used = self.survey.spoken.astype(np.float32)
+        if keeps_apart(len(used)):
+            used[-HELD_OUT_EPISODES:] = 0.0
+        return np.repeat(self.weight * used, self.survey.lengths).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,15 @@ class Words:
     annotation: EpisodeAnnotation | None
 
 
+def keeps_apart(episodes: int) -> bool:
+    """Whether the last of so many episodes are never trained on."""
+    return episodes > 10 * HELD_OUT_EPISODES
+
+
 class EpisodeFrames:
-    """``frames`` of all parts, one after the other, then one for each conversation.
+    """``frames`` of all parts, one after the other, then one for each conversation, which weighs nothing.
+
+    A dataset's share of the draws goes with its weight times its number of steps (reference §5.5).
 
     Where the images fit into ``budget_bytes`` at the size of the recipes, an episode is decoded from beginning to end
     when one of its images is first asked for, and kept; otherwise every image is decoded alone and none is kept.
@@ -63,6 +80,8 @@ class EpisodeFrames:
         silent = [part.survey.name for part in parts if not part.survey.spoken.any()]
         if silent:
             raise DataError(f"{', '.join(silent)}: found no episode with an instruction, expected some to train on")
+        if any(part.weight <= 0 for part in parts):
+            raise DataError(f"found weights {[part.weight for part in parts]}, expected numbers above 0")
         self.parts, self.conversations = tuple(parts), conversations
         records = [record for part in parts for record in _records(part.survey)]
         self._own = len(records)  # episodes; conversations follow
@@ -70,11 +89,16 @@ class EpisodeFrames:
         records += [_record(number, 1, MULTIMODAL) for number in range(extra)]
         self.part = np.repeat(np.arange(len(parts)), [len(part.survey.lengths) for part in parts])  # by episode
         self.episode = lru_cache(maxsize=EPISODES_OPEN)(self._open)
-        weight = [np.repeat(part.survey.spoken.astype(np.float32), part.survey.lengths) for part in parts]
+        weights = [part.step_weights() for part in parts]
+        total = sum(float(own.sum()) for own in weights)
+        self.shares = {part.survey.name: float(own.sum()) / total for part, own in zip(parts, weights, strict=True)}
+        for part in parts:
+            text = f"{part.survey.name}: weight {part.weight:g}, {part.survey.n_steps} steps"
+            logger.info("%s, %.1f %% of the draws", text, 100 * self.shares[part.survey.name])
         columns: dict[str, Any] = {
             "action": _joined([part.survey.action_XA for part in parts], extra),
             "state": _joined([part.survey.state_XS for part in parts], extra),
-            "weight": np.concatenate([*weight, np.ones(extra, np.float32)]),
+            "weight": np.concatenate([*weights, np.zeros(extra, np.float32)]),
         }
         self.frames = _frames(records, columns)
         needed = len(self.frames) * 3 * (len(views) * _side(image) ** 2 + (image != vlm_image) * _side(vlm_image) ** 2)

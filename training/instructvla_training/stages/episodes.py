@@ -1,0 +1,170 @@
+"""Stages 1 and 2 on recorded datasets: their words, views and statistics, the same latents and flow loss.
+
+Recorded data does not say where things are, so there is no pointing here; conversations take the place of stills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from instructvla_model import flow
+from instructvla_model.batch import ActionBatch, LanguageBatch
+from instructvla_model.image import recipe
+from instructvla_model.policy import InstructVLA
+from instructvla_model.prompts import Encoded
+from instructvla_model.trainable import set_trainable
+from instructvla_training.data.augment import Augmentation, Draws, augment
+from instructvla_training.data.chunks import chunk_actions, later_frames
+from instructvla_training.data.episode_frames import MULTIMODAL, EpisodeFrames
+from instructvla_training.recipes import StageRecipe
+
+from .episode_text import EpisodePrompter
+from .text import choose
+from .vision_text import language_batch
+
+ENCODE_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """``language``: a row with latent queries per group, then the conversations. ``counts``: rows by what they are."""
+
+    language: LanguageBatch
+    action: ActionBatch
+    counts: Mapping[str, int]
+
+
+class EpisodeStage(nn.Module):
+    """``policy`` on ``data``; each dataset is normalised by its own statistics.
+
+    ``moves``: the stage whose trainable set is used, by default the recipe's. Image tokens of the frozen tower are
+    computed once by `encode_frames`, or, with augmentation, for each batch.
+    """
+
+    def __init__(
+        self, policy: InstructVLA, prompter: EpisodePrompter, data: EpisodeFrames, config: StageRecipe,
+        moves: str | None = None, augmentation: Augmentation | None = None,
+    ) -> None:  # fmt: skip
+        """Raises ValueError where the recipe asks for conversations and the data has none."""
+        super().__init__()
+        if config.multimodal_ratio and data.conversations is None:
+            raise ValueError(f"found a multimodal ratio of {config.multimodal_ratio}, expected conversations for it")
+        self.policy, self.prompter, self.data, self.recipe = policy, prompter, data, config
+        self.frames, self.moves, self.augmentation = data.frames, moves or config.stage, augmentation
+        self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
+        self.vlm_recipe = recipe(policy.config.vlm_recipe, policy.config.vision.image_size)
+        weight = data.frames.weight.astype(np.float64)
+        self._cumulative = np.cumsum(weight / weight.sum())
+        sources = np.array([record.source == MULTIMODAL for record in data.frames.episodes])
+        self._conversations = np.flatnonzero(sources[data.frames.episode])
+        self._image_tokens: Tensor | None = None
+
+    def trainable(self) -> None:
+        """The trainable set of `moves`."""
+        self.requires_grad_(False)
+        set_trainable(self.policy, self.moves)
+
+    @torch.no_grad()
+    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
+        """Runs the frozen vision tower over every frame and keeps the image tokens in bfloat16."""
+        self.policy.eval()
+        kept = []
+        for start in range(0, len(self.frames), ENCODE_AT_ONCE):
+            images = torch.from_numpy(self.data.vlm_view[start : start + ENCODE_AT_ONCE])
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                pixels = self.vlm_recipe.normalize(images).to(device)
+                kept.append(self.policy.vlm.encode_images(pixels).to(torch.bfloat16))
+            report(start, len(self.frames))
+        self._image_tokens = torch.cat(kept)
+
+    # ---- batch ----------------------------------------------------------------------------------------
+
+    def make_batch(self, rng: np.random.Generator) -> EpisodeBatch:
+        """A function of the generator alone."""
+        config, frames = self.recipe, self.frames
+        acting = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
+        counts = {f"data/{part.survey.name}": 0 for part in self.data.parts}
+        samples: list[Encoded] = []
+        for i in acting:
+            kind, encoded = self._action_sample(int(i), rng)
+            samples.append(encoded)
+            counts[f"prompt/{kind}"] = counts.get(f"prompt/{kind}", 0) + 1
+            counts[f"data/{frames.episodes[frames.episode[i]].source}"] += 1
+        talks = self._talks(round(config.groups * config.multimodal_ratio), rng)
+        image_index = np.arange(len(acting) + len(talks))
+        for row, i in enumerate(talks, len(acting)):
+            encoded, has_image = self._plain_sample(int(i))
+            samples.append(encoded)
+            if not has_image:
+                image_index[row] = -1
+        counts |= {"row/action": len(acting), "row/multimodal": len(talks)}
+        language = language_batch(samples, self.prompter.builder.tokenizer.pad_id, image_index)
+        delay = rng.integers(0, config.max_latent_age + 1, size=len(acting) * config.expert_frames)
+        later = later_frames(frames, np.repeat(acting, config.expert_frames), delay)
+        return EpisodeBatch(
+            language=self._with_images(language, np.concatenate([acting, talks]), rng),
+            action=self._actions(later, np.repeat(np.arange(len(acting)), config.expert_frames), rng),
+            counts=counts,
+        )
+
+    def _talks(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        if not count:
+            return np.empty(0, int)
+        return self._conversations[rng.integers(len(self._conversations), size=count)]
+
+    def _action_sample(self, i: int, rng: np.random.Generator) -> tuple[str, Encoded]:
+        shares = dict(self.recipe.prompts)
+        plain = shares.get("action", 0.0) + shares.get("motion", 0.0)
+        share = shares.get("motion", 0.0) / plain if plain else 0.0
+        words = self.data.words(int(self.frames.episode[i]))
+        kind = choose(self.recipe.prompts, rng)
+        return self.prompter.action(kind, words, lambda: self.data.motion(i), rng, share)
+
+    def _plain_sample(self, i: int) -> tuple[Encoded, bool]:
+        assert self.data.conversations is not None
+        talk = self.data.conversations[self.frames.episodes[self.frames.episode[i]].seed]
+        return self.prompter.conversation(talk), talk.image is not None
+
+    def _with_images(self, language: LanguageBatch, shown: np.ndarray, rng: np.random.Generator) -> LanguageBatch:
+        if self._image_tokens is not None:
+            return replace(language, image_tokens_ITH=self._image_tokens[torch.from_numpy(shown)])
+        images = augment(torch.from_numpy(self.data.vlm_view[shown]), Draws.of(len(shown), rng), self.augmentation)
+        return replace(language, pixels_ICHW=self.vlm_recipe.normalize(images))
+
+    def _actions(self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator) -> ActionBatch:
+        chunk = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
+        state = np.asarray(self.frames.state[later])
+        actions, states = np.empty(chunk.shape, np.float32), np.empty(state.shape, np.float32)
+        parts = self.data.part[self.frames.episode[later]]
+        for number in np.unique(parts):
+            rows, statistics = parts == number, self.data.parts[number].survey.statistics
+            actions[rows] = statistics.action.normalize(chunk[rows])
+            if statistics.state is not None:
+                states[rows] = statistics.state.normalize(state[rows])
+        views = []
+        for column in self.data.views:
+            images = augment(torch.from_numpy(column[later]), Draws.of(len(later), rng), self.augmentation)
+            views.append(self.image_recipe.normalize(images))
+        return ActionBatch(
+            pixels_BVCHW=torch.stack(views, dim=1),
+            actions_BFA=torch.from_numpy(actions),
+            state_BS=torch.from_numpy(states) if self.policy.config.expert.state_dim else None,
+            context_index_B=torch.from_numpy(context),
+        )
+
+    # ---- loss -----------------------------------------------------------------------------------------
+
+    def losses(self, batch: EpisodeBatch) -> dict[str, Tensor]:
+        """Language and flow loss, weighted as the recipe says; "loss" is their sum."""
+        policy, weights = self.policy, self.recipe.weights
+        hidden_BSH = policy.vlm.hidden_of(batch.language)
+        language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
+        latents_BNH = policy.encode_context(hidden_BSH, batch.language.input_ids_BS, batch.action)
+        prefix = policy.prefix(batch.action, latents_BNH)
+        motion = flow.loss(policy.expert, prefix, batch.action.actions_BFA, n_draws=self.recipe.draws)
+        return {"loss": weights.language * language + weights.flow * motion, "language": language, "flow": motion}
