@@ -37,8 +37,19 @@ START_LIMIT_S = 200.0
 CHEAP: dict[str, dict[str, Any]] = {
     "sim_node": {"multisampling": 0, "primary_rate_hz": 8.0},
     # A machine that runs other tests beside this one is slow: only the faults that a test makes should show.
-    "widowx_controller_node": {"safety.max_image_age_s": 3.0, "safety.max_joint_state_age_s": 1.0},
-    "action_expert_node": {"max_image_age_s": 2.0, "max_skew_s": 1.0, "latent.max_age_s": 20.0},
+    "widowx_controller_node": {
+        "safety.max_image_age_s": 3.0,
+        "safety.max_joint_state_age_s": 1.0,
+        "watch.silence_s": 3.0,
+        "watch.bond_s": 20.0,
+        "watch.clock_stop_s": 10.0,
+    },
+    "action_expert_node": {
+        "max_image_age_s": 2.0,
+        "max_skew_s": 1.0,
+        "latent.max_age_s": 20.0,
+        "controller_silence_s": 3.0,
+    },
     "reasoning_node": {"max_image_age_s": 3.0, "reasoning_period": 3, "max_new_tokens": 12},
     "lifecycle_manager_node": {"attempts": 1000},
 }
@@ -51,7 +62,7 @@ def supervisor_of(names: set[str] | None, log: Any, **given: str) -> Supervisor:
         if names is None or node.name in names:
             parameters = (*node.parameters, *CHEAP.get(node.name, {}).items())
             argv = node_command(replace(node, parameters=parameters, nice=0))
-            processes.append(Process(node.name, argv, node.required))
+            processes.append(Process(node.name, argv, node.required, node.respawns))
     return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=log.fileno())
 
 

@@ -228,7 +228,7 @@ def test_missing_weights_are_named(saved):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 300, -10])
-def test_truncated_weights_are_refused(saved, keep):
+def test_f17_truncated_weights_are_refused(saved, keep):
     folder = saved()[0]
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
@@ -236,7 +236,7 @@ def test_truncated_weights_are_refused(saved, keep):
         checkpoint.load_policy(folder)
 
 
-def test_pickled_weights_are_refused_unread(saved):
+def test_f17_pickled_weights_are_refused_unread(saved):
     folder = saved()[0]
 
     class Bomb:
@@ -251,7 +251,7 @@ def test_pickled_weights_are_refused_unread(saved):
         checkpoint.load_policy(folder)
 
 
-def test_changed_weights_do_not_match_the_hash(saved):
+def test_f17_changed_weights_do_not_match_the_hash(saved):
     folder = saved()[0]
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -269,7 +269,7 @@ def test_a_missing_tensor_is_named_with_its_shape(saved):
 
 
 @pytest.mark.parametrize("name", ["vlm.extra", "strange"])
-def test_an_unknown_tensor_is_named(saved, name):
+def test_f17_an_unknown_tensor_is_named(saved, name):
     folder = saved()[0]
     rewrite(folder, lambda t: t.update({name: torch.ones(1)}))
     with pytest.raises(CheckpointError, match=f"unknown tensor '{name}'"):

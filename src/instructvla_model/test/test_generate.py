@@ -84,7 +84,7 @@ def test_taking_latents_leaves_the_caches_for_more(make_policy, tokenizer, promp
 
 
 @pytest.mark.parametrize("which", ["turn_end_id", "pad_id", "turn_start_id"])
-def test_text_ends_at_an_end_token_which_is_not_kept(make_policy, tokenizer, prompt, monkeypatch, which):
+def test_f21_text_ends_at_an_end_token_which_is_not_kept(make_policy, tokenizer, prompt, monkeypatch, which):
     vlm = make_policy("expert").vlm
     ScriptedModel(monkeypatch, [*tokenizer.encode("ok"), getattr(tokenizer, which)])
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_text_ends_at_an_end_token_which_is_not_kept(make_policy, tokenizer, pro
     assert tokenizer.decode(final.token_ids) == "ok"
 
 
-def test_text_ends_at_the_cap(make_policy, tokenizer, prompt, monkeypatch):
+def test_f21_text_ends_at_the_cap(make_policy, tokenizer, prompt, monkeypatch):
     vlm = make_policy("expert").vlm
     ScriptedModel(monkeypatch, [7] * 99)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_text_stops_when_asked(make_policy, tokenizer, prompt, monkeypatch):
     assert len(final.token_ids) == 2
 
 
-def test_tokens_that_make_no_sense_as_text_do_no_harm(make_policy, tokenizer, prompt, monkeypatch):
+def test_f21_tokens_that_make_no_sense_as_text_do_no_harm(make_policy, tokenizer, prompt, monkeypatch):
     vlm = make_policy("generalist").vlm
     strange = [tokenizer.image_token_id, tokenizer.encode("é")[0], tokenizer.image_start_id, 0]
     ScriptedModel(monkeypatch, [*strange, vlm.first_query_id + 2])

@@ -51,7 +51,7 @@ def test_a_dimension_that_never_moves_becomes_zero():
     assert (compute(data).normalize(data)[:, 1] == 0).all()
 
 
-def test_the_span_floor_widens_about_the_middle():
+def test_f18_the_span_floor_widens_about_the_middle():
     plain, floored = compute(DATA), compute(DATA, span_floor=[0.0, 3.0, 0.0])
     assert floored.q99[1] - floored.q01[1] == pytest.approx(3.0)
     assert floored.q99[1] + floored.q01[1] == pytest.approx(plain.q99[1] + plain.q01[1])
@@ -76,7 +76,7 @@ def test_data_without_finite_rows_is_refused(data):
         compute(data)
 
 
-def test_incomplete_or_unusable_statistics_are_refused():
+def test_f18_incomplete_or_unusable_statistics_are_refused():
     with pytest.raises(StatisticsError, match="q01"):
         field_from_dict({"q99": [1.0]})
     with pytest.raises(StatisticsError, match="action"):

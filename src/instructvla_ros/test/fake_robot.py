@@ -27,6 +27,7 @@ class FakeRobot(Node):
         self.goals: list[list[float]] = []
         self.requests: list[Any] = []
         self.camera_on = True
+        self._pictures = 0
         self._joints = joints
         base = f"/{driver}"
         self._states = self.create_publisher(JointState, f"{base}/joint_states", 10)
@@ -51,7 +52,9 @@ class FakeRobot(Node):
 
     def _publish_image(self) -> None:
         if self.camera_on:
-            message = Image(height=96, width=128, encoding="rgb8", step=384, data=bytes(96 * 384))
+            self._pictures += 1  # no two pictures of a real camera are alike
+            level = 90 + self._pictures % 100
+            message = Image(height=96, width=128, encoding="rgb8", step=384, data=bytes([level]) * (96 * 384))
             message.header.stamp, message.header.frame_id = self._now().to_msg(), "camera"
             self._images.publish(message)
 

@@ -375,3 +375,14 @@ def test_launch_arguments_reach_the_nodes(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_declared_launch_arguments_are_those_of_the_graph() -> None:
     wanted = {"robot_name", "sim", "checkpoint", "camera_topic", "device"}
     assert wanted <= set(argument_values(WIDOWX, {}))
+
+
+def test_f12_a_launch_file_ends_the_graph_after_the_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {n.kwargs["name"]: n.kwargs for n in run_launch_file(monkeypatch, "widowx.launch.py")}
+    expert = nodes["action_expert_node"]
+    assert expert["respawn"] and expert["respawn_max_retries"] == 3
+    crash, leave = SimpleNamespace(returncode=-9), SimpleNamespace(returncode=0)
+    assert [expert["on_exit"](crash, None) for _ in range(3)] == [None] * 3
+    assert expert["on_exit"](crash, None) is not None
+    assert nodes["reasoning_node"]["on_exit"](leave, None) is not None
+    assert not nodes["widowx_controller_node"]["respawn"]

@@ -119,7 +119,7 @@ def test_near_the_wanted_opening_the_pwm_is_proportional_and_then_zero() -> None
     assert loop.pwm(0.0261, 0.02) == 0.0
 
 
-def test_a_wavering_opening_between_the_thresholds_changes_nothing() -> None:
+def test_f23_a_wavering_opening_between_the_thresholds_changes_nothing() -> None:
     loop = GripperLoop()
     loop.request(1.0, 0.0)
     for tick, opening in enumerate([0.45, 0.55, 0.41, 0.59]):
@@ -127,7 +127,7 @@ def test_a_wavering_opening_between_the_thresholds_changes_nothing() -> None:
     assert loop.opening == 1.0
 
 
-def test_a_change_within_the_dwell_time_waits() -> None:
+def test_f23_a_change_within_the_dwell_time_waits() -> None:
     loop = GripperLoop()
     loop.request(0.0, 0.0)
     loop.request(1.0, 0.2)

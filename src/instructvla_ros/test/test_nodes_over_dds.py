@@ -89,8 +89,11 @@ class Graph:
             "gripper.dwell_s": 0.0,
             "safety.max_joint_state_age_s": 1.0,
             "safety.max_image_age_s": 1.0,
+            "watch.silence_s": 20.0,
+            "watch.clock_stop_s": 20.0,
         }
         acting = {"robot_name": robot_name, "max_image_age_s": 1.0, "max_skew_s": 0.5, "latent.max_age_s": 20.0}
+        acting["controller_silence_s"] = 20.0
         thinking = {"latent_period_s": 0.2, "reasoning_period": 5, "max_image_age_s": 1.0}
         self.robot = fake_robot.FakeRobot(context=self.context, **robot)
         self.controller = WidowXControllerNode(parameter_overrides=given(**driving), cli_args=[*remap, *stop], **common)

@@ -40,12 +40,15 @@ def _tell_usage(parser: argparse.ArgumentParser) -> int:
 
 
 def add_namespace(root: argparse.ArgumentParser) -> None:
-    """`--namespace`, before or after the sub-command."""
+    """`--namespace`, before or after the sub-command and those below it."""
     root.add_argument("--namespace", default=None, metavar="NAME", help=_NAMESPACE_HELP)
-    for action in root._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                command.add_argument("--namespace", default=argparse.SUPPRESS, metavar="NAME", help=_NAMESPACE_HELP)
+    waiting = [root]
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    command.add_argument("--namespace", default=argparse.SUPPRESS, metavar="NAME", help=_NAMESPACE_HELP)
+                    waiting.append(command)
 
 
 def parse(root: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -61,7 +61,7 @@ def make_supervisor(
     for node in resolve(graph, values):
         further = (overrides or {}).get(node.name, {})
         node = replace(node, parameters=(*node.parameters, *further.items()))
-        processes.append(Process(node.name, node_command(node), node.required))
+        processes.append(Process(node.name, node_command(node), node.required, node.respawns))
     return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output)
 
 

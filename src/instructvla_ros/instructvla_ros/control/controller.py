@@ -17,6 +17,7 @@ import numpy as np
 
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.chunk_buffer import ChunkBuffer, ChunkBufferConfig
+from instructvla_ros.control.gate import KeepOut, MotionGate, Passage
 from instructvla_ros.control.gripper import Gripper
 from instructvla_ros.control.interpolator import (
     Interpolator,
@@ -25,6 +26,7 @@ from instructvla_ros.control.interpolator import (
     JointTracker,
     TrackerConfig,
 )
+from instructvla_ros.control.pictures import FrozenPicture
 from instructvla_ros.control.rotations import apply_delta
 from instructvla_ros.control.safety import (
     Freshness,
@@ -75,11 +77,16 @@ class ArmController:
         self._limiter = JointLimiter(self._safety, arm)
         self._workspace = Workspace(self._safety)
         self._interpolator = make_interpolator(arm, config)
+        self._gate = MotionGate(arm, self._safety, config.tick_period_s)
+        self._keep_out = KeepOut(self._safety.keep_out_m)
         self._gripper = gripper
         self._image = Freshness()
+        self._picture = FrozenPicture(self._safety.max_identical_pictures, self._safety.frozen_motion_rad)
         self._sample: JointSample | None = None
         self._joint_problem = ""
         self._latch: tuple[Mode, str, str] | None = None
+        self._holds: dict[str, str] = {}
+        self._refused_goals = 0
         self._bad_chunks = 0
         self._step_verdict = Verdict(True)
         self._chunk_problem = ""
@@ -107,14 +114,20 @@ class ArmController:
         try:
             self._sample = self._reader.read(names, positions, stamp_s, now_s)
             self._joint_problem = ""
+            self._picture.on_joints(self._sample.arm_rad, stamp_s)
         except ValueError as error:
             self._joint_problem = str(error)
             self.counts["F05"] += 1
 
-    def on_image(self, stamp_s: float, now_s: float) -> None:
-        """Note that the policy's camera delivered a frame; a repeated stamp counts as no frame (F03)."""
+    def on_image(self, stamp_s: float, now_s: float, digest: int | None = None) -> None:
+        """Note that the policy's camera delivered a frame; a repeated stamp counts as no frame (F03).
+
+        `digest` is a fingerprint of its pixels, by which a frozen picture under new stamps is noticed.
+        """
         if not self._image.note(stamp_s, now_s):
             self.counts["F03"] += 1
+        elif digest is not None:
+            self._picture.on_picture(digest, stamp_s)
 
     def on_instruction(self, instruction_id: int, now_s: float) -> None:
         """A new instruction: chunks and the motion of older ones are dropped at once (F20)."""
@@ -179,12 +192,26 @@ class ArmController:
         """Leave a latch. Nothing is sent before a joint state given after this call has re-anchored the
         target."""
         self._latch = None
-        self._bad_chunks = 0
+        self._bad_chunks = self._refused_goals = 0
+        self.reanchor(now_s)
+
+    def reanchor(self, now_s: float) -> None:
+        """Forget chunks and images made so far; nothing is sent before the next joint state has anchored the target
+        anew. No latch is left."""
         self._chunk_problem = ""
         self._buffer.clear(earliest_stamp_s=now_s)
         self._image.reset()
+        self._picture.reset()
         self._sample = None
         self._unanchor()
+
+    def hold_for(self, fault_id: str, reason: str) -> None:
+        """Hold for something outside this object (a peer that died, a second commander) until called with reason
+        ""."""
+        if reason:
+            self._holds[fault_id] = reason
+        else:
+            self._holds.pop(fault_id, None)
 
     # Read-outs.
 
@@ -235,16 +262,40 @@ class ArmController:
             late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joint_problem
             reason = self._joint_problem or "waiting for a joint state"
             return Command(None, None, None, Mode.WAITING, reason, "F16" if jumped else "F05" if late else "")
+        anchored = self._goal is not None
         previous = self._anchor(sample) if self._goal is None else self._goal
         mode, reason, fault_id, step = self._decide(sample, now_s)
         elapsed_s = self.config.tick_period_s if self._last_tick_s is None else now_s - self._last_tick_s
         # A late tick must not be paid back by one large step: at most two periods' worth of motion.
         elapsed_s = min(elapsed_s, 2.0 * self.config.tick_period_s)
-        self._goal = self._limiter.limit(self._interpolator.goal(now_s), previous, elapsed_s)
+        goal = self._limiter.limit(self._interpolator.goal(now_s), previous, elapsed_s)
+        passage = Passage(goal, previous, sample.arm_rad, elapsed_s, mode, anchored)
+        verdict = self._gate.check(passage)
+        if verdict.ok:
+            self._goal = goal
+            self._refused_goals = 0
+        else:
+            mode, reason, fault_id = self._refuse(verdict, previous)
         self._last_tick_s = now_s
         velocity = (self._goal - previous) / elapsed_s if elapsed_s > 0.0 else np.zeros_like(previous)
         gripper = self._gripper.output(None if fault_id == "F05" else sample.finger_m, now_s)
         return Command(self._goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
+
+    def _refuse(self, verdict: Verdict, previous: np.ndarray) -> tuple[Mode, str, str]:
+        """The gate has refused a goal: rest on the one before. Several in a row latch a fault."""
+        self.counts[verdict.fault_id] += 1
+        self._refused_goals += 1
+        self._goal, self._halted, self._posture = previous, True, None
+        self._joint_target = self._limiter.within(previous)
+        self._target = self.arm.forward(self._joint_target)
+        self._interpolator.jump_to(previous)
+        if self._latch is not None:
+            return self._latch
+        if self._refused_goals >= self._safety.max_refused_goals:
+            reason = f"{self._refused_goals} goals in a row refused ({verdict.reason}); reset to go on"
+            self._latch = (Mode.FAULT, reason, verdict.fault_id)
+            return self._latch
+        return Mode.HOLD, verdict.reason, verdict.fault_id
 
     def _decide(self, sample: JointSample, now_s: float) -> tuple[Mode, str, str, ExecutedStep | None]:
         """Mode, reason, fault id and the step begun in this tick."""
@@ -288,8 +339,13 @@ class ArmController:
         if age_s > self._safety.max_joint_state_age_s:
             limit = self._safety.max_joint_state_age_s
             return Mode.HOLD, f"joint state is {age_s:.2f} s old, limit {limit} s", "F05"
+        for fault_id, why in self._holds.items():
+            return Mode.HOLD, why, fault_id
         if self._posture is not None:
             return None  # a fixed posture is reached without looking
+        if self._picture.frozen:
+            times = self._picture.identical
+            return Mode.HOLD, f"the camera's picture did not change {times} times while the arm moved", "F03"
         image_age_s = self._image.age_s(now_s)
         if image_age_s > self._safety.max_image_age_s:
             if image_age_s == math.inf:
@@ -312,6 +368,8 @@ class ArmController:
         position_m, box = self._workspace.clip(position_m, previous_m)
         if not box.ok:
             return None, box
+        if self._keep_out.depth_m(position_m) > self._keep_out.depth_m(previous_m):
+            return None, Verdict(False, "F08", "target lies in a keep-out box; step refused")
         lead_m = float(np.linalg.norm(position_m - measured_m))
         if lead_m > self._safety.max_target_lead_m and lead_m > float(np.linalg.norm(previous_m - measured_m)):
             limit = self._safety.max_target_lead_m
@@ -367,6 +425,7 @@ class ArmController:
         self._gripper.reset()
         self._gripper.hold(sample.finger_m)
         self._workspace.reset()
+        self._gate.anchor()
         return self._goal
 
     def _unanchor(self) -> None:

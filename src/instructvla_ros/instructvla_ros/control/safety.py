@@ -45,6 +45,12 @@ class SafetyConfig:
     max_image_age_s: float = 0.5  # math.inf switches the image check off
     max_bad_chunks: int = 3
     max_clock_jump_s: float = 1.0
+    # Boxes that the end effector may not enter: lower x, y, z, upper x, y, z of each; one without volume is none.
+    keep_out_m: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    max_refused_goals: int = 3
+    # Identical pictures while the arm moved more than `frozen_motion_rad`; 0 switches the check off.
+    max_identical_pictures: int = 3
+    frozen_motion_rad: float = 0.05
 
     def __post_init__(self) -> None:
         if not all(a < b for a, b in zip(self.workspace_lower_m, self.workspace_upper_m, strict=True)):
@@ -52,6 +58,8 @@ class SafetyConfig:
                 f"workspace_lower_m {self.workspace_lower_m} must be below workspace_upper_m "
                 f"{self.workspace_upper_m} on every axis"
             )
+        if len(self.keep_out_m) % 6:
+            raise ValueError(f"keep_out_m has {len(self.keep_out_m)} numbers; expected six for each box")
         if not 0.0 < self.velocity_fraction <= 1.0:
             raise ValueError(f"velocity_fraction is {self.velocity_fraction}; expected more than 0, at most 1")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,8 @@ class NodeSpec:
 
     `module` is run by the supervisor, `executable` by ros2 launch. `params_file` names a YAML of the package
     `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings. `when`
-    names a boolean argument. `required`: its death stops the graph. `nice` 0..19 gives way to other nodes on a
-    busy processor.
+    names a boolean argument. `required`: its death stops the graph, after `respawns` new starts within a minute.
+    `nice` 0..19 gives way to other nodes on a busy processor.
     """
 
     name: str
@@ -43,15 +43,7 @@ class NodeSpec:
     when: str = ""
     required: bool = True
     nice: int = 0
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Arguments and nodes of one system."""
-
-    name: str
-    arguments: tuple[Argument, ...]
-    nodes: tuple[NodeSpec, ...]
+    respawns: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +60,21 @@ class ResolvedNode:
     remappings: tuple[tuple[str, str], ...]
     required: bool
     nice: int
+    respawns: int = 0
+
+
+Rewiring = Callable[[list[ResolvedNode], Mapping[str, str]], list[ResolvedNode]]
+"""Changes the nodes of a graph as its arguments ask for it."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Arguments and nodes of one system; `rewire` has the last word on its nodes."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    nodes: tuple[NodeSpec, ...]
+    rewire: Rewiring = lambda nodes, _: nodes
 
 
 class ArgumentError(ValueError):
@@ -145,6 +152,7 @@ def resolve(graph: Graph, given: Mapping[str, str]) -> list[ResolvedNode]:
                 tuple((old, _fill(new, values)) for old, new in node.remappings),
                 node.required,
                 node.nice,
+                node.respawns,
             )
         )
-    return found
+    return graph.rewire(found, values)

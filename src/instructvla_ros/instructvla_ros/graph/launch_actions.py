@@ -10,7 +10,7 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from instructvla_ros.graph import environment, files
-from instructvla_ros.graph.description import Graph, resolve
+from instructvla_ros.graph.description import Graph, ResolvedNode, resolve
 from launch import LaunchDescription  # type: ignore[attr-defined]
 
 
@@ -49,7 +49,19 @@ def _nodes(graph: Graph, context: Any) -> list[Any]:
                 remappings=list(node.remappings),
                 output="screen",
                 prefix=f"nice -n {node.nice}" if node.nice else None,
-                on_exit=Shutdown(reason=f"{node.name} ended") if node.required else None,
+                respawn=node.respawns > 0,
+                respawn_delay=0.5,
+                respawn_max_retries=node.respawns,
+                on_exit=_when_it_ends(node) if node.required else None,
             )
         )
     return actions
+
+
+def _when_it_ends(node: ResolvedNode) -> Any:
+    """End the graph, at once or when the node has crashed more often than it is started again."""
+    shutdown = Shutdown(reason=f"{node.name} ended")
+    if not node.respawns:
+        return shutdown
+    tries = iter(range(node.respawns))
+    return lambda event, _: None if event.returncode != 0 and next(tries, None) is not None else shutdown

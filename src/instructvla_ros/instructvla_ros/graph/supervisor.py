@@ -1,7 +1,8 @@
 """Start a graph without ros2 launch, and stop it cleanly whatever happens.
 
 One process per node. Each child dies with its parent (PR_SET_PDEATHSIG), so that not even SIGKILL of the
-supervisor leaves a node behind. SIGINT and SIGTERM stop the graph; so does the end of a required node.
+supervisor leaves a node behind. SIGINT and SIGTERM stop the graph; so does the end of a required node, unless it
+crashed and may be started again.
 """
 
 from __future__ import annotations
@@ -19,16 +20,19 @@ from dataclasses import dataclass
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+RESPAWN_WINDOW_S = 60.0
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
 class Process:
-    """What to run: `argv`, a name for messages, and whether its end ends the graph."""
+    """What to run: `argv`, a name for messages, whether its end ends the graph, and how often it is started again when
+    it crashes, in any `RESPAWN_WINDOW_S`."""
 
     name: str
     argv: Sequence[str]
     required: bool = True
+    respawns: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ def _die_with_parent(parent_pid: int) -> Callable[[], None]:
     return prepare
 
 
+def _how(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+
+
 class Supervisor:
     """`output` is a file descriptor for what the nodes print, None for the terminal.
 
@@ -71,12 +79,15 @@ class Supervisor:
         *,
         grace_s: float = 8.0,
         output: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wanted = tuple(processes)
         self._environment = dict(environment)
         self._grace_s = grace_s
         self._output = output
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._respawned_s: dict[str, list[float]] = {process.name: [] for process in processes}
+        self._clock = clock
         self._stop = threading.Event()
 
     @property
@@ -89,34 +100,51 @@ class Supervisor:
         stopped."""
         for process in self._wanted:
             try:
-                self._running[process.name] = subprocess.Popen(
-                    list(process.argv),
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    # Its own session: a Ctrl-C in the terminal reaches only the supervisor, which stops in
-                    # order.
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent(os.getpid()),
-                    stdout=self._output,
-                    stderr=self._output,
-                )
+                self._spawn(process)
             except OSError:
                 self.shutdown()
                 raise
-            _log.info("started %s, pid %d", process.name, self._running[process.name].pid)
+
+    def _spawn(self, process: Process) -> None:
+        self._running[process.name] = subprocess.Popen(
+            list(process.argv),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            # Its own session: a Ctrl-C in the terminal reaches only the supervisor, which stops in order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent(os.getpid()),
+            stdout=self._output,
+            stderr=self._output,
+        )
+        _log.info("started %s, pid %d", process.name, self._running[process.name].pid)
 
     def stop(self) -> None:
         """Ask `wait` to end the graph."""
         self._stop.set()
 
     def ended(self) -> Ending | None:
-        """Why the graph must end now, or None while it runs."""
+        """Why the graph must end now, or None while it runs. Starts again what has crashed and may be."""
+        if self._stop.is_set():
+            return Ending(0, "asked to stop")
         for process in self._wanted:
             status = self._running[process.name].poll()
-            if status is not None and process.required:
-                how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-                return Ending(abs(status) or 1, f"{process.name} {how}")
-        return Ending(0, "asked to stop") if self._stop.is_set() else None
+            if status is None or (status != 0 and self._respawn(process, status)):
+                continue
+            if process.required:
+                return Ending(abs(status) or 1, f"{process.name} {_how(status)}")
+        return None
+
+    def _respawn(self, process: Process, status: int) -> bool:
+        """Start a crashed process again, if it has not been too often of late."""
+        now_s = self._clock()
+        recent = [when_s for when_s in self._respawned_s[process.name] if now_s - when_s < RESPAWN_WINDOW_S]
+        if len(recent) >= process.respawns:
+            return False
+        self._respawned_s[process.name] = [*recent, now_s]
+        count = f"{len(recent) + 1} of {process.respawns}"
+        _log.warning("%s %s; starting it again (%s within %g s)", process.name, _how(status), count, RESPAWN_WINDOW_S)
+        self._spawn(process)
+        return True
 
     def wait(self, poll_s: float = 0.2) -> Ending:
         """Block until the graph must end, then stop all nodes."""
@@ -144,9 +172,7 @@ class Supervisor:
                 try:
                     process.wait(max(0.0, deadline_s - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    _log.warning(
-                        "pid %d still runs after %s", process.pid, signal.Signals(signal_number).name
-                    )
+                    _log.warning("pid %d still runs after %s", process.pid, signal.Signals(signal_number).name)
 
     def handle_signals(self) -> None:
         """Let SIGINT and SIGTERM of this process stop the graph."""

@@ -3,6 +3,7 @@ cameras."""
 
 from __future__ import annotations
 
+from instructvla_ros.graph import faults
 from instructvla_ros.graph.description import Argument, Graph, NodeSpec
 
 _MODEL = {"checkpoint": "{checkpoint}", "device": "{device}"}
@@ -20,6 +21,7 @@ ARGUMENTS = (
     Argument(
         "namespace", "/instructvla", "namespace of the project's topics; several robots run by namespace"
     ),
+    faults.ARGUMENT,
     Argument("seed", "0", "simulation only: which random scene"),
     Argument("task_instruction", "", "simulation only: a plain instruction; the scene holds what it names"),
     Argument("follow_instructions", "true", "simulation only: judge each new instruction that is worded plainly"),
@@ -53,6 +55,7 @@ NODES = (
         params_file="policy.yaml",
         parameters=_MODEL,
         remappings=(_CAMERA,),
+        respawns=3,
         nice=10,  # text must never starve the expert, nor the expert the controller
     ),
     NodeSpec(
@@ -63,6 +66,7 @@ NODES = (
         params_file="policy.yaml",
         parameters={**_MODEL, "robot_name": "{robot_name}"},
         remappings=(_CAMERA, ("wrist/image_raw", "{wrist_topic}")),
+        respawns=3,
         nice=5,
     ),
     NodeSpec(
@@ -84,5 +88,5 @@ NODES = (
     ),
 )
 
-WIDOWX = Graph("widowx", ARGUMENTS, NODES)
+WIDOWX = Graph("widowx", ARGUMENTS, NODES, faults.with_relay)
 GRAPHS = {"widowx": WIDOWX}

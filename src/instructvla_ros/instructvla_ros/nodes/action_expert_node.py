@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, JointState
 
 from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning
+from instructvla_ros.control.pictures import is_black
 from instructvla_ros.control.state import STATE_DIM, JointStateReader
+from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import chunk_to_message, image_to_rgb, time_to_s
@@ -24,9 +27,12 @@ from instructvla_ros.nodes.settings import EXPERT, check_robot_name, expert_conf
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.expert_worker import ExpertWorker, Inputs
 from instructvla_ros.policy.reasoning_worker import Frame
+from instructvla_ros.policy.state_range import StateRange
 
 _IMAGE_TOPICS = {"primary": "camera/image_raw", "wrist": "wrist/image_raw"}
 _MAX_MODEL_FAILURES = 3
+_CONTROLLER = "controller_node"  # how the names of all controllers end
+_LOOK_AGAIN_S = 0.05
 
 
 class ActionExpertNode(ManagedNode):
@@ -42,6 +48,8 @@ class ActionExpertNode(ManagedNode):
         self._reader = JointStateReader()
         self._input_problem = ""
         self._model_failures = 0
+        self._controller = Bond()
+        self._states: StateRange | None = None
 
     def setup(self, values: Mapping[str, Any]) -> None:
         robot_name = values["robot_name"]
@@ -61,6 +69,10 @@ class ActionExpertNode(ManagedNode):
         config = expert_config(values, tuple(manifest.views), manifest.state_dim > 0)
         self._checkpoint_id = str(manifest.checkpoint_id)
         self._frame_id = f"{robot_name}/base_link"
+        self._silence_s = float(values["controller_silence_s"])
+        statistics = getattr(manifest, "statistics", None)
+        state = None if statistics is None else statistics.state
+        self._states = None if state is None else StateRange(state.q01, state.q99)
         self._latency, self._rate = LatencyStats(), RateMeter()
         self._publisher = self.create_publisher(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
         self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic)
@@ -69,6 +81,7 @@ class ActionExpertNode(ManagedNode):
             self.create_subscription(LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
             self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
             self.create_subscription(JointState, joint_topic, self._on_joint_state, qos.JOINT_STATES),
+            self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT),
         ]
         for view in config.views:
             self._subscriptions_made.append(
@@ -104,6 +117,9 @@ class ActionExpertNode(ManagedNode):
             image = image_to_rgb(message)
         except ValueError as error:
             self._complain(f"{view}: {error}")
+            return
+        if is_black(image):
+            self._complain(f"{view} image is black; is the lens covered, or the light off? (F03)")
             return
         self._input_problem = ""
         worker.offer_image(view, Frame(image, time_to_s(message.header.stamp), time.monotonic()))
@@ -147,6 +163,10 @@ class ActionExpertNode(ManagedNode):
         if self._worker is not None:
             self._worker.set_instruction(message.instruction_id)
 
+    def _on_heartbeat(self, message: DiagnosticStatus) -> None:
+        if message.name.endswith(_CONTROLLER):
+            self._controller.heard(message.hardware_id, time.monotonic())
+
     def _complain(self, problem: str) -> None:
         self._input_problem = problem
         self.get_logger().warning(problem, throttle_duration_sec=5.0)
@@ -155,6 +175,8 @@ class ActionExpertNode(ManagedNode):
 
     def _step(self) -> float:
         assert self._worker is not None
+        if self._controller_is_silent():
+            return _LOOK_AGAIN_S
         try:
             wait_s = self._worker.step()
         except (RuntimeError, ValueError) as error:
@@ -169,9 +191,14 @@ class ActionExpertNode(ManagedNode):
             self._model_failures = 0
         return wait_s
 
+    def _controller_is_silent(self) -> bool:
+        return self._controller.silent_s(time.monotonic()) > self._silence_s
+
     def _act(self, inputs: Inputs, plan: Any, *, seed: int | None, seq: int) -> Any:
         from instructvla_model.types import Observation
 
+        if self._states is not None and inputs.state is not None:
+            self._states.note(inputs.state)
         observation = Observation(images=inputs.images, state=inputs.state, stamp_s=inputs.stamp_s)
         return self._runtime.act(observation, plan, seed=seed, seq=seq)
 
@@ -192,7 +219,10 @@ class ActionExpertNode(ManagedNode):
             "chunks": str(self._rate.count),
             "bad_chunks": str(worker.bad_chunks),
         }
-        return self._input_problem or worker.aging, values | {"waiting_for": worker.problem}
+        if self._controller_is_silent():
+            return f"no heartbeat of the controller for {self._silence_s:g} s; no chunks are made (F13)", values
+        unlike = "" if self._states is None else self._states.problem
+        return self._input_problem or worker.aging or unlike, values | {"waiting_for": worker.problem}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
+from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.managed import OwnerThread, main_of
 from instructvla_ros.nodes.parameters import declare, read
@@ -34,6 +35,8 @@ _TRANSITIONS = {
     "active": Transition.TRANSITION_ACTIVATE,
 }
 _QUERY_TIMEOUT_S = 5.0
+_BOND_S = 4.0
+_SILENT_S = 2.0  # a node silent for so long is not asked how it is
 _POLL_S = 0.2  # how soon the end of this node is noticed while it waits for others
 
 
@@ -48,6 +51,8 @@ class LifecycleManagerNode(Node):
         self._retry_s = float(values["retry_period_s"])
         self._timeout_s = float(values["transition_timeout_s"])
         self._attempts_left = dict.fromkeys(self._names, int(values["attempts"]))
+        self._attempts = int(values["attempts"])
+        self._bonds = {name: Bond() for name in self._names}
         self._states = dict.fromkeys(self._names, "unknown")
         self._said: dict[str, str] = {}
         self._told: dict[str, str] = {}
@@ -57,6 +62,7 @@ class LifecycleManagerNode(Node):
         self._query = {name: self.create_client(GetState, f"{name}/get_state") for name in self._names}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT)
         self.create_service(Trigger, "~/is_active", self._on_is_active)
         self.create_timer(1.0, self._publish_diagnostics)
         self._thread: OwnerThread | None = None
@@ -75,7 +81,7 @@ class LifecycleManagerNode(Node):
     def _step(self) -> float:
         """One round: configure what is unconfigured; when nothing is, activate. Afterwards only watch."""
         for name in self._names:
-            answer = self._call(self._query[name], GetState.Request(), _QUERY_TIMEOUT_S)
+            answer = None if self._silent(name, _SILENT_S) else self._call(name, GetState.Request(), _QUERY_TIMEOUT_S)
             self._states[name] = "not running" if answer is None else _LABELS.get(answer.current_state.id, "busy")
         # All at once: loading a model takes long, and the nodes do not wait for each other to be configured.
         self._transition([n for n in self._names if self._states[n] == "unconfigured"], "inactive")
@@ -94,7 +100,7 @@ class LifecycleManagerNode(Node):
         asked = {name: self._ask(self._change[name], ChangeState.Request(transition=transition)) for name in names}
         deadline_s = time.monotonic() + self._timeout_s
         for name in names:
-            answer = self._answer(asked[name], deadline_s)
+            answer = self._answer(name, asked[name], deadline_s)
             if answer is not None and answer.success:
                 self._states[name] = goal
                 self.get_logger().info(f"{name} is {goal}")
@@ -123,19 +129,22 @@ class LifecycleManagerNode(Node):
         future.add_done_callback(lambda _: answered.set())
         return client, future, answered
 
-    def _answer(self, asked: Any, deadline_s: float) -> Any:
+    def _silent(self, name: str, limit_s: float) -> bool:
+        return self._bonds[name].silent_s(time.monotonic()) > limit_s
+
+    def _answer(self, name: str, asked: Any, deadline_s: float) -> Any:
         """The answer to a request, or None when there is none in time."""
         if asked is None:
             return None
         client, future, answered = asked
         while not answered.wait(_POLL_S):
-            if self._ending.is_set() or time.monotonic() >= deadline_s:
+            if self._ending.is_set() or self._silent(name, _BOND_S) or time.monotonic() >= deadline_s:
                 client.remove_pending_request(future)
                 return None
         return future.result()
 
-    def _call(self, client: Any, request: Any, timeout_s: float) -> Any:
-        return self._answer(self._ask(client, request), time.monotonic() + timeout_s)
+    def _call(self, name: str, request: GetState.Request, timeout_s: float) -> Any:
+        return self._answer(name, self._ask(self._query[name], request), time.monotonic() + timeout_s)
 
     def _on_failure(self, trace: str) -> None:
         self.get_logger().fatal(trace)
@@ -156,6 +165,18 @@ class LifecycleManagerNode(Node):
             parts.append(f"{name} {state}" + (f" ({said})" if said else ""))
         return all(state == "active" for state in self._states.values()), "; ".join(parts)
 
+    def _on_heartbeat(self, message: DiagnosticStatus) -> None:
+        bond = self._bonds.get(message.name)
+        if bond is None:
+            return
+        bond.heard(message.hardware_id, time.monotonic())
+        if bond.restarted:
+            bond.restarted = False
+            self._attempts_left[message.name] = self._attempts
+            self.get_logger().warning(f"{message.name} was started again; bringing it up")
+            if self._thread is not None:
+                self._thread.wake()
+
     def _on_is_active(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._summary()
         return response
@@ -165,8 +186,11 @@ class LifecycleManagerNode(Node):
         gave_up = [n for n, left in self._attempts_left.items() if left <= 0 and self._states[n] != "active"]
         status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
         status.level = DiagnosticStatus.OK if active else DiagnosticStatus.WARN
-        if gave_up:
+        silent = [name for name in self._names if self._silent(name, _BOND_S)]
+        if gave_up or silent:
             status.level = DiagnosticStatus.ERROR
+        if silent:
+            active, text = False, f"no heartbeat of {', '.join(silent)} for {_BOND_S:g} s (F12); {text}"
         status.message = "all nodes are active" if active else text
         status.values = [KeyValue(key=name, value=state) for name, state in self._states.items()]
         message = DiagnosticArray(status=[status])

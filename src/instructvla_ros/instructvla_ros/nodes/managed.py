@@ -4,24 +4,29 @@ main()."""
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.parameters import Parameter, declare, read
 
 _DIAGNOSTICS_PERIOD_S = 1.0
+_HEARTBEAT_PERIOD_S = 0.1
 _EXIT_BAD_PARAMETER = 2
 _SPIN_S = 0.2  # how soon a signal is noticed at the latest
 
@@ -87,11 +92,16 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, parameters: Sequence[Parameter], **options: Any) -> None:
         super().__init__(name, **options)
         self._declared = tuple(parameters)
+        self._unheard: dict[str, str] = {}
         declare(self, parameters)
         self.problem = ""
         self.failed = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        self._heartbeats = self.create_publisher(DiagnosticStatus, "heartbeat", qos.HEARTBEAT)
+        self._heartbeat = DiagnosticStatus(name=name, hardware_id=str(os.getpid()))
+        # A thread of its own: the executor is busy while a checkpoint is loaded, and its timers stop with /clock.
+        self._heart = OwnerThread("heartbeat", self._beat, self.fail)
 
     # For subclasses.
 
@@ -173,6 +183,39 @@ class ManagedNode(LifecycleNode):
         self.problem = ""
         return TransitionCallbackReturn.SUCCESS
 
+    # What others must know, and what cannot be heard of them.
+
+    def _beat(self) -> float:
+        if self.context.ok():
+            self._heartbeat.message = self.state_label
+            self._heartbeats.publish(self._heartbeat)
+        return _HEARTBEAT_PERIOD_S
+
+    def destroy_node(self) -> None:
+        """End the heartbeat before its publisher goes."""
+        self._heart.stop()
+        super().destroy_node()
+
+    def create_subscription(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Any:
+        """rclpy's own; a publisher whose quality of service does not fit is named in /diagnostics (F15)."""
+        told = SubscriptionEventCallbacks(incompatible_qos=partial(self._on_incompatible, topic, "publisher"))
+        return super().create_subscription(msg_type, topic, *arguments, **{"event_callbacks": told, **options})
+
+    def create_publisher(self, msg_type: Any, topic: str, *arguments: Any, **options: Any) -> Any:
+        """rclpy's own; a subscriber whose quality of service does not fit is named in /diagnostics (F15)."""
+        told = PublisherEventCallbacks(incompatible_qos=partial(self._on_incompatible, topic, "subscriber"))
+        return super().create_publisher(msg_type, topic, *arguments, **{"event_callbacks": told, **options})
+
+    def _on_incompatible(self, topic: str, who: str, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        name = self.resolve_topic_name(topic)
+        self._unheard[topic] = (
+            f"a {who} of {name} does not fit in {policy}, nothing is exchanged with it; "
+            f"compare with `ros2 topic info -v {name}` and give it the same {policy} (F15)"
+        )
+        self.get_logger().error(self._unheard[topic])
+        self._publish_diagnostics()
+
     def fail(self, message: str) -> None:
         """End the process with exit status 1: the supervisor must see that a worker has died."""
         self.get_logger().fatal(message)
@@ -180,6 +223,7 @@ class ManagedNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         warning, values = self.report()
+        warning = warning or "; ".join(self._unheard.values())
         status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
         state = self.state_label
         if self.problem:

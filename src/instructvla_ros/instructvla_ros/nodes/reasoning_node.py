@@ -16,6 +16,7 @@ from sensor_msgs.msg import Image
 
 from instructvla_msgs.msg import LatentAction, Reasoning, SafetyState
 from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.control.pictures import is_black
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import image_to_rgb, reasoning_to_message, s_to_time, time_to_s
@@ -95,6 +96,9 @@ class ReasoningNode(ManagedNode):
         except ValueError as error:
             self._image_problem = str(error)
             self.get_logger().warning(self._image_problem, throttle_duration_sec=5.0)
+            return
+        if is_black(image):
+            self._image_problem = "image is black; is the lens covered, or the light off? (F03)"
             return
         self._image_problem, self._frame_id = "", message.header.frame_id
         worker.offer_image(Frame(image, time_to_s(message.header.stamp), time.monotonic()))

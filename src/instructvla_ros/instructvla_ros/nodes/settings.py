@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from instructvla_ros.control.watch import WatchConfig
 from instructvla_ros.control.widowx import WidowXControllerConfig
 from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
 from instructvla_ros.policy.expert_worker import ExpertConfig
@@ -87,6 +88,7 @@ _EXPERT_RANGES = {
 EXPERT = [
     *_MODEL,
     Parameter("robot_name", RobotSettings.robot_name),
+    Parameter("controller_silence_s", 0.5, 0.1, 60.0),
     # A parameter cannot be empty: a negative seed stands for None.
     Parameter("seed", -1, -1, 2**31 - 1),
     *[
@@ -114,6 +116,9 @@ _CONTROLLER_RANGES = {
     "safety.max_image_age_s": (0.05, 60.0),
     "safety.max_bad_chunks": (1, 100),
     "safety.max_clock_jump_s": (0.1, 60.0),
+    "safety.max_refused_goals": (1, 100),
+    "safety.max_identical_pictures": (0, 1000),
+    "safety.frozen_motion_rad": (0.001, 1.0),
     "buffer.ensemble_size": (1, 16),
     "buffer.ensemble_alpha": (-10.0, 10.0),
     "buffer.max_steps_per_chunk": (0, 256),
@@ -130,6 +135,12 @@ _CONTROLLER_RANGES = {
     "gripper.open_above": (0.0, 1.0),
     "gripper.dwell_s": (0.0, 5.0),
 }
+_WATCH_RANGES = {
+    "watch.silence_s": (0.1, 60.0),
+    "watch.bond_s": (0.5, 60.0),
+    "watch.clock_stop_s": (0.1, 60.0),
+}
+WATCH = parameters_of(WatchConfig(), _WATCH_RANGES, "watch.")
 _DRIVER_RANGES = {
     "profile_time_ms": (0, 5000),
     "profile_acceleration_ms": (0, 2500),
@@ -144,6 +155,7 @@ CONTROLLER = [
         for parameter in parameters_of(WidowXControllerConfig(), _CONTROLLER_RANGES)
         if parameter.name != "tick_period_s"  # follows from control_rate_hz
     ],
+    *WATCH,
 ]
 
 MANAGER = [
@@ -187,6 +199,11 @@ def controller_config(values: Mapping[str, Any]) -> WidowXControllerConfig:
     """The controller's configuration; its tick period follows from control_rate_hz."""
     config = build_config(WidowXControllerConfig(), values)
     return dataclasses.replace(config, tick_period_s=1.0 / float(values["control_rate_hz"]))
+
+
+def watch_config(values: Mapping[str, Any]) -> WatchConfig:
+    """The limits of the controller's watchdogs."""
+    return build_config(WatchConfig(), values, "watch.")
 
 
 def reasoning_config(values: Mapping[str, Any], stage: str) -> ReasoningConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,12 +28,14 @@ from instructvla_ros.nodes.codecs import (
     step_to_message,
     time_to_s,
 )
+from instructvla_ros.nodes.controller_watch import ControllerWatch
 from instructvla_ros.nodes.driver_client import DriverClient
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
-from instructvla_ros.nodes.settings import CONTROLLER, controller_config, driver_settings
+from instructvla_ros.nodes.settings import CONTROLLER, controller_config, driver_settings, watch_config
 from instructvla_ros.nodes.stats import RateMeter
 
 _INBOX_LIMIT = 1000
+_PIXELS_AT = 12  # behind encapsulation and stamp: what else there is of the header does not change
 
 
 class WidowXControllerNode(ManagedNode):
@@ -46,6 +49,7 @@ class WidowXControllerNode(ManagedNode):
         self._inbox: deque[Callable[[WidowXController, float], None]] = deque(maxlen=_INBOX_LIMIT)
         self._controller: WidowXController | None = None
         self._driver: DriverClient | None = None
+        self._watch: ControllerWatch | None = None
         self._thread: OwnerThread | None = None
         self._subscriptions_made: list[Any] = []
         self._command: Command | None = None
@@ -78,6 +82,9 @@ class WidowXControllerNode(ManagedNode):
             # Only the stamp of an image matters here, so it is not deserialized.
             self.create_subscription(Image, "camera/image_raw", self._on_raw_image, qos.IMAGE, raw=True),
         ]
+        chunk_topic = self._subscriptions_made[1].topic_name
+        others = self._driver.other_publishers
+        self._watch = ControllerWatch(self, watch_config(values), self._post, others, chunk_topic)
         self._publish_inactive("configured, not active")
 
     def start(self) -> None:
@@ -104,6 +111,9 @@ class WidowXControllerNode(ManagedNode):
     def teardown(self) -> None:
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._subscriptions_made:
             self.destroy_publisher(self._delta_publisher)
             self.destroy_publisher(self._gripper_publisher)
@@ -136,7 +146,8 @@ class WidowXControllerNode(ManagedNode):
         except ValueError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return
-        self._inbox.append(lambda c, now_s: c.on_image(stamp_s, now_s))
+        digest = zlib.crc32(memoryview(serialized)[_PIXELS_AT:])
+        self._inbox.append(lambda c, now_s: c.on_image(stamp_s, now_s, digest))
 
     def _on_estop(self, message: Bool) -> None:
         if message.data:
@@ -166,12 +177,17 @@ class WidowXControllerNode(ManagedNode):
         self._inbox.append(lambda c, now_s: c.stop(reason))
         self.get_logger().warning(f"stop: {reason}")
 
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.append(lambda c, now_s: action())
+
     # Control thread.
 
     def _now_s(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
 
     def _take_chunk(self, controller: WidowXController, chunk: Any, now_s: float) -> None:
+        if self._watch is not None:
+            self._watch.on_chunk()
         if controller.on_chunk(chunk, now_s):
             self._counters.chunks_rejected += 1
         else:
@@ -186,6 +202,8 @@ class WidowXControllerNode(ManagedNode):
         now_s = self._now_s()
         while self._inbox:
             self._inbox.popleft()(controller, now_s)
+        if self._watch is not None:
+            self._watch.apply(controller, now_s)
         command = controller.tick(now_s)
         if command.joint_goal_rad is not None:
             driver.send_joints(command.joint_goal_rad)
@@ -245,7 +263,6 @@ class WidowXControllerNode(ManagedNode):
         controller, command, driver = self._controller, self._command, self._driver
         if controller is None or driver is None or self._thread is None or command is None:
             return "", {}
-        others = driver.other_publishers()
         values = {
             "mode": command.mode.value,
             "reason": command.reason,
@@ -255,8 +272,6 @@ class WidowXControllerNode(ManagedNode):
             "image_age_s": f"{controller.image_age_s(self._now_s()):.2f}",
             "faults": ", ".join(f"{key} {count}" for key, count in sorted(controller.counts.items())),
         }
-        if others:
-            return f"{others} other publisher(s) command the same joints; stop them (F14)", values
         image_age_s = controller.image_age_s(self._now_s())
         if not command.fault_id and self._warn_image_age_s < image_age_s < math.inf:
             return f"camera image is {image_age_s:.2f} s old (F01)", values

@@ -1,0 +1,126 @@
+"""What `instructvla bench soak` concludes from what it heard: pure, so that it can be checked without a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.safety import SafetyConfig
+from instructvla_ros.control.wx250s import WX250S
+
+MEMORY_BAR = 0.05
+RECOVERY_BAR_S = 5.0
+_ARC_M = 0.011  # between targets in the box the way is straight in joint space
+
+
+class CommandJudge:
+    """Looks at every joint goal on the wire, from outside: finite, within the joint limits, not too fast, in the box,
+    and none that moves while the arm is stopped. Written apart from the gate on purpose."""
+
+    def __init__(self, arm: ArmModel = WX250S, safety: SafetyConfig | None = None, period_s: float = 0.02) -> None:
+        safety = safety or SafetyConfig()
+        self._arm = arm
+        self._lower_m, self._upper_m = np.array(safety.workspace_lower_m), np.array(safety.workspace_upper_m)
+        # A tick that comes late may carry two periods' worth.
+        self._step_rad = arm.velocity_rad_s * safety.velocity_fraction * 2.0 * period_s + 1e-4
+        self._last: np.ndarray | None = None
+        self._least_m = np.full(3, math.inf)
+        self.goals = 0
+        self.unsafe: list[str] = []
+
+    def anchored(self) -> None:
+        """The controller said that it begins anew: the next goal may be anywhere near the measured posture."""
+        self._last = None
+        self._least_m = np.full(3, math.inf)
+
+    def note(self, goal: Sequence[float], *, stopped: bool) -> None:
+        """A goal was sent; `stopped`: well after the controller had said so."""
+        q = np.asarray(goal, dtype=float)
+        self.goals += 1
+        if q.shape != self._arm.lower_rad.shape or not np.isfinite(q).all():
+            self.unsafe.append(f"not finite or of wrong size: {q}")
+            return
+        if (q < self._arm.lower_rad - 1e-3).any() or (q > self._arm.upper_rad + 1e-3).any():
+            self.unsafe.append(f"beyond a joint limit: {q}")
+        tip_m = self._arm.forward(q)[1]
+        excess_m = np.maximum(np.maximum(self._lower_m - tip_m, tip_m - self._upper_m), 0.0)
+        if self._last is not None:
+            change = np.abs(q - self._last)
+            if (change > self._step_rad).any():
+                self.unsafe.append(f"a joint moves {change.max():.3f} rad in one goal")
+            if stopped and change.max() > 1e-6:
+                self.unsafe.append("a goal moves although the arm is stopped")
+            if (excess_m > self._least_m + _ARC_M).any():
+                self.unsafe.append(f"the gripper leaves the workspace box: {tip_m}")
+        self._least_m = np.minimum(self._least_m, excess_m)
+        self._last = q
+
+
+@dataclass(frozen=True)
+class Injected:
+    """One fault and what came of it. `recovery_s`: from its end until the arm followed an instruction again; infinite
+    if it did not. `held`: the fault ids that the controller gave meanwhile."""
+
+    name: str
+    lasted_s: float
+    recovery_s: float
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SoakReport:
+    """One soak."""
+
+    seconds: float
+    goals: int
+    unsafe: tuple[str, ...]
+    faults: tuple[Injected, ...]
+    memory_growth: Mapping[str, float]
+    p99_jitter_ms: float
+    longest_gap_ms: float
+    reasons: tuple[str, ...] = field(default=())
+
+    @property
+    def misses(self) -> list[str]:
+        """The bars that were missed, in words; empty when all are met."""
+        found = [f"unsafe commands: {len(self.unsafe)}, first: {self.unsafe[0]}"] if self.unsafe else []
+        found += [
+            f"memory of {name} grew by {growth:.1%}, bar {MEMORY_BAR:.0%}"
+            for name, growth in self.memory_growth.items()
+            if growth >= MEMORY_BAR
+        ]
+        found += [
+            f"recovery after {fault.name}: {fault.recovery_s:.1f} s, bar {RECOVERY_BAR_S:g} s"
+            for fault in self.faults
+            if fault.recovery_s > RECOVERY_BAR_S
+        ]
+        return found
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value, for a table."""
+        growth = ", ".join(f"{name} {value:+.1%}" for name, value in self.memory_growth.items())
+        rows = [
+            ("joint goals", f"{self.goals} in {self.seconds:.0f} s, unsafe {len(self.unsafe)}"),
+            ("jitter of joint goals", f"p99 {self.p99_jitter_ms:.1f} ms, longest gap {self.longest_gap_ms:.0f} ms"),
+            ("memory growth", growth or "not measured"),
+        ]
+        for fault in self.faults:
+            held = ", ".join(fault.held) or "no hold"
+            rows.append((fault.name, f"{fault.lasted_s:.1f} s, recovery {fault.recovery_s:.1f} s, {held}"))
+        return rows
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self) | {"misses": self.misses}
+
+
+def jitter_ms(times_s: Sequence[float], period_s: float) -> tuple[float, float]:
+    """99th percentile of the deviation from the period, and the longest gap, in ms; NaN with fewer than two."""
+    if len(times_s) < 2:
+        return math.nan, math.nan
+    gaps_s = np.diff(times_s)
+    return float(np.percentile(np.abs(gaps_s - period_s), 99) * 1e3), float(gaps_s.max() * 1e3)

@@ -1,0 +1,109 @@
+"""Watchdogs of the controller, on a steady clock: the time of the messages may jump, stop or be wrong.
+
+Pure: what is heard goes in with the steady time of its arrival, reasons to hold come out by fault id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """Limits in seconds; `silence_s` is two policy steps at 5 Hz."""
+
+    silence_s: float = 0.4
+    bond_s: float = 4.0
+    clock_stop_s: float = 0.5
+
+
+class Holdable(Protocol):
+    """The part of a controller that is used here."""
+
+    def hold_for(self, fault_id: str, reason: str) -> None:
+        """Hold until called with reason ""."""
+
+    def reanchor(self, now_s: float) -> None:
+        """Drop what was planned; nothing is sent before the target is anchored anew."""
+
+
+class Bond:
+    """Whether a peer lives, by its heartbeats. It begins with the first of them. One thread owns an object."""
+
+    def __init__(self) -> None:
+        self._heard_s: float | None = None
+        self._process_id = ""
+        self.restarted = False
+
+    def heard(self, process_id: str, steady_s: float) -> None:
+        """A heartbeat, and from which process."""
+        self.restarted = self.restarted or self._process_id not in ("", process_id)
+        self._heard_s, self._process_id = steady_s, process_id
+
+    def silent_s(self, steady_s: float) -> float:
+        """Seconds since the last heartbeat; 0 before the first."""
+        return 0.0 if self._heard_s is None else steady_s - self._heard_s
+
+
+class Watch:
+    """Bonds with the nodes of the policy (F12), the stream of chunks and its commanders (F14), the clock (F16)."""
+
+    def __init__(self, config: WatchConfig, policy_nodes: tuple[str, ...], planner: str) -> None:
+        self._config, self._planner = config, planner
+        self._bonds = {name: Bond() for name in policy_nodes}
+        self._chunk_s: float | None = None
+        self._others = ""
+        self._now_s: float | None = None
+        self._changed_s = 0.0
+        self._held: set[str] = set()
+
+    def on_heartbeat(self, name: str, process_id: str, steady_s: float) -> None:
+        """A peer lives."""
+        if name in self._bonds:
+            self._bonds[name].heard(process_id, steady_s)
+
+    def on_chunk(self, steady_s: float) -> None:
+        """A chunk arrived."""
+        self._chunk_s = steady_s
+
+    def on_others(self, reason: str) -> None:
+        """Who else commands the arm or plans for it, in words; "" for nobody."""
+        self._others = reason
+
+    def apply(self, controller: Holdable, now_s: float, steady_s: float) -> None:
+        """Call in every control tick, before the controller's own."""
+        holds = self.holds(now_s, steady_s)
+        for fault_id in self._held | set(holds):
+            controller.hold_for(fault_id, holds.get(fault_id, ""))
+        restarted = [bond for bond in self._bonds.values() if bond.restarted]
+        # Whatever was planned before a peer died or time stood still is void.
+        if restarted or (self._held - set(holds)) & {"F12", "F16"}:
+            controller.reanchor(now_s)
+        for bond in restarted:
+            bond.restarted = False
+        self._held = set(holds)
+
+    def holds(self, now_s: float, steady_s: float) -> Mapping[str, str]:
+        """Reasons to hold by fault id, the most serious first."""
+        if now_s != self._now_s:
+            self._now_s, self._changed_s = now_s, steady_s
+        found = {}
+        limits = self._config
+        if steady_s - self._changed_s > limits.clock_stop_s:
+            found["F16"] = f"the clock has stood still for {steady_s - self._changed_s:.1f} s; is /clock published?"
+        for name, bond in self._bonds.items():
+            if bond.silent_s(steady_s) > limits.bond_s:
+                found["F12"] = f"no heartbeat of {name} for {limits.bond_s:g} s"
+        if self._others:
+            found["F14"] = self._others
+        elif self._planner_silent_s(steady_s) > limits.silence_s:
+            found["F14"] = f"neither chunk nor heartbeat of {self._planner} for {limits.silence_s:g} s"
+        return found
+
+    def _planner_silent_s(self, steady_s: float) -> float:
+        """Chunks stop for good reasons too, an old latent say: only without a heartbeat it is the network."""
+        if self._chunk_s is None:
+            return 0.0
+        return min(steady_s - self._chunk_s, self._bonds[self._planner].silent_s(steady_s))

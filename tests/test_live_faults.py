@@ -1,0 +1,194 @@
+"""Faults in the running graph: every node in its own process, over DDS, disturbed from outside.
+
+One graph with the fault relay and a random checkpoint; each test begins and ends with an arm that moves.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(900)]
+pytest.importorskip("rclpy")
+pytest.importorskip("instructvla_msgs.msg")
+pytest.importorskip("interbotix_xs_msgs.msg")
+
+from interbotix_xs_msgs.msg import JointGroupCommand  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
+
+from instructvla_msgs.msg import ActionChunk, SafetyState  # noqa: E402
+from instructvla_ros.cli import main as cli  # noqa: E402
+from instructvla_ros.nodes import qos  # noqa: E402
+
+if TYPE_CHECKING:
+    from live_graph import LiveGraph
+
+INSTRUCTION = "put the carrot on the plate"
+EXECUTING, HOLDING = SafetyState.MODE_EXECUTING, SafetyState.MODE_HOLDING
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[], int]) -> "Iterator[LiveGraph]":
+    """The graph with the fault relay, active."""
+    import live_graph
+    import random_checkpoint
+
+    folder = tmp_path_factory.mktemp("faults")
+    random_checkpoint.write(folder / "checkpoint", "tiny")
+    given = {"checkpoint": str(folder / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
+        with live_graph.LiveGraph(folder, **given) as made:
+            assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
+            yield made
+
+
+@pytest.fixture
+def graph(running: "LiveGraph") -> "Iterator[LiveGraph]":
+    """The arm moves before the fault, and again after it."""
+    moves(running)
+    yield running
+    for stream in ("image", "joint_states", "latent_action", "action_chunk"):
+        assert cli.main(["fault", "stream", stream, "none"]) == 0
+    if running.safety().mode in (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT):
+        assert cli.main(["reset"]) == 0
+    moves(running)
+
+
+def moves(graph: "LiveGraph") -> None:
+    """Give the instruction until the arm follows it."""
+    from live_graph import START_LIMIT_S
+
+    def moving() -> bool:
+        if graph.safety().mode != EXECUTING:
+            graph.say(INSTRUCTION, think=False)
+        return graph.until(lambda: graph.safety().mode == EXECUTING, 10.0)
+
+    assert graph.until(moving, START_LIMIT_S), f"{graph.safety()}\n{graph.log()}"
+
+
+def disturb(stream: str, *fault: str) -> None:
+    assert cli.main(["fault", "stream", stream, *fault]) == 0
+
+
+def still(graph: "LiveGraph") -> bool:
+    """Whether the goals do not move any more."""
+    return bool(np.ptp(graph.goals(10), axis=0).max() < 1e-6)
+
+
+@pytest.mark.parametrize("fault", ["drop", "delay 30"])
+def test_f01_a_camera_that_stops_makes_the_arm_hold(graph: "LiveGraph", fault: str) -> None:
+    disturb("image", *fault.split())
+    assert "image" in graph.holds("F01").reason
+    assert graph.until(lambda: still(graph))
+
+
+def test_f03_a_frozen_picture_under_new_stamps_makes_the_moving_arm_hold(graph: "LiveGraph") -> None:
+    disturb("image", "freeze")
+    assert "picture" in graph.holds("F03").reason
+    assert graph.until(lambda: still(graph))
+
+
+def test_f04_pictures_with_stamps_of_another_clock_are_not_paired_and_the_arm_holds(graph: "LiveGraph") -> None:
+    disturb("image", "shift", "5")
+    seen = len(graph.heard["action_chunk"])
+    assert "chunk" in graph.holds("F11").reason
+    chunks = graph.heard["action_chunk"][seen:]
+    assert all(chunk.seq < graph.heard["action_chunk"][-1].seq + 1 for chunk in chunks)
+    assert graph.quiet("action_chunk", 1.0)
+
+
+def test_f05_a_spoiled_joint_state_makes_the_arm_hold(graph: "LiveGraph") -> None:
+    disturb("joint_states", "corrupt")
+    graph.holds("F05")
+    assert graph.until(lambda: still(graph))
+    assert np.isfinite(graph.goals(5)).all()
+
+
+def test_f06_f07_f19_spoiled_chunks_are_never_followed(graph: "LiveGraph") -> None:
+    before = graph.safety().chunks_rejected
+    disturb("action_chunk", "corrupt")
+    assert graph.until(lambda: graph.safety().chunks_rejected >= before + 3)
+    assert graph.until(lambda: graph.safety().mode != EXECUTING)
+    assert graph.until(lambda: still(graph))
+    assert np.isfinite(graph.goals(5)).all()
+
+
+def test_f11_without_latents_the_arm_holds_once_the_last_is_too_old(graph: "LiveGraph") -> None:
+    disturb("latent_action", "drop")
+    graph.holds("F11")
+    assert graph.until(lambda: still(graph))
+
+
+@pytest.mark.parametrize("node", ["action_expert_node", "reasoning_node"])
+def test_f12_a_policy_node_that_is_killed_comes_back_and_moves_nothing_before_it_is_asked(
+    graph: "LiveGraph", node: str
+) -> None:
+    pid = graph.supervisor.pids[node]
+    assert cli.main(["fault", "kill", node]) == 0
+    assert graph.until(lambda: graph.safety().mode == HOLDING and still(graph)), graph.safety()
+    assert graph.until(lambda: graph.supervisor.pids[node] != pid), graph.log()
+    from live_graph import START_LIMIT_S
+
+    assert graph.until(lambda: graph.trigger("lifecycle_manager_node/is_active").success, START_LIMIT_S), graph.log()
+
+
+def test_f13_without_a_living_controller_the_expert_makes_no_chunks(graph: "LiveGraph") -> None:
+    os.kill(graph.supervisor.pids["widowx_controller_node"], signal.SIGSTOP)
+    try:
+        assert graph.until(lambda: "(F13)" in graph.diagnosis("action_expert_node"))
+        assert graph.quiet("action_chunk", 1.0)
+    finally:
+        os.kill(graph.supervisor.pids["widowx_controller_node"], signal.SIGCONT)
+    graph.news("action_chunk")
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic"),
+    [(JointGroupCommand, "/wx250s/commands/joint_group"), (ActionChunk, "/faulty/instructvla/action_chunk")],
+)
+def test_f14_a_second_publisher_makes_the_arm_hold_until_it_is_gone(graph: "LiveGraph", kind: Any, topic: str) -> None:
+    publisher = graph.client.node.create_publisher(kind, topic, qos.ACTION_CHUNK)
+    assert "publisher" in graph.holds("F14").reason
+    assert graph.until(lambda: still(graph))
+    graph.client.node.destroy_publisher(publisher)
+    assert graph.until(lambda: graph.safety().fault_id != "F14")
+
+
+def test_f15_a_publisher_whose_quality_of_service_does_not_fit_is_named_with_a_hint(graph: "LiveGraph") -> None:
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = graph.client.node.create_publisher(Bool, "estop", best_effort)
+    assert graph.until(lambda: "(F15)" in graph.diagnosis("widowx_controller_node"))
+    said = graph.diagnosis("widowx_controller_node")
+    assert "estop" in said and "RELIABILITY" in said and "ros2 topic info" in said
+    graph.client.node.destroy_publisher(publisher)
+
+
+def test_f22_the_estop_topic_latches_and_moves_nothing_before_reset_and_a_new_instruction(graph: "LiveGraph") -> None:
+    publisher = graph.client.node.create_publisher(Bool, "estop", qos.EMERGENCY_STOP)
+    assert graph.until(lambda: publisher.get_subscription_count() > 0)
+    publisher.publish(Bool(data=True))
+    assert graph.until(lambda: graph.safety().mode == SafetyState.MODE_STOPPED)
+    assert graph.safety().fault_id == "F22"
+    graph.goals(2)
+    assert still(graph)
+    assert cli.main(["reset"]) == 0
+    assert graph.until(lambda: graph.safety().mode in (SafetyState.MODE_IDLE, HOLDING))
+    assert still(graph)
+    graph.client.node.destroy_publisher(publisher)
+
+
+def test_a_fault_that_nobody_knows_is_refused_and_a_graph_without_relay_is_named(
+    running: "LiveGraph", capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["fault", "stream", "image", "drop", "7"]) == 1
+    assert "expected 0..1" in capsys.readouterr().err
+    assert cli.main(["fault", "kill", "no_such_node"]) == 1
+    assert "no heartbeat" in capsys.readouterr().err
+    assert cli.main(["fault", "disk", str(tmp_path), "--leave-mb", "1", "--most-mb", "1"]) == 1
+    assert "take a smaller disk" in capsys.readouterr().err
