@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from instructvla_ros.cli.streaming import TextStream
-from instructvla_ros.cli.task_status import TaskWatch, parse_task_status
 from instructvla_ros.graph.description import ArgumentError
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
+from instructvla_ros.policy.task_status import TaskWatch, parse_task_status
 
 
 class Listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import threading
 import time
@@ -21,10 +22,13 @@ pytest.importorskip("interbotix_xs_msgs.msg")
 torch = pytest.importorskip("torch")
 pytest.importorskip("instructvla_model.types")
 
+from action_msgs.msg import GoalStatus  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from instructvla_msgs.action import ExecuteInstruction  # noqa: E402
 from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, SafetyState  # noqa: E402
 from instructvla_msgs.srv import SetInstruction  # noqa: E402
 from instructvla_ros.cli import main as cli  # noqa: E402
@@ -267,6 +271,92 @@ def test_f01_a_camera_that_stops_holds_the_arm_with_the_reason_and_resumes(graph
     assert "camera" in next(m.reason for m in reversed(graph.heard[SafetyState]) if m.fault_id == "F01")
     graph.robot.camera_on = True
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+
+
+class Caller:
+    """A client of the action, which waits for its answers."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.client = ActionClient(graph.client, ExecuteInstruction, "execute_instruction")
+        self.verdicts = graph.client.create_publisher(String, "sim/task_status", qos.TASK_STATUS)
+        assert self.client.wait_for_server(LIMIT_S)
+
+    def answer(self, future: Any) -> Any:
+        assert self.graph.until(future.done), "no answer"
+        return future.result()
+
+    def follow(self, instruction: str, **goal: Any) -> Any:
+        """Sends a goal; feedback is kept in `feedback`."""
+        self.feedback: list[Any] = []
+        request = ExecuteInstruction.Goal(instruction=instruction, think=True, **goal)
+        keep = self.feedback
+        return self.answer(self.client.send_goal_async(request, lambda message: keep.append(message.feedback)))
+
+    def result(self, goal: Any) -> tuple[int, Any]:
+        """Final status and result of a goal."""
+        answer = self.answer(goal.get_result_async())
+        return answer.status, answer.result
+
+
+@pytest.fixture
+def caller(graph: Graph) -> Iterator[Caller]:
+    made = Caller(graph)
+    yield made
+    graph.client.destroy_publisher(made.verdicts)
+    made.client.destroy()
+
+
+def test_an_action_ends_when_the_success_check_says_so_and_the_arm_rests(graph: Graph, caller: Caller) -> None:
+    goal = caller.follow("pick up the carrot")
+    assert goal.accepted
+    assert graph.until(lambda: caller.feedback and caller.feedback[-1].chunk_seq > 0 and caller.feedback[-1].reasoning)
+    number = caller.feedback[-1].instruction_id
+    for judged in (number - 1, number):
+        caller.verdicts.publish(String(data=json.dumps({"success": True, "instruction_id": judged})))
+    status, result = caller.result(goal)
+    assert status == GoalStatus.STATUS_SUCCEEDED and result.outcome == result.OUTCOME_SUCCEEDED
+    assert result.instruction_id == number and result.duration_s > 0.0
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_IDLE)
+    assert np.ptp(graph.goals(10)[3:], axis=0).max() < 1e-6
+
+
+def test_cancelling_an_action_makes_the_arm_hold(graph: Graph, caller: Caller) -> None:
+    goal = caller.follow("pick up the carrot")
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+    assert len(caller.answer(goal.cancel_goal_async()).goals_canceling) == 1
+    status, result = caller.result(goal)
+    assert status == GoalStatus.STATUS_CANCELED and result.outcome == result.OUTCOME_CANCELED
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_IDLE)
+
+
+def test_at_the_time_limit_an_action_ends_without_success(graph: Graph, caller: Caller) -> None:
+    status, result = caller.result(caller.follow("pick up the carrot", time_limit_s=0.5))
+    assert status == GoalStatus.STATUS_ABORTED and result.outcome == result.OUTCOME_TIME_LIMIT
+    assert "no success check judged it" in result.reason
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_IDLE)
+
+
+def test_a_newer_goal_or_instruction_supersedes_and_a_stop_ends_an_action(graph: Graph, caller: Caller) -> None:
+    first, second = caller.follow("pick up the carrot"), caller.follow("pick up the lemon")
+    assert caller.result(first)[1].outcome == ExecuteInstruction.Result.OUTCOME_SUPERSEDED
+    assert graph.say("pick up the can").accepted
+    assert caller.result(second)[1].outcome == ExecuteInstruction.Result.OUTCOME_SUPERSEDED
+    third = caller.follow("pick up the carrot")
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+    assert graph.trigger("stop").success
+    status, result = caller.result(third)
+    assert status == GoalStatus.STATUS_ABORTED and result.outcome == result.OUTCOME_STOPPED
+    assert "stop service" in result.reason
+
+
+@pytest.mark.parametrize(("goal", "said"), [({}, "empty"), ({"instruction": "go", "time_limit_s": -1.0}, "time limit")])
+def test_f20_a_goal_that_makes_no_sense_is_answered_with_the_reason(
+    caller: Caller, goal: dict[str, Any], said: str
+) -> None:
+    status, result = caller.result(caller.follow(**{"instruction": "", **goal}))
+    assert status == GoalStatus.STATUS_ABORTED and result.outcome == result.OUTCOME_REJECTED
+    assert said in result.reason and result.instruction_id == 0
 
 
 def test_f17_without_a_checkpoint_the_model_nodes_stay_unconfigured_with_the_message(

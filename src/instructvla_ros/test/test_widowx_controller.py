@@ -193,6 +193,19 @@ def test_f20_a_new_instruction_drops_the_old_motion_within_one_tick(bench) -> No
     assert bench.tick().mode is Mode.MOVING
 
 
+def test_an_instruction_that_is_ended_holds_at_once_and_a_later_one_moves_without_a_reset(bench) -> None:
+    bench.chunk()
+    bench.tick(10)
+    bench.controller.on_instruction(2, bench.now_s, ended=True)
+    assert not bench.controller.following
+    bench.chunk(instruction_id=2)
+    assert bench.tick(20).mode is Mode.HOLD
+    assert np.ptp(bench.goals[-20:], axis=0).max() < 1e-9
+    bench.controller.on_instruction(3, bench.now_s)
+    bench.chunk(instruction_id=3)
+    assert bench.tick(2).mode is Mode.MOVING
+
+
 def test_f22_stop_latches_whatever_arrives_and_reset_anchors_at_the_measured_pose(bench) -> None:
     bench.chunk(xyz=(0.03, 0, 0))
     bench.tick(4)

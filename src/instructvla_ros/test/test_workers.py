@@ -179,6 +179,19 @@ def test_one_image_makes_at_most_one_latent() -> None:
     assert len(bench.latents) == 1
 
 
+def test_an_instruction_without_text_is_announced_and_ends_all_work() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(1.0)
+    bench.worker.accept(Instruction("", 2, think=False))
+    bench.run(0.2)
+    latents, last = len(bench.latents), bench.texts[-1]
+    bench.run(2.0)
+    assert len(bench.latents) == latents > 0 and bench.texts[-1] is last
+    assert (last.instruction.instruction_id, last.instruction.text, last.final) == (2, "", True)
+    assert bench.worker.instruction is None and bench.worker.problem == "no instruction"
+
+
 def test_cancelling_ends_all_work() -> None:
     bench = ReasoningBench()
     bench.worker.accept(Instruction("pick up the carrot", 1))

@@ -65,7 +65,7 @@ def test_a_new_instruction_is_judged_in_the_scene_as_it_is(world: World) -> None
     monitor = TaskMonitor(0.0)
     monitor.look(True, 1.0)
     assert monitor.success
-    monitor.follow("pick up the carrot", world)
+    monitor.follow("pick up the carrot", 3, world)
     assert world.task == Task("pick", "carrot") and not monitor.success
     status = json.loads(monitor.text(world, world.progress()))
     assert status["success"] is False and status["instruction"] == "pick up the carrot" and status["problem"] == ""
@@ -75,7 +75,7 @@ def test_a_new_instruction_is_judged_in_the_scene_as_it_is(world: World) -> None
 def test_an_instruction_that_cannot_be_judged_never_counts_as_done(world: World, text: str) -> None:
     world.reset(2, task=Task("place", "carrot", "plate"), n_distractors=0)
     monitor = TaskMonitor(0.0)
-    monitor.follow(text, world)
+    monitor.follow(text, 4, world)
     assert not monitor.look(True, 5.0)
     status = json.loads(monitor.text(world, world.progress()))
     assert status["problem"] and status["success"] is False

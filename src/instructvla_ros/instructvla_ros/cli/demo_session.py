@@ -18,10 +18,10 @@ from instructvla_ros.cli.bring_up import wait_until_active
 from instructvla_ros.cli.recording import Recorder, topic_table
 from instructvla_ros.cli.ros_client import RosClient
 from instructvla_ros.cli.streaming import TextStream
-from instructvla_ros.cli.task_status import TaskStatus, TaskWatch
 from instructvla_ros.cli.timeline import Timeline
 from instructvla_ros.cli.view import mode_name
 from instructvla_ros.nodes import qos
+from instructvla_ros.policy.task_status import TaskStatus, TaskWatch
 
 _POLL_S = 0.1
 _SETTLE_S = 1.0  # film on for a moment after the end

@@ -38,7 +38,7 @@ class LiveView:
 
     def on_reasoning(self, message: Any) -> None:
         """The text so far."""
-        self.instruction = f"{message.instruction_id}: {message.instruction}"
+        self.instruction = f"{message.instruction_id}: {message.instruction}" if message.instruction else ""
         self.text, self.final = message.text, message.final
         self.tokens_per_second = message.tokens_per_second
 

@@ -129,11 +129,13 @@ class ArmController:
         elif digest is not None:
             self._picture.on_picture(digest, stamp_s)
 
-    def on_instruction(self, instruction_id: int, now_s: float) -> None:
-        """A new instruction: chunks and the motion of older ones are dropped at once (F20)."""
+    def on_instruction(self, instruction_id: int, now_s: float, *, ended: bool = False) -> None:
+        """A new instruction: chunks and the motion of older ones are dropped at once (F20). `ended`: it is to rest."""
         if self._buffer.set_instruction(instruction_id):
             self._chunk_problem = ""
             self._halt()
+            if ended:
+                self._buffer.end_instruction()
 
     def on_chunk(self, chunk: ActionChunk, now_s: float) -> str:
         """Take a chunk; returns "" or why it was dropped. Three bad ones in a row latch a fault (F06)."""

@@ -1,8 +1,8 @@
 """reasoning_node: images and an instruction in, streamed text and latent actions out.
 
 Topics (relative to the node's namespace): in `camera/image_raw`, `safety_state`; out `reasoning`,
-`latent_action`; service `set_instruction`. Callbacks only store; the owner thread does all model work through
-ReasoningWorker.
+`latent_action`; service `set_instruction`; action `execute_instruction` (execute_server.py). Callbacks only store; the
+owner thread does all model work through ReasoningWorker.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from instructvla_ros.control.pictures import is_black
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import image_to_rgb, reasoning_to_message, s_to_time, time_to_s
+from instructvla_ros.nodes.execute_server import ExecuteServer
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
 from instructvla_ros.nodes.settings import REASONING, model_settings, reasoning_config
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
@@ -44,11 +45,19 @@ class ReasoningNode(ManagedNode):
         self._model_failures = 0
         self._subscriptions_made: list[Any] = []
         self.create_service(SetInstruction, "set_instruction", self._on_set_instruction)
+        limit_s = float(self.get_parameter("time_limit_s").value)
+        self._executing = ExecuteServer(self, self._accept, self._rest, limit_s)
+
+    def destroy_node(self) -> None:
+        """The action's server goes before its node."""
+        self._executing.destroy()
+        super().destroy_node()
 
     def setup(self, values: Mapping[str, Any]) -> None:
         runtime = self._load(model_settings(values), ("vlm",))
         manifest = runtime.manifest
         config = reasoning_config(values, manifest.stage)
+        self._executing.time_limit_s = float(values["time_limit_s"])
         self._checkpoint_id = str(manifest.checkpoint_id)
         self._frame_id = ""
         self._text_latency, self._latent_latency = LatencyStats(), LatencyStats()
@@ -76,6 +85,7 @@ class ReasoningNode(ManagedNode):
                 self._worker.cancel()
             self._thread.stop()
             self._thread = None
+            self._executing.on_inactive("reasoning_node was deactivated")
 
     def teardown(self) -> None:
         for subscription in self._subscriptions_made:
@@ -112,32 +122,47 @@ class ReasoningNode(ManagedNode):
             self._worker.cancel()
             self.get_logger().info("the controller is stopped; the instruction is dropped")
         self._stopped = stopped
+        self._executing.on_safety_state(message)
 
     def _on_set_instruction(
         self, request: SetInstruction.Request, response: SetInstruction.Response
     ) -> SetInstruction.Response:
-        worker, thread = self._worker, self._thread
         try:
-            text = check_instruction(request.instruction)
-            if worker is None or thread is None:
-                raise InstructionError(
-                    f"reasoning_node is {self.state_label}, not active. {self.problem}".strip()
-                )
-            if self._stopped:
-                raise InstructionError(
-                    "the controller is stopped; call the reset service (instructvla reset) first"
-                )
+            instruction = self._accept(request.instruction, request.think)
         except InstructionError as error:
             response.accepted, response.message = False, str(error)
-            self.get_logger().warning(f"instruction refused: {error}")
             return response
-        self._last_id += 1
-        worker.accept(Instruction(text, self._last_id, request.think))
-        thread.wake()
-        response.accepted, response.instruction_id = True, self._last_id
-        response.message = f"instruction {self._last_id} accepted: {text}"
-        self.get_logger().info(response.message)
+        response.accepted, response.instruction_id = True, instruction.instruction_id
+        response.message = f"instruction {instruction.instruction_id} accepted: {instruction.text}"
         return response
+
+    def _accept(self, given: str, think: bool) -> Instruction:
+        """Follow an instruction from now on; raises InstructionError when it is refused."""
+        try:
+            text = check_instruction(given)
+            if self._worker is None or self._thread is None:
+                raise InstructionError(f"reasoning_node is {self.state_label}, not active. {self.problem}".strip())
+            if self._stopped:
+                raise InstructionError("the controller is stopped; call the reset service (instructvla reset) first")
+        except InstructionError as error:
+            self.get_logger().warning(f"instruction refused: {error}")
+            raise
+        return self._follow(text, think)
+
+    def _follow(self, text: str, think: bool) -> Instruction:
+        assert self._worker is not None and self._thread is not None
+        self._last_id += 1
+        instruction = Instruction(text, self._last_id, think)
+        self._worker.accept(instruction)
+        self._thread.wake()
+        self._executing.on_instruction(instruction.instruction_id)
+        self.get_logger().info(f"instruction {instruction.instruction_id} accepted: {text or 'nothing, the arm rests'}")
+        return instruction
+
+    def _rest(self) -> None:
+        """End the instruction: the arm holds and is idle."""
+        if self._worker is not None and self._thread is not None:
+            self._follow("", think=False)
 
     # Owner thread.
 
@@ -158,6 +183,7 @@ class ReasoningNode(ManagedNode):
         return wait_s
 
     def _publish_text(self, update: ReasoningUpdate) -> None:
+        self._executing.on_text(update)
         known = math.isfinite(update.stamp_s)
         stamp = s_to_time(update.stamp_s) if known else self.get_clock().now().to_msg()
         self._text_publisher.publish(reasoning_to_message(update, stamp, self._frame_id))

@@ -11,6 +11,7 @@ from typing import Any
 from instructvla_ros.control.watch import WatchConfig
 from instructvla_ros.control.widowx import WidowXControllerConfig
 from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
+from instructvla_ros.policy.execution import MAX_TIME_LIMIT_S
 from instructvla_ros.policy.expert_worker import ExpertConfig
 from instructvla_ros.policy.latent_gate import LatentLimits
 from instructvla_ros.policy.reasoning_worker import ReasoningConfig
@@ -69,6 +70,7 @@ _SCHEDULER = parameters_of(SchedulerConfig(), _REASONING_RANGES)
 REASONING = [
     *_MODEL,
     Parameter("mode", "auto", choices=("auto", "think", "motion", "off")),
+    Parameter("time_limit_s", 60.0, 1.0, MAX_TIME_LIMIT_S),
     *_SCHEDULER,
     *[
         parameter

@@ -137,8 +137,8 @@ class WidowXControllerNode(ManagedNode):
         self._inbox.append(lambda c, now_s: self._take_chunk(c, chunk, now_s))
 
     def _on_reasoning(self, message: Reasoning) -> None:
-        instruction_id = message.instruction_id
-        self._inbox.append(lambda c, now_s: c.on_instruction(instruction_id, now_s))
+        instruction_id, ended = message.instruction_id, not message.instruction
+        self._inbox.append(lambda c, now_s: c.on_instruction(instruction_id, now_s, ended=ended))
 
     def _on_raw_image(self, serialized: bytes) -> None:
         try:

@@ -14,7 +14,7 @@ class InstructionError(ValueError):
 
 @dataclass(frozen=True)
 class Instruction:
-    """An accepted instruction. Ids grow by one; 0 means none."""
+    """An accepted instruction. Ids grow by one; 0 means none. Without text: nothing is to be done any more."""
 
     text: str
     instruction_id: int

@@ -134,7 +134,7 @@ class ReasoningWorker:
     def instruction(self) -> Instruction | None:
         """The instruction that is, or is about to be, followed."""
         with self._lock:
-            return self._wanted
+            return self._wanted if self._wanted is not None and self._wanted.text else None
 
     def step(self) -> float:
         """Do what is due. Returns how long the caller may sleep unless something new is offered (s)."""
@@ -157,6 +157,11 @@ class ReasoningWorker:
                 return
             self._instruction, self._changed = self._wanted, False
         self._thought = self._thought_update = self._latent_stamp_s = None
+        if self._instruction is not None and not self._instruction.text:
+            # Its id alone makes everybody drop what belongs to an older one.
+            self._text_seq += 1
+            self._on_text(self._update("", True, 0, 0.0, math.nan))
+            self._instruction = None
         if self._instruction is None:
             self._scheduler.clear()
             self.problem = "no instruction"

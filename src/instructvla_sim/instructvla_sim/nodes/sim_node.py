@@ -121,8 +121,10 @@ class SimNode(Node):
         if message.instruction_id <= self._instruction_id:
             return
         self._instruction_id = message.instruction_id
+        if not message.instruction:  # the arm rests; the verdict on what was asked for last stands
+            return
         with self._live.locked() as world:
-            self._monitor.follow(message.instruction, world)
+            self._monitor.follow(message.instruction, message.instruction_id, world)
         if self._monitor.problem:
             self.get_logger().info(f"no verdict: {self._monitor.problem}")
 

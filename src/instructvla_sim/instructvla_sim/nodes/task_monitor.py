@@ -19,21 +19,24 @@ class TaskMonitor:
         self.success = False
         self.problem = ""
         """Why the instruction that was given last cannot be judged; "" if it can."""
+        self.instruction_id = 0
+        """The instruction that is judged; 0 while it is the scene's own task."""
 
-    def restart(self, problem: str = "") -> None:
+    def restart(self, problem: str = "", instruction_id: int = 0) -> None:
         """Another scene or task."""
         self._since_s, self.success, self.problem = math.inf, False, problem
+        self.instruction_id = instruction_id
 
-    def follow(self, instruction: str, world: World) -> None:
+    def follow(self, instruction: str, instruction_id: int, world: World) -> None:
         """Judge this instruction from now on, in the scene as it is."""
+        problem = ""
         try:
             task = task_of(instruction)
             if task != world.task:
                 world.set_task(task)
         except (TaskTextError, ValueError) as error:
-            self.restart(str(error))
-        else:
-            self.restart()
+            problem = str(error)
+        self.restart(problem, instruction_id)
 
     def look(self, holds: bool, now_s: float) -> bool:
         """Note whether the goal holds now; returns the verdict."""
@@ -47,6 +50,7 @@ class TaskMonitor:
         return json.dumps(
             {
                 "success": self.success,
+                "instruction_id": self.instruction_id,
                 "instruction": text_of(task),
                 "family": task.family,
                 "target": task.target,
