@@ -9,6 +9,7 @@ from instructvla_sim import bench
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.model import Ids
 from instructvla_sim.objects import HIDDEN_GROUP, VISUAL_GROUP
+from instructvla_sim.robots import RobotSpec
 from instructvla_sim.types import WorldConfig
 
 _FIELDS = (
@@ -28,7 +29,7 @@ class Appearance:
     """Applies jitter to a model, always starting from the compiled values, so that it depends on the draw
     alone."""
 
-    def __init__(self, model: mujoco.MjModel, ids: Ids) -> None:
+    def __init__(self, model: mujoco.MjModel, ids: Ids, robot: RobotSpec) -> None:
         self._model, self._ids = model, ids
         self._original = self.state()
         self._surfaces = [
@@ -36,7 +37,7 @@ class Appearance:
         ]
         self._cam = {n: mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, n) for n in ("primary", "wrist")}
         self._lamp = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_LIGHT, "lamp")
-        self._black = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_MATERIAL, "wx_black")
+        self._tinted = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_MATERIAL, robot.tinted)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of every field that apply() may change."""
@@ -68,7 +69,7 @@ class Appearance:
         surface = self._surfaces[int(draws[0] * len(self._surfaces))]
         model.geom_matid[ids.table_geom] = surface
         model.mat_rgba[surface, :3] = np.clip(0.90 + 0.20 * draws[1] + 0.04 * (draws[2:5] - 0.5), 0, 1.1)
-        model.mat_rgba[self._black, :3] *= 0.9 + 0.5 * draws[5]
+        model.mat_rgba[self._tinted, :3] *= 0.9 + 0.5 * draws[5]
         for index in range(len(CATALOG)):
             geoms = ids.visual_geoms[index]
             scale = 1 + config.shade_jitter * (shades[index, 3] + 0.4 * shades[index, :3])

@@ -14,6 +14,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from instructvla_ros.control import Command
 from instructvla_sim import profile, trajectory
 from instructvla_sim.arm_types import (
     ARM_JOINTS,
@@ -39,6 +40,8 @@ from instructvla_sim.model import Ids
 from instructvla_sim.motors import MotorBank
 
 _log = logging.getLogger(__name__)
+POLICY_PROFILE_MS = (250, 100)
+"""Time profile of the arm while a policy drives it: duration and acceleration time."""
 _FINGER_DAMPING = FORCE_PER_PWM_N / FINGER_SPEED_PER_PWM
 
 
@@ -82,6 +85,17 @@ class SimulatedArm(MotorBank):
         self._profile = profile.hold(q, self._data.time)
         self._pwm = 0.0
         self.update()
+
+    def prepare_for_policy(self) -> None:
+        """The time profile with which a policy drives the arm."""
+        self.set_operating_modes("group", "arm", "position", "time", *POLICY_PROFILE_MS)
+
+    def apply(self, command: Command) -> None:
+        """What the controller node sends for this command."""
+        if command.joint_goal_rad is not None:
+            self.command_group("arm", command.joint_goal_rad)
+        if command.gripper_pwm is not None:
+            self.command_single(GRIPPER, command.gripper_pwm)
 
     # Commands (driver topics).
     def command_group(self, name: str, cmd: Vector) -> bool:
@@ -248,10 +262,13 @@ class SimulatedArm(MotorBank):
         self._profile = profile.hold(ahead, now)
 
     # Fork.
+    def settings(self) -> dict[str, Any]:
+        """What a change of scene does not change: modes, profiles, registers, errors."""
+        return {"motors": self._motor_state()}
+
     def state(self) -> dict[str, Any]:
         """Everything that is not in MjData (for World.snapshot)."""
-        return {
-            "motors": self._motor_state(),
+        return self.settings() | {
             "pwm": self._pwm,
             "trajectory": self._trajectory,
             "finger_goal": self._finger_goal_m,

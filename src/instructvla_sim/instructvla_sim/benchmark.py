@@ -13,9 +13,10 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from instructvla_sim import FAMILIES, RenderSpec, World
+from instructvla_sim import FAMILIES, RenderSpec, World, WorldConfig
 from instructvla_sim.demonstrator import Demonstrator
 from instructvla_sim.lockstep import Lockstep
+from instructvla_sim.robots import ROBOTS
 
 _log = logging.getLogger("instructvla_sim.benchmark")
 
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse arguments, run, print one JSON line per family. Exit status 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--robot", choices=sorted(ROBOTS), default="wx250s")
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--camera", action="append", default=[], choices=("primary", "wrist"))
@@ -79,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=RenderSpec().samples)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    world = World(RenderSpec(options.size[0], options.size[1], samples=options.samples))
+    world = World(
+        RenderSpec(options.size[0], options.size[1], samples=options.samples), WorldConfig(robot=options.robot)
+    )
     lockstep = Lockstep(world, cameras=options.camera)
     for family in options.families:
         report = evaluate(lockstep, family, options.episodes, options.first_seed)

@@ -10,28 +10,10 @@ import numpy as np
 
 from instructvla_sim import goals
 from instructvla_sim.catalog import CATALOG, INDEX, ObjectSpec
+from instructvla_sim.demonstrator_config import DemonstratorConfig
 from instructvla_sim.observe import lies_down
 from instructvla_sim.start_pose import R_DOWN
 from instructvla_sim.world import World
-
-
-@dataclass(frozen=True)
-class DemonstratorConfig:
-    """Speeds and tolerances; metres and radians per policy step of 0.2 s."""
-
-    gain: float = 0.42
-    z_gain: float = 0.38
-    max_step_m: float = 0.035
-    max_yaw_step_rad: float = 0.20
-    hover_m: float = 0.105
-    carry_m: float = 0.125
-    finger_room_m: float = 0.026
-    """From the gripper's middle to an open finger, less a margin of 2 mm."""
-    align_z_m: float = 0.010
-    align_yaw_rad: float = 0.20
-    release_m: float = 0.012
-    release_z_m: float = 0.008
-    lowest_ee_m: float = 0.0185
 
 
 @dataclass(frozen=True)
@@ -49,7 +31,7 @@ class Demonstrator:
     def __init__(self, world: World, config: DemonstratorConfig | None = None) -> None:
         self._world = world
         self._observer = world.observer
-        self._config = config or DemonstratorConfig()
+        self._config = config or world.robot.demonstrator
 
     def act(self) -> DemoStep:
         """The action for the present state."""
@@ -82,7 +64,7 @@ class Demonstrator:
         opening = self._world.gripper_opening
         aligned = miss < 1.0 and abs(turn) < config.align_yaw_rad
         if aligned and abs(ee[2] - grasp_z) < config.align_z_m:
-            if opening > _contact_opening(spec) - 0.15:
+            if opening > self._contact_opening(spec) - 0.15:
                 delta = np.array([*offset, grasp_z - ee[2]])
                 return self._move(rotation, delta, turn, 0.0, "grasp")
             return self._move(rotation, np.array([0.0, 0.0, 0.05]), 0.0, 1.0, "retry")
@@ -119,6 +101,11 @@ class Demonstrator:
         slow = _clearance(need, float(ee[2]))
         delta = np.array([*(offset * slow), need - ee[2]])
         return self._move(rotation, delta, turn, 0.0, "carry" if need > release_z + 0.02 else "lower")
+
+    def _contact_opening(self, spec: ObjectSpec) -> float:
+        """Gripper opening at which the fingers meet the object."""
+        robot = self._world.robot
+        return robot.arm.fingers.opening(spec.half_m[1] - robot.finger_face_m)
 
     def _stands(self, target: int) -> bool:
         """Whether something already bears the held target."""
@@ -165,12 +152,6 @@ def _turn(yaw: float, heading: float, period: float) -> float:
     if abs(yaw + turn) > 1.65:  # out of the wrist's comfortable range: take the other side
         turn -= np.sign(yaw + turn) * period
     return turn
-
-
-def _contact_opening(spec: ObjectSpec) -> float:
-    """Gripper opening at which the fingers meet the object (fingers' inner faces sit 9 mm inside their
-    joints)."""
-    return float(np.clip((spec.half_m[1] + 0.009 - 0.015) / 0.022, 0.0, 1.0))
 
 
 def _clearance(need_m: float, height_m: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from instructvla_ros.control import WidowXController, WidowXControllerConfig
+from instructvla_ros.control import Command, ControllerConfig
 from instructvla_ros.control.types import ActionChunk
 from instructvla_sim.lockstep_types import EpisodeResult, Fork, Observation, Policy, StepResult
 from instructvla_sim.types import Scene, Task
@@ -21,8 +21,6 @@ from instructvla_sim.world import World
 DT_S = 0.2
 TICK_S = 0.02
 TICKS_PER_STEP = 10
-PROFILE_MS = (250, 100)
-"""Time profile of the arm while a policy drives it: duration and acceleration time."""
 
 
 class Lockstep:
@@ -32,12 +30,12 @@ class Lockstep:
         self,
         world: World,
         cameras: Sequence[str] = ("primary",),
-        controller_config: WidowXControllerConfig | None = None,
+        controller_config: ControllerConfig | None = None,
     ) -> None:
         self.world = world
         self.cameras = tuple(cameras)
-        self._config = controller_config or WidowXControllerConfig()
-        self.controller = WidowXController(self._config)
+        self._config = controller_config
+        self.controller = world.robot.controller(controller_config)
         self._seq = 0
         self.instruction_id = 1
 
@@ -58,8 +56,8 @@ class Lockstep:
     def anchor(self) -> None:
         """Take over the world as it is now (after World.restore, World.set_scene): fresh controller, no
         motion."""
-        self.world.arm.set_operating_modes("group", "arm", "position", "time", *PROFILE_MS)
-        self.controller = WidowXController(self._config)
+        self.world.arm.prepare_for_policy()
+        self.controller = self.world.robot.controller(self._config)
         self._seq = 0
         now = self.world.time_s
         self.controller.on_instruction(self.instruction_id, now)
@@ -91,16 +89,13 @@ class Lockstep:
             mode = command.mode.value
         return StepResult(self.world.success(), mode, reason, fault)
 
-    def tick(self):
+    def tick(self) -> Command:
         """One control tick of 20 ms: joint state in, command out, physics."""
         world = self.world
         now = world.time_s
         self._feed(now)
         command = self.controller.tick(now)
-        if command.joint_goal_rad is not None:
-            world.arm.command_group("arm", command.joint_goal_rad)
-        if command.gripper_pwm is not None:
-            world.arm.command_single("gripper", command.gripper_pwm)
+        world.arm.apply(command)
         world.step(TICK_S)
         return command
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instructvla_ros.control import WidowXController
+from instructvla_ros.control import ArmController
 from instructvla_ros.control.types import ActionChunk
 from instructvla_sim.types import Progress, Task
 from instructvla_sim.world import Snapshot
@@ -53,5 +53,5 @@ class Fork:
     """A point in an episode to come back to."""
 
     world: Snapshot
-    controller: WidowXController
+    controller: ArmController
     seq: int

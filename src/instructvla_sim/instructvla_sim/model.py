@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -11,11 +10,8 @@ import numpy as np
 from instructvla_sim.bench import add_bench
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.objects import VISUAL_GROUP, add_objects
+from instructvla_sim.robots import RobotSpec
 from instructvla_sim.types import RenderSpec
-
-ROBOT_XML = Path(__file__).parent / "assets" / "wx250s" / "wx250s.xml"
-ARM_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
-FINGERS = ("left_finger", "right_finger")
 
 
 @dataclass(frozen=True)
@@ -40,9 +36,9 @@ class Ids:
     table_geom: int
 
 
-def build_model(timestep_s: float, render: RenderSpec) -> tuple[mujoco.MjModel, Ids]:
-    """Compile the model for the given physics step and image size."""
-    spec = mujoco.MjSpec.from_file(str(ROBOT_XML))
+def build_model(timestep_s: float, render: RenderSpec, robot: RobotSpec) -> tuple[mujoco.MjModel, Ids]:
+    """Compile the model for the given physics step, image size and robot."""
+    spec = robot.load()
     spec.option.timestep = timestep_s
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -54,21 +50,21 @@ def build_model(timestep_s: float, render: RenderSpec) -> tuple[mujoco.MjModel, 
     add_bench(spec)
     add_objects(spec)
     model = spec.compile()
-    ids = _ids(model)
+    ids = _ids(model, robot)
     for body in ids.object_body:  # a little air drag on rotation, none on translation: rolling things come to rest
         dof = model.body_dofadr[body]
         model.dof_damping[dof + 3 : dof + 6] = 2e-5
     return model, ids
 
 
-def _ids(model: mujoco.MjModel) -> Ids:
+def _ids(model: mujoco.MjModel, robot_spec: RobotSpec) -> Ids:
     def joint(name: str) -> int:
         return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
 
     def body(name: str) -> int:
         return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
 
-    arm, fingers = [joint(n) for n in ARM_JOINTS], [joint(n) for n in FINGERS]
+    arm, fingers = [joint(n) for n in robot_spec.joints], [joint(n) for n in robot_spec.fingers]
     objects = np.array([body(f"object/{item.name}") for item in CATALOG])
     free = [joint(f"object/{item.name}") for item in CATALOG]
     of_geom = np.full(model.ngeom, -1)
@@ -91,8 +87,8 @@ def _ids(model: mujoco.MjModel) -> Ids:
         arm_dof=model.jnt_dofadr[arm].copy(),
         finger_qpos=model.jnt_qposadr[fingers].copy(),
         finger_dof=model.jnt_dofadr[fingers].copy(),
-        arm_actuator=np.array([actuator(n) for n in ARM_JOINTS]),
-        finger_actuator=np.array([actuator(n) for n in FINGERS]),
+        arm_actuator=np.array([actuator(n) for n in robot_spec.joints]),
+        finger_actuator=np.array([actuator(n) for n in robot_spec.fingers]),
         ee_site=mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, "ee_gripper_link"),
         object_body=objects,
         object_qpos=model.jnt_qposadr[free].copy(),

@@ -1,5 +1,8 @@
-"""Typed values that cross the boundary of the simulation. Metres, radians, seconds, base frame unless named
-otherwise."""
+"""Typed values that cross the boundary of the simulation. Metres, radians, seconds.
+
+Positions are in the bench frame: the base frame of a WidowX, z = 0 is the table top. The base frame of any other robot
+has its axes parallel to it.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ class RenderSpec:
 class WorldConfig:
     """What may vary between episodes, and by how much."""
 
+    robot: str = "wx250s"
+    """Which robot stands on the bench: wx250s, fr3 or panda."""
     timestep_s: float = 0.0025
     jitter: bool = True
     """Jitter camera poses, light, table and shades per episode."""

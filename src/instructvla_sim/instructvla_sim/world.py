@@ -12,14 +12,13 @@ import numpy as np
 
 from instructvla_sim import sampling, start_pose
 from instructvla_sim.appearance import Appearance
-from instructvla_sim.arm import SimulatedArm
-from instructvla_sim.arm_types import FINGER_LOWER_M, FINGER_UPPER_M
 from instructvla_sim.catalog import CATALOG, INDEX, NAMES
 from instructvla_sim.model import build_model
 from instructvla_sim.objects import PARKED_Z_M
 from instructvla_sim.observe import Observer
 from instructvla_sim.progress import ProgressTracker
 from instructvla_sim.renderer import CameraRenderer
+from instructvla_sim.robots import robot_spec
 from instructvla_sim.success import succeeded
 from instructvla_sim.types import CameraInfo, ObjectState, Progress, RenderSpec, Scene, Task, WorldConfig
 
@@ -51,13 +50,14 @@ class World:
 
     def __init__(self, render: RenderSpec | None = None, config: WorldConfig | None = None) -> None:
         self.render_spec, self.config = render or RenderSpec(), config or WorldConfig()
-        self.model, self._ids = build_model(self.config.timestep_s, self.render_spec)
+        self.robot = robot_spec(self.config.robot)
+        self.model, self._ids = build_model(self.config.timestep_s, self.render_spec, self.robot)
         self.data = mujoco.MjData(self.model)
         self.observer = Observer(self.model, self.data, self._ids)
-        self._look = Appearance(self.model, self._ids)
+        self._look = Appearance(self.model, self._ids, self.robot)
         self._renderer = CameraRenderer(self.model, self.data, self._ids, self.render_spec)
         self._tracker = ProgressTracker(self.observer)
-        self._arm = SimulatedArm(self.model, self.data, self._ids)
+        self._arm = self.robot.drive(self.model, self.data, self._ids)
         self._visible = np.zeros(len(CATALOG), dtype=bool)
         self._debt_s = 0.0
         self._start_height_m = 0.0
@@ -108,7 +108,7 @@ class World:
             self._stand(spot)
         self._look.apply(rng, self.config)
         self._look.show(self._visible)
-        self._arm.teleport(start_pose.sample(rng, layout))
+        self._arm.teleport(start_pose.sample(rng, self.robot))
         self._settle()
         self._start_height_m = float(self.observer.position(INDEX[task.target])[2])
         self._scene = Scene(self._object_states(), task, int(seed))
@@ -178,8 +178,8 @@ class World:
 
     # Time.
     @property
-    def arm(self) -> SimulatedArm:
-        """The arm behind the driver's commands."""
+    def arm(self) -> Any:
+        """The arm behind its driver's commands: `SimulatedArm` of a WidowX, `FrankaArm` of an FR3 or Panda."""
         return self._arm
 
     @property
@@ -190,7 +190,7 @@ class World:
     @property
     def gripper_opening(self) -> float:
         """Measured opening, 0 closed to 1 open."""
-        return float(np.clip((self._arm.finger_m - FINGER_LOWER_M) / (FINGER_UPPER_M - FINGER_LOWER_M), 0.0, 1.0))
+        return self.robot.arm.fingers.opening(self._arm.finger_m)
 
     def step(self, duration_s: float) -> None:
         """Advance the physics. What does not divide by the physics step is carried over to the next call."""

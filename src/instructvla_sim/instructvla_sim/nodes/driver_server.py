@@ -20,6 +20,8 @@ from instructvla_sim.nodes.messages import fill_robot_info, trajectory_times_s
 
 DRIVER_QOS = QoSProfile(depth=10)
 """Reliable, volatile, the last ten: what the driver uses on every topic."""
+OVERLOAD = 1 << 5
+"""Bit of Hardware_Error_Status."""
 _GAINS = ("kp_pos", "ki_pos", "kd_pos", "k1", "k2", "kp_vel", "ki_vel")
 _GAIN_REGISTERS = (
     "Position_P_Gain",
@@ -66,6 +68,15 @@ class DriverServer:
     def publish(self, message: JointState) -> None:
         """Publish joint states; from any thread."""
         self._joint_states.publish(message)
+
+    def inject(self, fault: str) -> str:
+        """Make the hardware fail; returns "" or why this robot cannot. What is no fault of the arm changes nothing."""
+        if fault in ("reflex", "user_stop"):
+            return f"{fault} is a fault of a Franka; this is a WidowX"
+        if fault == "servo_overload":
+            with self._live.locked() as world:
+                world.arm.set_hardware_error("shoulder", OVERLOAD)
+        return ""
 
     # Topics.
 

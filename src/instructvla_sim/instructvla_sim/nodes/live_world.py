@@ -86,9 +86,9 @@ class LiveWorld:
         """A new scene. The motors keep their modes and profiles: a scene change does not restart a driver."""
         with self._lock:
             arm = self._world.arm
-            motors = arm.state()["motors"]
+            kept = arm.settings()
             self._world.reset(seed, families, n_distractors, task=task)
-            arm.set_state({**arm.state(), "motors": motors})
+            arm.set_state({**arm.state(), **kept})
             self._pacer.restart(self._clock())
 
     def real_time_factor(self) -> float:

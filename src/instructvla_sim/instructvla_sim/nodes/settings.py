@@ -8,9 +8,19 @@ from typing import Any
 
 from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
 from instructvla_ros.nodes.settings import check_robot_name
+from instructvla_sim.robots import ROBOTS
 from instructvla_sim.types import FAMILIES
 
-FAULTS: tuple[str, ...] = ("none", "nan_joint_states", "no_joint_states", "no_primary_images", "no_wrist_images")
+FAULTS: tuple[str, ...] = (
+    "none",
+    "nan_joint_states",
+    "no_joint_states",
+    "no_primary_images",
+    "no_wrist_images",
+    "servo_overload",
+    "reflex",
+    "user_stop",
+)
 """What the simulated hardware can be told to get wrong, for trying out how the graph copes."""
 LIVE_PARAMETERS: tuple[str, ...] = ("seed", "instruction", "families", "n_distractors", "fault")
 """May be set while the node runs: `fault` acts at once, the others at the next reset."""
@@ -20,6 +30,7 @@ LIVE_PARAMETERS: tuple[str, ...] = ("seed", "instruction", "families", "n_distra
 class SimSettings:
     """Everything that can be set on sim_node."""
 
+    robot: str = "wx250s"
     robot_name: str = "wx250s"
     seed: int = 0
     instruction: str = ""
@@ -54,9 +65,8 @@ _RANGES = {
 
 
 def _with_choices(parameter: Parameter) -> Parameter:
-    if parameter.name != "fault":
-        return parameter
-    return Parameter(parameter.name, parameter.default, choices=FAULTS)
+    choices = {"fault": FAULTS, "robot": tuple(ROBOTS)}.get(parameter.name)
+    return parameter if choices is None else Parameter(parameter.name, parameter.default, choices=choices)
 
 
 SIM: list[Parameter] = [_with_choices(parameter) for parameter in parameters_of(SimSettings(), _RANGES)]

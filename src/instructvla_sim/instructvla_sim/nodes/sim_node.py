@@ -1,9 +1,9 @@
-"""sim_node: a simulated WidowX-250s behind the Interbotix driver's interface, its two cameras, and the task's verdict.
+"""sim_node: a simulated robot behind its driver's interface, its two cameras, and the task's verdict.
 
-Stands where the driver (`xs_sdk`) and the camera nodes stand on a real robot; nothing else of the graph changes.
-Topics: out `/<robot_name>/joint_states`, the two camera topics with `camera_info` beside them, `task_status`
-(std_msgs/String with JSON), `/diagnostics`; in `/<robot_name>/commands/*` and the reasoning topic, which tells which
-task to judge. Services: those of the driver, and `reset` (std_srvs/Trigger): a new scene from the parameters.
+Stands where the driver (the Interbotix `xs_sdk`, or franka_ros2) and the camera nodes stand on a real robot; nothing
+else of the graph changes. Topics, beside those of the driver: out the two camera topics with `camera_info` beside them,
+`task_status` (std_msgs/String with JSON), `/diagnostics`; in the reasoning topic, which tells which task to judge.
+Services, beside those of the driver: `reset` (std_srvs/Trigger): a new scene from the parameters.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from instructvla_ros.nodes.codecs import s_to_time
 from instructvla_ros.nodes.managed import OwnerThread, main_of
 from instructvla_ros.nodes.parameters import declare, read
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
-from instructvla_sim import RenderSpec, World
+from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.nodes.camera_rig import CameraRig, Picture, Shutter
 from instructvla_sim.nodes.driver_server import DRIVER_QOS, DriverServer
+from instructvla_sim.nodes.franka_server import FrankaServer
 from instructvla_sim.nodes.live_world import LiveWorld, Pacer
 from instructvla_sim.nodes.messages import (
     camera_info_message,
@@ -56,13 +57,17 @@ class SimNode(Node):
         self._fault = settings.fault
         self.failed = False
         self._live = LiveWorld(
-            World(RenderSpec(samples=settings.multisampling)),
+            World(RenderSpec(samples=settings.multisampling), WorldConfig(robot=settings.robot)),
             Pacer(1.0 / settings.joint_state_rate_hz, settings.max_catch_up_s),
             time.monotonic,
         )
         self._monitor = TaskMonitor(settings.success_hold_s)
         self._set_scene()
-        self._driver = DriverServer(self, settings.robot_name, self._live)
+        self._driver: DriverServer | FrankaServer = (
+            DriverServer(self, settings.robot_name, self._live)
+            if settings.robot == "wx250s"
+            else FrankaServer(self, self._live)
+        )
         self._joint_rate, self._image_rate = RateMeter(200), {"primary": RateMeter(), "wrist": RateMeter()}
         self._render_time = LatencyStats()
         self._cameras = {
@@ -139,6 +144,9 @@ class SimNode(Node):
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if settings.fault != self._fault:
+            problem = self._driver.inject(settings.fault)
+            if problem:
+                return SetParametersResult(successful=False, reason=problem)
             self.get_logger().warning(f"simulated fault: {settings.fault}")
             self._fault = settings.fault
         return SetParametersResult(successful=True)
@@ -171,7 +179,7 @@ class SimNode(Node):
         if self._rig is None:
             settings = self._settings
             shutters = (Shutter("primary", settings.primary_rate_hz), Shutter("wrist", settings.wrist_rate_hz))
-            world = World(RenderSpec(samples=settings.multisampling))
+            world = World(RenderSpec(samples=settings.multisampling), WorldConfig(robot=settings.robot))
             self._rig = CameraRig(
                 world, shutters, self._live.snapshot, self._watched, self._on_picture, time.monotonic, self._now_s
             )
