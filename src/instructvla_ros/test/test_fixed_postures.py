@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instructvla_ros.control import FR3, WX250S, ArmController, FrankaController, FrankaControllerConfig, Mode
+from instructvla_ros.control import FR3, WX250S, ArmController, FrankaController, Mode, WidthArmConfig
 
 
 def ticks_until(bench: Any, mode: Mode, most: int = 1500) -> int:
@@ -74,7 +74,7 @@ class FrankaBench:
     """A Franka controller on a fake clock, with an arm that follows its goals exactly, 50 Hz."""
 
     def __init__(self) -> None:
-        self.controller: ArmController = FrankaController(FrankaControllerConfig())
+        self.controller: ArmController = FrankaController(WidthArmConfig())
         self.q, self.finger_m, self.now_s = FR3.home_rad.copy(), 0.04, 5.0
         self.names = [*FR3.joint_names, "fr3_finger_joint1", "fr3_finger_joint2"]
         self.commands: list[Any] = []

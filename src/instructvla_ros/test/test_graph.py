@@ -20,6 +20,7 @@ from instructvla_ros.graph.command import node_command
 from instructvla_ros.graph.description import ArgumentError, argument_values, is_true, resolve
 from instructvla_ros.graph.supervisor import Process, Supervisor
 from instructvla_ros.graph.widowx import WIDOWX
+from instructvla_ros.robots import arm_named, arms, graphs
 
 LAUNCH_FOLDER = Path(__file__).resolve().parents[3] / "launch"
 SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
@@ -76,6 +77,35 @@ def test_model_nodes_give_way_to_the_controller_and_text_to_the_expert() -> None
     nodes = {n.name: n for n in resolve(WIDOWX, {})}
     assert nodes["reasoning_node"].nice > nodes["action_expert_node"].nice > nodes["widowx_controller_node"].nice
     assert node_command(nodes["reasoning_node"])[:3] == ["nice", "-n", "10"]
+
+
+@pytest.mark.parametrize("robot", sorted(graphs()))
+def test_every_robots_graph_names_its_controller_to_the_manager_and_its_arm_to_the_expert(robot: str) -> None:
+    nodes = {node.name: node for node in resolve(graphs()[robot], {})}
+    (own,) = set(nodes) - {"reasoning_node", "action_expert_node", "lifecycle_manager_node"}
+    managed = dict(nodes["lifecycle_manager_node"].parameters)["node_names"]
+    assert managed[-1] == own
+    assert set(managed) == set(nodes) - {"lifecycle_manager_node"}
+    expert = dict(nodes["action_expert_node"].parameters)
+    assert arm_named(expert.get("arm", "wx250s"))
+    assert {"~/stop", "~/reset", "~/home", "~/sleep"} <= {old for old, _ in nodes[own].remappings}
+
+
+def test_a_robot_is_a_module_of_its_own_and_needs_no_list() -> None:
+    assert set(arms()) == {"wx250s", "fr3", "panda", "ur5e"}
+    with pytest.raises(ValueError, match="ur5e"):
+        arm_named("ur10")
+
+
+def test_the_graph_of_a_franka_can_be_asked_for_any_route_and_for_a_panda() -> None:
+    given = {"robot_type": "panda", "route": "servo_twist", "sim": "true"}
+    nodes = {n.name: n for n in resolve(graphs()["franka"], given)}
+    controller = dict(nodes["franka_controller_node"].parameters)
+    assert (controller["arm"], controller["route"]) == ("panda", "servo_twist")
+    assert dict(nodes["action_expert_node"].parameters)["base_frame"] == "panda_link0"
+    assert dict(nodes["sim_node"].parameters)["robot"] == "panda"
+    with pytest.raises(ArgumentError, match="route"):
+        resolve(graphs()["franka"], {"route": "teleport"})
 
 
 def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
@@ -147,10 +177,18 @@ def documented(node_name: str) -> tuple[dict[str, Any], str]:
 def declared_by(node_name: str) -> list[Any]:
     if node_name == "sim_node":
         return list(pytest.importorskip("instructvla_sim.nodes.settings").SIM)
-    return list(pytest.importorskip("instructvla_ros.nodes.settings").NODE_PARAMETERS[node_name])
+    return list(pytest.importorskip("instructvla_ros.nodes.node_parameters").NODE_PARAMETERS[node_name])
 
 
-NODES = ("sim_node", "reasoning_node", "action_expert_node", "widowx_controller_node", "lifecycle_manager_node")
+NODES = (
+    "sim_node",
+    "reasoning_node",
+    "action_expert_node",
+    "widowx_controller_node",
+    "franka_controller_node",
+    "arm_controller_node",
+    "lifecycle_manager_node",
+)
 
 
 @pytest.mark.parametrize("node_name", NODES)
@@ -340,12 +378,22 @@ def run_launch_file(monkeypatch: pytest.MonkeyPatch, name: str, **given: str) ->
     return nodes
 
 
-@pytest.mark.parametrize(("name", "with_sim"), [("widowx.launch.py", False), ("sim.launch.py", True)])
+@pytest.mark.parametrize(
+    ("name", "robot", "given"),
+    [
+        ("widowx.launch.py", "widowx", {}),
+        ("sim.launch.py", "widowx", {"sim": "true"}),
+        ("franka.launch.py", "franka", {}),
+        ("ur5e.launch.py", "ur5e", {}),
+    ],
+)
 def test_the_launch_files_create_the_nodes_of_the_graph(
-    monkeypatch: pytest.MonkeyPatch, name: str, with_sim: bool
+    monkeypatch: pytest.MonkeyPatch, name: str, robot: str, given: dict[str, str]
 ) -> None:
+    graph = graphs()[robot]
     nodes = run_launch_file(monkeypatch, name)
-    expected = resolve(WIDOWX, {"sim": str(with_sim), "checkpoint": files.resolve_checkpoint("")})
+    checkpoint = files.resolve_checkpoint(argument_values(graph, {})["checkpoint"])
+    expected = resolve(graph, {**given, "checkpoint": checkpoint})
     assert [n.kwargs["name"] for n in nodes] == [n.name for n in expected]
     for action, node in zip(nodes, expected, strict=True):
         assert (action.kwargs["package"], action.kwargs["executable"]) == (node.package, node.executable)

@@ -96,7 +96,8 @@ class Graph:
             "watch.silence_s": 20.0,
             "watch.clock_stop_s": 20.0,
         }
-        acting = {"robot_name": robot_name, "max_image_age_s": 1.0, "max_skew_s": 0.5, "latent.max_age_s": 20.0}
+        heard = f"/{robot_name}/joint_states"
+        acting = {"joint_states_topic": heard, "max_image_age_s": 1.0, "max_skew_s": 0.5, "latent.max_age_s": 20.0}
         acting["controller_silence_s"] = 20.0
         thinking = {"latent_period_s": 0.2, "reasoning_period": 5, "max_image_age_s": 1.0}
         self.robot = fake_robot.FakeRobot(context=self.context, **robot)

@@ -1,4 +1,4 @@
-"""instructvla stop and reset: latch the arm where it is, and leave that latch."""
+"""instructvla stop, reset, home, sleep: latch the arm where it is, leave that latch, go to a fixed posture."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `stop` and `reset`."""
+    """Add `stop`, `reset`, `home` and `sleep`."""
     for name, text in (
         ("stop", "hold the arm where it is, until reset"),
         ("reset", "leave a stop or a fault; the target is anchored at the measured pose"),
+        ("home", "move the arm slowly to its home posture, straight in joint space"),
+        ("sleep", "move the arm slowly to the posture in which it may be switched off"),
     ):
         parser = commands.add_parser(name, help=text)
         parser.set_defaults(run=run, service=name)

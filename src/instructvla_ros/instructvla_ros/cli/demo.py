@@ -18,8 +18,8 @@ from instructvla_ros.cli.up import make_supervisor, parse_assignments
 from instructvla_ros.graph import files
 from instructvla_ros.graph.description import argument_values
 from instructvla_ros.graph.supervisor import Supervisor
-from instructvla_ros.graph.widowx import GRAPHS
 from instructvla_ros.policy.instructions import check_instruction
+from instructvla_ros.robots import graphs
 
 if TYPE_CHECKING:
     from instructvla_ros.cli.demo_session import DemoSession, Outcome
@@ -40,7 +40,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="TEXT",
         help="what counts as done, in plain words, where the instruction itself does not say it plainly",
     )
-    parser.add_argument("--robot", choices=sorted(GRAPHS), default="widowx", help="which robot")
+    parser.add_argument("--robot", choices=sorted(graphs()), default="widowx", help="which robot")
     parser.add_argument("--seed", type=int, default=11, metavar="N", help="number of the random scene")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": check or instruction}
     given["follow_instructions"] = "false" if check else "true"
     given |= parse_assignments(arguments.arguments)
-    graph = GRAPHS[arguments.robot]
+    graph = graphs()[arguments.robot]
     with open(folder / "nodes.log", "wb") as log:
         supervisor = make_supervisor(graph, given, arguments.namespace, output=log.fileno())
         supervisor.handle_signals()

@@ -68,7 +68,8 @@ class DemoSession:
         self.recorder = Recorder(client, folder / "bag")
         for kind, topic, profile in topic_table():
             self.recorder.add_topic(kind, topic, profile)
-        self.recorder.add_topic(JointState, f"/{values['robot_name']}/joint_states", qos.JOINT_STATES)
+        joint_states = values.get("joint_states_topic") or f"/{values['robot_name']}/joint_states"
+        self.recorder.add_topic(JointState, joint_states, qos.JOINT_STATES)
         self.cameras = (values["camera_topic"], values["wrist_topic"])
         for topic in self.cameras:
             self.recorder.add_camera(topic, qos.IMAGE)

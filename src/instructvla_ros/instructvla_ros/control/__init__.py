@@ -2,9 +2,10 @@
 
 from instructvla_ros.control.arm import ArmModel, Fingers
 from instructvla_ros.control.controller import ArmController, ControllerConfig
-from instructvla_ros.control.franka import FR3, PANDA, FrankaController, FrankaControllerConfig
+from instructvla_ros.control.franka import FR3, PANDA, FrankaController
 from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
 from instructvla_ros.control.widowx import WidowXController, WidowXControllerConfig
+from instructvla_ros.control.width_arm import WidthArmConfig, WidthArmController
 from instructvla_ros.control.wx250s import WX250S
 
 __all__ = [
@@ -20,9 +21,10 @@ __all__ = [
     "ExecutedStep",
     "Fingers",
     "FrankaController",
-    "FrankaControllerConfig",
     "JointSample",
     "Mode",
     "WidowXController",
     "WidowXControllerConfig",
+    "WidthArmConfig",
+    "WidthArmController",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -52,6 +52,9 @@ class ArmModel:
     damped: Damped
     fingers: Fingers
     acceleration_rad_s2: np.ndarray | None = None
+    command_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    """From the policy's end-effector frame to the frame in which the arm's Cartesian controllers are told poses:
+    R_base_command = R_base_ee @ command_rotation."""
 
     def __post_init__(self) -> None:
         for array in (self.lower_rad, self.upper_rad, self.velocity_rad_s, self.home_rad, self.sleep_rad):

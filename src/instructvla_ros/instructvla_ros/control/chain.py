@@ -68,6 +68,12 @@ class SerialChain:
         linear = z[:, [1, 2, 0]] * arm[:, [2, 0, 1]] - z[:, [2, 0, 1]] * arm[:, [1, 2, 0]]
         return rotation, position, np.vstack([linear.T, z.T])
 
+    def inverse(
+        self, rotation: np.ndarray, position_m: np.ndarray, seed_rad: JointAngles, *, damped_iterations: int = 40
+    ) -> IkResult:
+        """`damped_inverse` as an arm's inverse, for arms without a closed form: near the seed it is as exact."""
+        return self.damped_inverse(rotation, position_m, seed_rad, iterations=damped_iterations)
+
     def damped_inverse(
         self, rotation: np.ndarray, position_m: np.ndarray, seed_rad: JointAngles, *, iterations: int = 40
     ) -> IkResult:

@@ -181,13 +181,18 @@ class ArmController:
         self._interpolator.move_to(way[-1], now_s, slowest_s)
         return ""
 
-    def stop(self, reason: str) -> None:
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop or a fault is latched."""
+        return self._latch is not None
+
+    def stop(self, reason: str, fault_id: str = "F22") -> None:
         """Latch: the arm holds from the next tick until `reset`, whatever arrives (F22).
 
         The instruction ends with it: after the reset, chunks of a newer instruction are needed to move.
         """
-        self._latch = (Mode.STOPPED, reason or "stopped", "F22")
-        self.counts["F22"] += 1
+        self._latch = (Mode.STOPPED, reason or "stopped", fault_id)
+        self.counts[fault_id] += 1
         self._buffer.end_instruction()
 
     def reset(self, now_s: float) -> None:
@@ -235,6 +240,11 @@ class ArmController:
     def measured_state(self) -> np.ndarray | None:
         """The policy's state vector (8,) from the newest joint state, or None before the first."""
         return None if self._sample is None else state_vector(self._sample.arm_rad, self._sample.finger_m, self.arm)
+
+    @property
+    def measured_rad(self) -> np.ndarray | None:
+        """The newest accepted joint positions (n,), or None before the first."""
+        return None if self._sample is None else self._sample.arm_rad
 
     def image_age_s(self, now_s: float) -> float:
         """Seconds since the last new frame; infinite before the first."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from instructvla_ros.control.arm import ArmModel, Fingers
-from instructvla_ros.control.controller import ArmController, ControllerConfig
-from instructvla_ros.control.franka_kinematics import HOME_RAD, FrankaKinematics
-from instructvla_ros.control.gripper import WidthConfig, WidthGripper
-from instructvla_ros.control.interpolator import InterpolatorConfig, TrackerConfig
-from instructvla_ros.control.safety import SafetyConfig
+from instructvla_ros.control.franka_kinematics import HOME_RAD, TOOL_IN_TCP, FrankaKinematics
+from instructvla_ros.control.width_arm import WidthArmConfig, WidthArmController
 
 FULL_WIDTH_M = 0.08
 """Between the fingers of a Franka Hand when open; each finger joint moves half of it."""
@@ -31,6 +26,7 @@ def _franka(name: str, lower: list[float], upper: list[float], speed: list[float
         forward=kinematics.forward,
         inverse=kinematics.inverse,
         damped=kinematics.damped_inverse,
+        command_rotation=TOOL_IN_TCP,
         fingers=Fingers(f"{name}_finger_joint1", closed_m=0.0, open_m=FULL_WIDTH_M / 2),
     )
 
@@ -50,27 +46,9 @@ PANDA = _franka(
     [15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0],
 )
 
-_SAFETY = SafetyConfig(
-    workspace_lower_m=(0.28, -0.40, 0.01),
-    workspace_upper_m=(0.75, 0.40, 0.60),
-    velocity_fraction=0.3,
-    joint_margin_rad=0.03,
-)
 
-
-@dataclass(frozen=True)
-class FrankaControllerConfig(ControllerConfig):
-    """Everything the controller can be told."""
-
-    safety: SafetyConfig = _SAFETY
-    # The drives follow as they are told: the goal takes the whole policy step.
-    interpolator: InterpolatorConfig = field(default_factory=TrackerConfig)
-    gripper: WidthConfig = field(default_factory=WidthConfig)
-
-
-class FrankaController(ArmController):
+class FrankaController(WidthArmController):
     """`ArmController` of a Franka; the drive of its hand reaches and holds the widths it is told."""
 
-    def __init__(self, config: FrankaControllerConfig | None = None, arm: ArmModel = FR3) -> None:
-        config = config or FrankaControllerConfig()
-        super().__init__(arm, config, WidthGripper(config.gripper))
+    def __init__(self, config: WidthArmConfig | None = None, arm: ArmModel = FR3) -> None:
+        super().__init__(arm, config)

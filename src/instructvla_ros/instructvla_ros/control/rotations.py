@@ -55,6 +55,16 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     return column / np.linalg.norm(column) * math.pi
 
 
+def matrix_to_quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the unit quaternion (x, y, z, w), w >= 0, of a (3, 3) rotation."""
+    vector = rotation_vector(rotation)
+    angle = math.sqrt(float(vector @ vector))
+    if angle < 1e-12:
+        return 0.0, 0.0, 0.0, 1.0
+    x, y, z = (vector * (math.sin(0.5 * angle) / angle)).tolist()
+    return x, y, z, math.cos(0.5 * angle)
+
+
 def rotation_angle(a: np.ndarray, b: np.ndarray) -> float:
     """Return the angle in rad between two (3, 3) rotations."""
     vector = rotation_vector(np.asarray(a) @ np.asarray(b).T)

@@ -26,9 +26,9 @@ class NodeSpec:
     """One node. Strings may hold {argument} references.
 
     `module` is run by the supervisor, `executable` by ros2 launch. `params_file` names a YAML of the package
-    `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings. `when`
-    names a boolean argument. `required`: its death stops the graph, after `respawns` new starts within a minute.
-    `nice` 0..19 gives way to other nodes on a busy processor.
+    `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings (list: texts
+    between commas). `when` names a boolean argument. `required`: its death stops the graph, after `respawns` new starts
+    within a minute. `nice` 0..19 gives way to other nodes on a busy processor.
     """
 
     name: str
@@ -121,6 +121,8 @@ def _fill(text: str, values: Mapping[str, str]) -> str:
 def _typed(name: str, text: str, kind: type) -> Any:
     if kind is bool:
         return is_true(text)
+    if kind is list:
+        return text.split(",")
     try:
         return kind(text)
     except ValueError as error:

@@ -1,8 +1,7 @@
 """action_expert_node: newest latent, images and joint states in, action chunks out.
 
-Topics (relative unless they begin with /): in `camera/image_raw`, `wrist/image_raw`,
-`/<robot_name>/joint_states`, `latent_action`, `reasoning` (for the newest instruction id); out
-`action_chunk`. Callbacks only store.
+Topics (relative unless they begin with /): in `camera/image_raw`, `wrist/image_raw`, `latent_action`, `reasoning` (for
+the newest instruction id) and the joint states, whose topic is a parameter; out `action_chunk`. Callbacks only store.
 """
 
 from __future__ import annotations
@@ -23,11 +22,13 @@ from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import chunk_to_message, image_to_rgb, time_to_s
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError, main_of
-from instructvla_ros.nodes.settings import EXPERT, check_robot_name, expert_config, model_settings
+from instructvla_ros.nodes.parameters import build_config
+from instructvla_ros.nodes.settings import EXPERT, RobotSettings, expert_config, model_settings
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.expert_worker import ExpertWorker, Inputs
 from instructvla_ros.policy.reasoning_worker import Frame
 from instructvla_ros.policy.state_range import StateRange
+from instructvla_ros.robots import arm_named
 
 _IMAGE_TOPICS = {"primary": "camera/image_raw", "wrist": "wrist/image_raw"}
 _MAX_MODEL_FAILURES = 3
@@ -52,8 +53,9 @@ class ActionExpertNode(ManagedNode):
         self._states: StateRange | None = None
 
     def setup(self, values: Mapping[str, Any]) -> None:
-        robot_name = values["robot_name"]
-        check_robot_name(robot_name)
+        robot = build_config(RobotSettings(), values)
+        arm = arm_named(robot.arm)
+        self._reader = JointStateReader(arm)
         self._runtime = self._load(model_settings(values), ("expert",))
         manifest = self._runtime.manifest
         unknown = [view for view in manifest.views if view not in _IMAGE_TOPICS]
@@ -68,20 +70,19 @@ class ActionExpertNode(ManagedNode):
             )
         config = expert_config(values, tuple(manifest.views), manifest.state_dim > 0)
         self._checkpoint_id = str(manifest.checkpoint_id)
-        self._frame_id = f"{robot_name}/base_link"
+        self._frame_id = robot.base_frame
         self._silence_s = float(values["controller_silence_s"])
         statistics = getattr(manifest, "statistics", None)
         state = None if statistics is None else statistics.state
         self._states = None if state is None else StateRange(state.q01, state.q99)
         self._latency, self._rate = LatencyStats(), RateMeter()
         self._publisher = self.create_publisher(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
-        self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic)
-        joint_topic = f"/{robot_name}/joint_states"
+        self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic, arm)
         self._subscriptions_made = [
             self.create_subscription(LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
             self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
-            self.create_subscription(JointState, joint_topic, self._on_joint_state, qos.JOINT_STATES),
             self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT),
+            self.create_subscription(JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES),
         ]
         for view in config.views:
             self._subscriptions_made.append(

@@ -1,100 +1,117 @@
-"""The Interbotix driver as the controller sees it: its services with time limits, and its two command
-topics."""
+"""The Interbotix driver as the controller sees it: its services with time limits, its two command topics, the servos'
+errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
-from interbotix_xs_msgs.srv import OperatingModes, RobotInfo, TorqueEnable
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from interbotix_xs_msgs.srv import OperatingModes, Reboot, RegisterValues, RobotInfo, TorqueEnable
 
-from instructvla_ros.control.kinematics import JOINT_NAMES
+from instructvla_ros.control import WX250S, Command
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.managed import SetupError
+from instructvla_ros.nodes.service_calls import ServiceCalls, service_calls
 from instructvla_ros.nodes.settings import DriverSettings
 
+_ERROR_BITS = {0: "input voltage", 2: "overheating", 3: "motor encoder", 4: "electrical shock", 5: "overload"}
 
-class DriverServices:
-    """Blocking service calls from within a transition, whose own executor is busy with that transition.
 
-    They go through a node of their own, which lives only as long as the transition.
-    """
-
-    def __init__(self, node: Node, executor: SingleThreadedExecutor, settings: DriverSettings) -> None:
-        self._node, self._executor = node, executor
-        self._namespace, self._timeout_s = f"/{settings.robot_name}", settings.service_timeout_s
-
-    def call(self, kind: Any, name: str, request: Any) -> Any:
-        """The answer; raises SetupError when the service is not there or does not answer in time."""
-        service = f"{self._namespace}/{name}"
-        client = self._node.create_client(kind, service)
-        if not client.wait_for_service(self._timeout_s):
-            raise SetupError(
-                f"no driver offers {service} within {self._timeout_s} s{self._hint()}; "
-                "start the driver, or set robot_name"
-            )
-        future = client.call_async(request)
-        self._executor.spin_until_future_complete(future, self._timeout_s)
-        if not future.done():
-            raise SetupError(f"the driver did not answer {service} within {self._timeout_s} s; see its log")
-        return future.result()
-
-    def _hint(self) -> str:
-        topics = [
-            name
-            for name, types in self._node.get_topic_names_and_types()
-            if "sensor_msgs/msg/JointState" in types and self._node.count_publishers(name) > 0
-        ]
-        return f" (joint states are published on: {', '.join(sorted(topics))})" if topics else ""
+def error_names(status: int) -> str:
+    """The bits of a Dynamixel X servo's Hardware_Error_Status in words."""
+    known = [name for bit, name in _ERROR_BITS.items() if status >> bit & 1]
+    return ", ".join(known) or f"status {status}"
 
 
 class DriverClient:
-    """Only this class makes publishers to the robot; the controller node is its only user."""
+    """Implements `Driver`. `resting_pwm` says with what the gripper may be left alone.
 
-    def __init__(self, node: Any, settings: DriverSettings) -> None:
-        self._node, self._settings = node, settings
+    The servos' faults are silent, so their error registers are read once a second, without waiting for the answer: an
+    answer may be empty (the vendor's simulator knows only some registers) or never come.
+    """
+
+    def __init__(self, node: Any, settings: DriverSettings, resting_pwm: Callable[[], float]) -> None:
+        self._node, self._settings, self._resting_pwm = node, settings, resting_pwm
+        self.joint_states_topic = f"/{settings.robot_name}/joint_states"
+        self.base_frame = f"{settings.robot_name}/base_link"
+        self.problem, self.problem_id, self.notice = "", "F24", ""
         base = f"/{settings.robot_name}/commands"
         self._joints = node.create_publisher(JointGroupCommand, f"{base}/joint_group", qos.DRIVER_COMMANDS)
         self._single = node.create_publisher(JointSingleCommand, f"{base}/joint_single", qos.DRIVER_COMMANDS)
+        self._registers = node.create_client(RegisterValues, f"/{settings.robot_name}/get_motor_registers")
+        self._rebooting = node.create_client(Reboot, f"/{settings.robot_name}/reboot_motors")
+        self._errors: dict[str, tuple[int, ...]] = {}
+        self._pending: dict[str, Any] = {}
+        self._repaired = False
+        period_s = settings.error_poll_period_s
+        self._timer = node.create_timer(period_s, self._poll) if period_s > 0.0 else None
 
     def close(self) -> None:
-        """Destroy the publishers."""
+        """Destroy timer, clients and publishers."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._node.destroy_client(self._registers)
+        self._node.destroy_client(self._rebooting)
         self._node.destroy_publisher(self._joints)
         self._node.destroy_publisher(self._single)
 
-    @contextmanager
-    def _services(self) -> Iterator[DriverServices]:
-        context = self._node.context
-        node = Node(
-            f"{self._node.get_name()}_setup",
-            namespace=self._node.get_namespace(),
-            context=context,
-            use_global_arguments=False,
-            start_parameter_services=False,
-        )
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        try:
-            yield DriverServices(node, executor, self._settings)
-        finally:
-            executor.shutdown()
-            node.destroy_node()
+    def _services(self) -> AbstractContextManager[ServiceCalls]:
+        return service_calls(self._node, self._settings.service_timeout_s)
 
-    def check_robot(self) -> None:
+    def _motors(self) -> tuple[tuple[str, str], ...]:
+        return ("group", self._settings.arm_group), ("single", self._settings.gripper_joint)
+
+    # The servos' errors: executor's thread.
+
+    def _poll(self) -> None:
+        if not self._registers.service_is_ready():
+            return
+        for cmd_type, name in self._motors():
+            pending = self._pending.pop(name, None)
+            if pending is not None and not pending.done():
+                self._registers.remove_pending_request(pending)
+                self.notice = f"the driver does not answer for the error register of {name} (F24)"
+            request = RegisterValues.Request(cmd_type=cmd_type, name=name, reg="Hardware_Error_Status")
+            future = self._registers.call_async(request)
+            future.add_done_callback(lambda answer, n=name: self._take_errors(n, answer))
+            self._pending[name] = future
+
+    def _take_errors(self, name: str, answer: Any) -> None:
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        self.notice = ""
+        self._errors[name] = tuple(answer.result().values)  # empty where the driver does not know the register
+        faults = [error_names(value) for values in self._errors.values() for value in values if value]
+        self._repaired = self._repaired or bool(faults)
+        self.problem = f"servo fault: {'; '.join(faults)}. Call reboot_motors, then reset" if faults else ""
+
+    def reboot(self) -> None:
+        """Reboot the servos in error (only those). They lose their torque meanwhile."""
+        for cmd_type, name in self._motors():
+            if any(self._errors.get(name, ())):
+                request = Reboot.Request(cmd_type=cmd_type, name=name, enable=True, smart_reboot=True)
+                self._rebooting.call_async(request)
+
+    def recover(self) -> None:
+        """Modes and profiles anew after a servo's fault, which a reboot forgets; raises SetupError while it lasts."""
+        if self.problem:
+            raise SetupError(self.problem)
+        if self._repaired:
+            self.prepare()
+            self._repaired = False
+
+    def check(self) -> None:
         """Ask the driver who it is; raises SetupError when it is not there or not a wx250s."""
         request = RobotInfo.Request(cmd_type="group", name=self._settings.arm_group)
         with self._services() as services:
-            info = services.call(RobotInfo, "get_robot_info", request)
+            info = services.call(RobotInfo, self._name("get_robot_info"), request)
         found = tuple(info.joint_names)[: info.num_joints]
-        if found != JOINT_NAMES:
+        if found != WX250S.joint_names:
             raise SetupError(
                 f"group {self._settings.arm_group!r} of /{self._settings.robot_name} has the joints {found}; "
-                f"this controller is for a wx250s with {JOINT_NAMES}"
+                f"this controller is for a wx250s with {WX250S.joint_names}"
             )
 
     def prepare(self) -> None:
@@ -106,22 +123,34 @@ class DriverClient:
         arm.profile_velocity, arm.profile_acceleration = settings.profile_time_ms, settings.profile_acceleration_ms
         gripper = OperatingModes.Request(cmd_type="single", name=settings.gripper_joint, mode="pwm")
         gripper.profile_type = "time"
-        motors = (("group", settings.arm_group), ("single", settings.gripper_joint))
         with self._services() as services:
             if settings.torque_on:
-                for cmd_type, name in motors:
+                for cmd_type, name in self._motors():
                     torque = TorqueEnable.Request(cmd_type=cmd_type, name=name, enable=True)
-                    services.call(TorqueEnable, "torque_enable", torque)
+                    services.call(TorqueEnable, self._name("torque_enable"), torque)
             for request in (arm, gripper):
-                services.call(OperatingModes, "set_operating_modes", request)
+                services.call(OperatingModes, self._name("set_operating_modes"), request)
 
-    def send_joints(self, goal_rad: np.ndarray) -> None:
-        """Publish one joint goal (6,) for the arm."""
-        self._joints.publish(JointGroupCommand(name=self._settings.arm_group, cmd=goal_rad.tolist()))
+    def _name(self, service: str) -> str:
+        return f"/{self._settings.robot_name}/{service}"
 
-    def send_gripper(self, pwm: float) -> None:
-        """Publish the gripper's PWM."""
+    def send(self, command: Command) -> None:
+        """Publish the joint goal (6,) for the arm and the gripper's PWM."""
+        if command.joint_goal_rad is not None:
+            goal = JointGroupCommand(name=self._settings.arm_group, cmd=command.joint_goal_rad.tolist())
+            self._joints.publish(goal)
+        if command.gripper_pwm is not None:
+            self._send_pwm(command.gripper_pwm)
+
+    def _send_pwm(self, pwm: float) -> None:
         self._single.publish(JointSingleCommand(name=self._settings.gripper_joint, cmd=float(pwm)))
+
+    def stopped(self) -> None:
+        """Nothing goes on by itself: the servos hold the last goal."""
+
+    def rest(self) -> None:
+        """The servo keeps the last PWM: full force on an object, unwatched, would overload it."""
+        self._send_pwm(self._resting_pwm())
 
     def other_publishers(self) -> int:
         """How many publishers besides this one command the arm's joints; two commanders fight."""

@@ -20,6 +20,10 @@ IMAGE = _profile(1, reliable=False)
 JOINT_STATES = _profile(5, reliable=False)
 # The driver subscribes reliably with depth 10.
 DRIVER_COMMANDS = _profile(10)
+# Joint trajectories, poses and twists: the newest counts, and none may be lost on the way.
+ARM_COMMANDS = _profile(1)
+# Up to 1 kHz; a best-effort reader costs the real-time publisher no acknowledgements.
+ROBOT_STATE = _profile(1, reliable=False)
 # Text streams fast and every message counts; who joins late gets what was said last.
 REASONING = _profile(20, latched=True)
 # A newer latent or chunk replaces an older one.

@@ -31,9 +31,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class RobotSettings:
-    """The driver's names."""
+    """Whose joint states are read, and where; the frame is noted in the chunks."""
 
-    robot_name: str = "wx250s"
+    arm: str = "wx250s"
+    joint_states_topic: str = "/wx250s/joint_states"
+    base_frame: str = "wx250s/base_link"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class DriverSettings:
     service_timeout_s: float = 5.0
     control_rate_hz: float = 50.0
     state_rate_hz: float = 5.0
+    error_poll_period_s: float = 1.0
 
 
 _MODEL = [
@@ -89,8 +92,8 @@ _EXPERT_RANGES = {
 }
 EXPERT = [
     *_MODEL,
-    Parameter("robot_name", RobotSettings.robot_name),
     Parameter("controller_silence_s", 0.5, 0.1, 60.0),
+    *parameters_of(RobotSettings(), {}),
     # A parameter cannot be empty: a negative seed stands for None.
     Parameter("seed", -1, -1, 2**31 - 1),
     *[
@@ -100,7 +103,7 @@ EXPERT = [
     ],
 ]
 
-_CONTROLLER_RANGES = {
+CONTROLLER_RANGES = {
     "safety.max_delta_xyz_m": (0.001, 0.2),
     "safety.max_delta_rpy_rad": (0.01, 1.0),
     "safety.reject_factor": (1.0, 100.0),
@@ -149,12 +152,13 @@ _DRIVER_RANGES = {
     "service_timeout_s": (0.1, 60.0),
     "control_rate_hz": (20.0, 200.0),
     "state_rate_hz": (0.5, 50.0),
+    "error_poll_period_s": (0.0, 60.0),
 }
 CONTROLLER = [
     *parameters_of(DriverSettings(), _DRIVER_RANGES),
     *[
         parameter
-        for parameter in parameters_of(WidowXControllerConfig(), _CONTROLLER_RANGES)
+        for parameter in parameters_of(WidowXControllerConfig(), CONTROLLER_RANGES)
         if parameter.name != "tick_period_s"  # follows from control_rate_hz
     ],
     *WATCH,
@@ -167,13 +171,6 @@ MANAGER = [
     Parameter("retry_period_s", 2.0, 0.1, 60.0),
     Parameter("transition_timeout_s", 180.0, 1.0, 3600.0),
 ]
-
-NODE_PARAMETERS: Mapping[str, list[Parameter]] = {
-    "reasoning_node": REASONING,
-    "action_expert_node": EXPERT,
-    "widowx_controller_node": CONTROLLER,
-    "lifecycle_manager_node": MANAGER,
-}
 
 
 def model_settings(values: Mapping[str, Any]) -> ModelSettings:

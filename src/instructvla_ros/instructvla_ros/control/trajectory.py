@@ -1,0 +1,42 @@
+"""Joint goals as a joint trajectory controller takes them: short trajectories that replace one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TrajectoryPoint:
+    """Positions and velocities (n,) to have `time_s` after the trajectory's start."""
+
+    time_s: float
+    positions_rad: np.ndarray
+    velocities_rad_s: np.ndarray
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """`lead_s`: how far ahead of its time each goal is sent, a few control periods against jitter.
+
+    `brake_s`: how long the arm takes to stop by itself when no further goal comes.
+    """
+
+    lead_s: float = 0.04
+    brake_s: float = 0.2
+
+
+def stream_points(
+    goal_rad: np.ndarray, velocity_rad_s: np.ndarray, config: StreamConfig
+) -> tuple[TrajectoryPoint, TrajectoryPoint]:
+    """The goal with its velocity, then a stop with constant deceleration.
+
+    The controllers refuse trajectories that end in motion, and one that ends at rest is what should happen when the
+    sender is gone.
+    """
+    stop = goal_rad + 0.5 * config.brake_s * velocity_rad_s
+    return (
+        TrajectoryPoint(config.lead_s, goal_rad, velocity_rad_s),
+        TrajectoryPoint(config.lead_s + config.brake_s, stop, np.zeros_like(stop)),
+    )

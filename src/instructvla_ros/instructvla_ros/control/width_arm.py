@@ -1,0 +1,37 @@
+"""The controller of any arm whose drives follow joint goals as they are and whose gripper is told a width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.controller import ArmController, ControllerConfig
+from instructvla_ros.control.gripper import WidthConfig, WidthGripper
+from instructvla_ros.control.interpolator import InterpolatorConfig, TrackerConfig
+from instructvla_ros.control.safety import SafetyConfig
+
+SAFETY = SafetyConfig(
+    workspace_lower_m=(0.28, -0.40, 0.01),
+    workspace_upper_m=(0.75, 0.40, 0.60),
+    velocity_fraction=0.3,
+    joint_margin_rad=0.03,
+)
+"""A workspace in front of an arm with a reach of about 0.85 m."""
+
+
+@dataclass(frozen=True)
+class WidthArmConfig(ControllerConfig):
+    """Everything the controller can be told."""
+
+    safety: SafetyConfig = SAFETY
+    # The drives follow as they are told: the goal takes the whole policy step.
+    interpolator: InterpolatorConfig = field(default_factory=TrackerConfig)
+    gripper: WidthConfig = field(default_factory=WidthConfig)
+
+
+class WidthArmController(ArmController):
+    """`ArmController` of such an arm. The arm must state its acceleration limits."""
+
+    def __init__(self, arm: ArmModel, config: WidthArmConfig | None = None) -> None:
+        config = config or WidthArmConfig()
+        super().__init__(arm, config, WidthGripper(config.gripper))

@@ -1,0 +1,113 @@
+"""arm_controller_node: action chunks in, neutral commands out, for any arm whose own controllers take one of them.
+
+Topics and services of controller_node.py. Out, as the parameter `outputs` says and under names to choose or remap:
+trajectory_msgs/JointTrajectory, geometry_msgs/PoseStamped (absolute target), geometry_msgs/TwistStamped, and the
+gripper's width as control_msgs/GripperCommand (position is the width in m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from control_msgs.msg import GripperCommand
+
+from instructvla_ros.control import ArmModel, Command, WidthArmController
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
+from instructvla_ros.nodes.driver_checks import wait_for_joint_states
+from instructvla_ros.nodes.managed import main_of
+from instructvla_ros.nodes.routes import JointTrajectoryRoute, PoseRoute, Route, TwistConfig, TwistRoute
+from instructvla_ros.nodes.settings import watch_config
+from instructvla_ros.nodes.settings_arm import ARM, ArmSettings, arm_settings, width_arm_config
+from instructvla_ros.robots import arm_named
+
+
+class WidthPublisher:
+    """The gripper's width as a `Route`: repeated, so that a receiver that starts late learns it."""
+
+    def __init__(self, node: Any, topic: str, effort_n: float) -> None:
+        self.topic, self._node, self._effort_n = topic, node, effort_n
+        self._publisher = node.create_publisher(GripperCommand, topic, qos.ARM_COMMANDS)
+
+    def send(self, command: Command) -> None:
+        """Publish the width, once one was asked for."""
+        if command.gripper_width_m is not None:
+            self._publisher.publish(GripperCommand(position=command.gripper_width_m, max_effort=self._effort_n))
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class NeutralDriver:
+    """Implements `Driver` for an arm of which only topics are known."""
+
+    problem, problem_id, notice = "", "F22", ""
+
+    def __init__(self, node: Any, arm: ArmModel, settings: ArmSettings, controller: WidthArmController) -> None:
+        self._node, self._arm, self._settings = node, arm, settings
+        self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
+        topics, frame = settings.topics, settings.base_frame
+        twist = TwistConfig(gain_per_s=settings.twist_gain_per_s)
+        makers: Mapping[str, Any] = {
+            "joint_trajectory": lambda: JointTrajectoryRoute(node, topics.joint_trajectory, arm, settings.stream),
+            "target_pose": lambda: PoseRoute(node, topics.target_pose, arm, frame),
+            "twist": lambda: TwistRoute(node, topics.twist, arm, frame, lambda: controller.measured_rad, twist),
+            "gripper": lambda: WidthPublisher(node, topics.gripper, settings.gripper_effort_n),
+        }
+        self._routes: list[Route] = [makers[name]() for name in settings.outputs]
+
+    def check(self) -> None:
+        """Joint states of this arm are heard; raises SetupError."""
+        wait_for_joint_states(self._node, self._arm, self.joint_states_topic, self._settings.service_timeout_s)
+
+    def prepare(self) -> None:
+        """Nothing to set up: the arm's controllers are its owner's."""
+
+    def recover(self) -> None:
+        """Nothing is known of the arm's own faults."""
+
+    def send(self, command: Command) -> None:
+        """Publish on all outputs."""
+        for route in self._routes:
+            route.send(command)
+
+    def stopped(self) -> None:
+        """The outputs repeat where to stay."""
+
+    def rest(self) -> None:
+        """The last trajectory ends at rest."""
+
+    def other_publishers(self) -> int:
+        """How many publishers besides these command the arm."""
+        return sum(max(0, self._node.count_publishers(route.topic) - 1) for route in self._routes)
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for route in self._routes:
+            route.close()
+
+
+class ArmControllerNode(ControllerNode):
+    """`ControllerNode` of any arm in `instructvla_ros.robots`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("arm_controller_node", ARM, **options)
+
+    def make(self, values: Mapping[str, Any]) -> ControllerParts:
+        settings = arm_settings(values)
+        arm = arm_named(settings.arm)
+        controller = WidthArmController(arm, width_arm_config(values))
+        driver = NeutralDriver(self, arm, settings, controller)
+        rates = settings.control_rate_hz, settings.state_rate_hz
+        return ControllerParts(controller, driver, *rates, watch_config(values))
+
+
+def main() -> None:
+    """Entry point."""
+    main_of(ArmControllerNode)
+
+
+if __name__ == "__main__":
+    main()

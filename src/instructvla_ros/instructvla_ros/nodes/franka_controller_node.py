@@ -1,0 +1,42 @@
+"""franka_controller_node: action chunks in, commands for franka_ros2 (FR3, Panda) out.
+
+Topics and services of controller_node.py. In: joint states, the robot state (mode and errors). Out, by the parameter
+`route`: trajectories for the joint trajectory controller, poses for crisp's `target_pose`, poses or twists for MoveIt
+Servo; the hand by its actions. The reset service leads out of a reflex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instructvla_ros.control import FrankaController
+from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
+from instructvla_ros.nodes.franka_driver import FrankaDriver
+from instructvla_ros.nodes.managed import main_of
+from instructvla_ros.nodes.settings import watch_config
+from instructvla_ros.nodes.settings_arm import width_arm_config
+from instructvla_ros.nodes.settings_franka import ARMS, FRANKA, franka_settings
+
+
+class FrankaControllerNode(ControllerNode):
+    """`ControllerNode` of an FR3 or Panda."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("franka_controller_node", FRANKA, **options)
+
+    def make(self, values: Mapping[str, Any]) -> ControllerParts:
+        settings = franka_settings(values)
+        controller = FrankaController(width_arm_config(values), ARMS[settings.arm])
+        driver = FrankaDriver(self, controller.arm, settings, lambda: controller.measured_rad)
+        rates = settings.control_rate_hz, settings.state_rate_hz
+        return ControllerParts(controller, driver, *rates, watch_config(values))
+
+
+def main() -> None:
+    """Entry point."""
+    main_of(FrankaControllerNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""A Franka behind one of three routes, its hand, its robot mode, and the way out of a reflex."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from controller_manager_msgs.srv import SetHardwareComponentState, SwitchController
+from franka_msgs.action import ErrorRecovery
+from franka_msgs.msg import FrankaRobotState
+from lifecycle_msgs.msg import State
+from moveit_msgs.srv import ServoCommandType
+from rclpy.serialization import deserialize_message
+from std_srvs.srv import Trigger
+
+from instructvla_ros.control import ArmModel, Command
+from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.driver_checks import wait_for_joint_states
+from instructvla_ros.nodes.franka_gripper import FrankaGripper
+from instructvla_ros.nodes.managed import SetupError
+from instructvla_ros.nodes.routes import (
+    JointTrajectoryRoute,
+    Offset,
+    PoseRoute,
+    Route,
+    TwistConfig,
+    TwistRoute,
+)
+from instructvla_ros.nodes.service_calls import ServiceCalls, service_calls
+from instructvla_ros.nodes.settings_franka import FrankaSettings
+
+_STATE_PERIOD_S = 0.02  # of reading the robot state, which comes up to a thousand times a second
+_S, _C = math.sin(math.pi / 4), math.cos(math.pi / 4)
+_TCP_M = 0.1034
+OFFSETS: Mapping[str, Offset] = {
+    "hand_tcp": Offset(np.eye(3), np.zeros(3)),
+    "hand": Offset(np.eye(3), np.array([0.0, 0.0, -_TCP_M])),
+    "link8": Offset(np.array([[_C, -_S, 0.0], [_S, _C, 0.0], [0.0, 0.0, 1.0]]), np.array([0.0, 0.0, -_TCP_M])),
+}
+"""Where the frame lies that the route's controller moves, seen from the TCP."""
+_STOPPING = {
+    FrankaRobotState.ROBOT_MODE_GUIDING: "is guided by hand",
+    FrankaRobotState.ROBOT_MODE_REFLEX: "is in a reflex",
+    FrankaRobotState.ROBOT_MODE_USER_STOPPED: "is stopped by the user stop",
+    FrankaRobotState.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovers from an error by itself",
+}
+
+
+class FrankaDriver:
+    """Implements `Driver`. `measured` gives the newest joint positions, or None."""
+
+    def __init__(
+        self, node: Any, arm: ArmModel, settings: FrankaSettings, measured: Callable[[], np.ndarray | None]
+    ) -> None:
+        self._node, self._arm, self._settings = node, arm, settings
+        self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
+        self.problem, self.problem_id = "", "F22"
+        self._route = make_route(node, arm, settings, measured)
+        self._hand = FrankaGripper(node, settings.hand)
+        self._mode: int | None = None
+        self._read_s = 0.0
+        self._state = node.create_subscription(
+            FrankaRobotState, settings.robot_state_topic, self._on_state, qos.ROBOT_STATE, raw=True
+        )
+
+    def close(self) -> None:
+        """Destroy publisher, clients and subscription."""
+        self._node.destroy_subscription(self._state)
+        self._hand.close()
+        self._route.close()
+
+    @property
+    def notice(self) -> str:
+        """What does not work, though the arm may move."""
+        if self._hand.notice:
+            return self._hand.notice
+        if self._mode is None:
+            topic = self._settings.robot_state_topic
+            return f"nothing heard on {topic}: a reflex or the user stop will not be noticed"
+        if self._mode in (FrankaRobotState.ROBOT_MODE_IDLE, FrankaRobotState.ROBOT_MODE_OTHER):
+            return "no controller drives the arm (robot mode idle); activate one"
+        return ""
+
+    # Robot mode: executor's thread.
+
+    def _on_state(self, serialized: bytes) -> None:
+        now_s = time.monotonic()
+        if now_s - self._read_s < _STATE_PERIOD_S:
+            return
+        self._read_s = now_s
+        state = deserialize_message(serialized, FrankaRobotState)
+        self._mode = state.robot_mode
+        what = _STOPPING.get(self._mode)
+        errors = ", ".join(error_names(state.current_errors) or error_names(state.last_motion_errors))
+        self.problem = "" if what is None else f"the robot {what}" + (f": {errors}" if errors else "")
+
+    # Transitions and the reset service.
+
+    def _services(self) -> Any:
+        return service_calls(self._node, self._settings.service_timeout_s)
+
+    def check(self) -> None:
+        """Joint states of this arm are heard and somebody listens to the route; raises SetupError."""
+        wait_for_joint_states(self._node, self._arm, self.joint_states_topic, self._settings.service_timeout_s)
+        if self._node.count_subscribers(self._route.topic) == 0:
+            raise SetupError(
+                f"nobody listens on {self._route.topic}; start the controller of route {self._settings.route!r}, "
+                "or set another route"
+            )
+
+    def prepare(self) -> None:
+        """Tell MoveIt Servo what it will hear; the other routes need nothing. Raises SetupError."""
+        if self.problem:
+            raise SetupError(f"{self.problem}; release it, then activate again")
+        servo, route = self._settings.servo, self._settings.route
+        if not route.startswith("servo"):
+            return
+        with self._services() as services:
+            if servo.api == "humble":
+                started = services.call(Trigger, f"{servo.node}/start_servo", Trigger.Request()).success
+            else:
+                kind = ServoCommandType.Request.TWIST if route == "servo_twist" else ServoCommandType.Request.POSE
+                request = ServoCommandType.Request(command_type=kind)
+                started = services.call(ServoCommandType, f"{servo.node}/switch_command_type", request).success
+        if not started:
+            raise SetupError(f"MoveIt Servo at {servo.node} refused the route {route}; see its log")
+
+    def recover(self) -> None:
+        """Out of a reflex in the vendor's order; nothing else needs recovering. Raises SetupError."""
+        if self._mode == FrankaRobotState.ROBOT_MODE_USER_STOPPED:
+            raise SetupError("the user stop is pressed; release it first")
+        if self._mode == FrankaRobotState.ROBOT_MODE_GUIDING:
+            raise SetupError("the robot is being guided by hand; leave the guiding mode first")
+        if self._mode == FrankaRobotState.ROBOT_MODE_MOVE or self._mode is None:
+            return
+        recovery = self._settings.recovery
+        controllers = list(recovery.motion_controllers)
+        with self._services() as services:
+            self._switch(services, [], controllers)
+            services.act(ErrorRecovery, recovery.action, ErrorRecovery.Goal())
+            request = SetHardwareComponentState.Request(name=recovery.hardware)
+            request.target_state.id, request.target_state.label = State.PRIMARY_STATE_ACTIVE, "active"
+            name = f"{recovery.controller_manager}/set_hardware_component_state"
+            if not services.call(SetHardwareComponentState, name, request).ok:
+                raise SetupError(f"{recovery.hardware} did not become active; see the controller manager's log")
+            self._switch(services, controllers, [])
+            # Heard before the target is anchored: a state from before the recovery would stop the arm again.
+            topic = self._settings.robot_state_topic
+            if services.hear(FrankaRobotState, topic, qos.ROBOT_STATE, lambda s: s.robot_mode not in _STOPPING) is None:
+                raise SetupError(f"{self.problem} still, after the recovery; see the robot's own log")
+        self.problem, self._read_s = "", time.monotonic()
+
+    def _switch(self, services: ServiceCalls, activate: list[str], deactivate: list[str]) -> None:
+        if not activate and not deactivate:
+            return
+        request = SwitchController.Request(activate_controllers=activate, deactivate_controllers=deactivate)
+        # Deactivating what is inactive already must not fail; activating must be complete.
+        kinds = SwitchController.Request
+        request.strictness = kinds.STRICT if activate else kinds.BEST_EFFORT
+        name = f"{self._settings.recovery.controller_manager}/switch_controller"
+        answer = services.call(SwitchController, name, request)
+        if activate and not answer.ok:
+            raise SetupError(f"{', '.join(activate)} could not be activated: {answer.message or 'see its log'}")
+
+    # Control thread.
+
+    def send(self, command: Command) -> None:
+        """The arm's goal by the route, the width to the hand."""
+        self._route.send(command)
+        if command.gripper_width_m is not None:
+            self._hand.want(command.gripper_width_m)
+
+    def stopped(self) -> None:
+        """Cancel the hand's motion; what it holds stays held."""
+        self._hand.cancel()
+
+    def rest(self) -> None:
+        """Nothing: the last trajectory ends at rest, and the hand holds by itself."""
+
+    def other_publishers(self) -> int:
+        """How many publishers besides this one command the arm."""
+        return max(0, self._node.count_publishers(self._route.topic) - 1)
+
+
+def make_route(node: Any, arm: ArmModel, settings: FrankaSettings, measured: Callable[[], np.ndarray | None]) -> Route:
+    """The publisher of the route that the settings name."""
+    servo, frame, offset = settings.servo, settings.base_frame, OFFSETS[settings.command_frame]
+    if settings.route == "joint_trajectory":
+        return JointTrajectoryRoute(node, settings.trajectory_topic, arm, settings.stream)
+    if settings.route == "target_pose":
+        return PoseRoute(node, settings.pose_topic, arm, frame, offset)
+    if settings.route == "servo_pose":
+        return PoseRoute(node, f"{servo.node}/pose_target_cmds", arm, frame, offset)
+    config = TwistConfig(gain_per_s=servo.gain_per_s, unitless=servo.unitless)
+    return TwistRoute(node, f"{servo.node}/delta_twist_cmds", arm, frame, measured, config)
+
+
+def error_names(errors: Any) -> list[str]:
+    """The errors of a franka_msgs/Errors that are set."""
+    return [name for name in errors.get_fields_and_field_types() if getattr(errors, name)]

@@ -1,0 +1,127 @@
+"""The Franka Hand through its actions, never waiting: widths are wanted, and what comes of them is noted.
+
+Two interfaces: the vendor's own actions (`move` to open, `grasp` to close with a force) or control_msgs/GripperCommand,
+whose position is half the width: the driver doubles it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from control_msgs.action import GripperCommand
+from franka_msgs.action import Grasp, Move
+from rclpy.action import ActionClient
+
+from instructvla_ros.control.franka import FULL_WIDTH_M
+from instructvla_ros.nodes.settings_franka import GripperSettings
+
+_PERIOD_S = 0.05
+
+
+class FrankaGripper:
+    """`want` and `cancel` may be called by any thread and only store; a timer of the node does the rest.
+
+    `notice` says what does not work; the arm may move nevertheless.
+    """
+
+    def __init__(self, node: Any, settings: GripperSettings) -> None:
+        self._node, self._settings = node, settings
+        self.notice = ""
+        self._wanted_m: float | None = None
+        self._sent_m: float | None = None
+        self._sent_ns = 0
+        self._waiting: Any = None
+        self._handle: Any = None
+        self._cancel = False
+        self._clients: list[Any] = []
+        if settings.interface == "franka_msgs":
+            self._move = self._client(Move, "move")
+            self._grasp = self._client(Grasp, "grasp")
+        elif settings.interface == "gripper_command":
+            self._command = self._client(GripperCommand, "gripper_action")
+        self._timer = node.create_timer(_PERIOD_S, self._step)
+
+    def _client(self, kind: Any, action: str) -> ActionClient:
+        self._clients.append(ActionClient(self._node, kind, f"{self._settings.name}/{action}"))
+        return self._clients[-1]
+
+    def want(self, width_m: float) -> None:
+        """The width (m) between the fingers to have; 0 closes on what is there."""
+        self._wanted_m = width_m
+
+    def cancel(self) -> None:
+        """Cancel what is under way. What is held already stays held."""
+        self._cancel = True
+
+    def close(self) -> None:
+        """Destroy timer and clients."""
+        self._node.destroy_timer(self._timer)
+        for client in self._clients:
+            client.destroy()
+
+    # Executor's thread.
+
+    def _step(self) -> None:
+        if self._cancel:
+            self._cancel, self._wanted_m = False, self._sent_m
+            self._cancel_goal()
+        if not self._clients or self._wanted_m is None:
+            return
+        if self._waiting is not None:
+            if self._age_s() > self._settings.timeout_s:
+                self.notice = f"gripper {self._settings.name} does not answer within {self._settings.timeout_s} s (F23)"
+                self._waiting, self._sent_m = None, None
+            return
+        if self._wanted_m != self._sent_m:
+            self._send(self._wanted_m)
+
+    def _age_s(self) -> float:
+        return float(self._node.get_clock().now().nanoseconds - self._sent_ns) * 1e-9
+
+    def _send(self, width_m: float) -> None:
+        client, goal = self._goal(width_m)
+        if not client.server_is_ready():
+            self.notice = f"no gripper action server at {self._settings.name}; set gripper.name (F23)"
+            return
+        self._cancel_goal()
+        self._sent_m, self._sent_ns = width_m, self._node.get_clock().now().nanoseconds
+        self._waiting = client.send_goal_async(goal)
+        self._waiting.add_done_callback(self._on_answer)
+
+    def _goal(self, width_m: float) -> tuple[ActionClient, Any]:
+        settings = self._settings
+        width_m = min(max(width_m, 0.0), FULL_WIDTH_M)
+        if settings.interface == "gripper_command":
+            goal = GripperCommand.Goal()
+            goal.command.position = 0.5 * width_m if settings.half_width else width_m
+            goal.command.max_effort = settings.force_n
+            return self._command, goal
+        if width_m > 0.0:
+            return self._move, Move.Goal(width=width_m, speed=settings.speed_m_s)
+        goal = Grasp.Goal(width=0.0, speed=settings.speed_m_s, force=settings.force_n)
+        goal.epsilon.inner, goal.epsilon.outer = settings.epsilon_inner_m, settings.epsilon_outer_m
+        return self._grasp, goal
+
+    def _on_answer(self, answer: Any) -> None:
+        if self._waiting is not answer:
+            return
+        self._waiting = None
+        handle = None if answer.exception() is not None else answer.result()
+        if handle is None or not handle.accepted:
+            self.notice = f"gripper {self._settings.name} refused the width {self._sent_m} m (F23)"
+            return
+        self.notice, self._handle = "", handle
+        handle.get_result_async().add_done_callback(lambda result: self._on_result(handle, result))
+
+    def _on_result(self, handle: Any, answer: Any) -> None:
+        if self._handle is not handle:
+            return
+        self._handle = None
+        error = "" if answer.exception() is not None else getattr(answer.result().result, "error", "")
+        if error:
+            self.notice = f"gripper: {error} (F23)"
+
+    def _cancel_goal(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel_goal_async()
+            self._handle = None

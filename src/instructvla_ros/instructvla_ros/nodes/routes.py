@@ -1,0 +1,173 @@
+"""Ways to tell an arm where to go: joint trajectory, pose target, twist. Every arm with a controller that takes one of
+them connects by the name of its topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from instructvla_ros.control import ArmModel, Command
+from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
+from instructvla_ros.control.trajectory import StreamConfig, stream_points
+from instructvla_ros.nodes import qos
+
+
+class Route(Protocol):
+    """One publisher. `send` is called by the control thread, the rest by the executor's."""
+
+    topic: str
+
+    def send(self, command: Command) -> None:
+        """Publish what the command says of the arm; nothing where it says nothing."""
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+
+
+@dataclass(frozen=True)
+class Offset:
+    """The frame in which poses are told, seen from the frame of the arm's `command_rotation`."""
+
+    rotation: np.ndarray
+    xyz_m: np.ndarray
+
+
+NO_OFFSET = Offset(np.eye(3), np.zeros(3))
+
+
+class JointTrajectoryRoute:
+    """Short trajectories that replace one another, for a ros2_control joint trajectory controller.
+
+    Stamped zero, which means "now": clocks need not agree. The last point is at rest, so an arm that hears nothing more
+    comes to rest by itself.
+    """
+
+    def __init__(self, node: Any, topic: str, arm: ArmModel, config: StreamConfig) -> None:
+        self.topic, self._node, self._arm, self._config = topic, node, arm, config
+        self._publisher = node.create_publisher(JointTrajectory, topic, qos.ARM_COMMANDS)
+
+    def send(self, command: Command) -> None:
+        """Publish the goal with its velocity, and the stop after it."""
+        goal, velocity = command.joint_goal_rad, command.joint_velocity_rad_s
+        if goal is None or velocity is None:
+            return
+        message = JointTrajectory(joint_names=list(self._arm.joint_names))
+        for point in stream_points(goal, velocity, self._config):
+            sec, nanosec = divmod(round(point.time_s * 1e9), 1_000_000_000)
+            message.points.append(
+                JointTrajectoryPoint(
+                    positions=point.positions_rad.tolist(),
+                    velocities=point.velocities_rad_s.tolist(),
+                    time_from_start=Duration(sec=sec, nanosec=nanosec),
+                )
+            )
+        self._publisher.publish(message)
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class PoseRoute:
+    """Absolute poses in the base frame, which the receivers do not transform."""
+
+    def __init__(self, node: Any, topic: str, arm: ArmModel, base_frame: str, offset: Offset = NO_OFFSET) -> None:
+        self.topic, self._node, self._arm = topic, node, arm
+        self._base_frame, self._offset = base_frame, offset
+        self._publisher = node.create_publisher(PoseStamped, topic, qos.ARM_COMMANDS)
+
+    def send(self, command: Command) -> None:
+        """Publish the pose that belongs to the joint goal."""
+        if command.joint_goal_rad is None:
+            return
+        rotation, position = command_pose(self._arm, command.joint_goal_rad, self._offset)
+        message = PoseStamped()
+        message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._base_frame
+        at, turn = message.pose.position, message.pose.orientation
+        at.x, at.y, at.z = position.tolist()
+        turn.x, turn.y, turn.z, turn.w = matrix_to_quaternion(rotation)
+        self._publisher.publish(message)
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+@dataclass(frozen=True)
+class TwistConfig:
+    """`gain_per_s` turns the distance to the goal into speed. With `unitless`, speeds are divided by the receiver's
+    scales, as MoveIt Servo expects it in that mode."""
+
+    gain_per_s: float = 4.0
+    max_linear_m_s: float = 0.3
+    max_angular_rad_s: float = 1.0
+    unitless: bool = False
+    linear_scale_m_s: float = 0.4
+    angular_scale_rad_s: float = 0.8
+
+
+class TwistRoute:
+    """Speeds of the tool in base axes, led by where the arm is measured to be, so that errors do not add up.
+
+    Repeated while the arm holds: it is drawn back to its goal, and a receiver that hears nothing stops by itself.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        topic: str,
+        arm: ArmModel,
+        base_frame: str,
+        measured: Callable[[], np.ndarray | None],
+        config: TwistConfig,
+    ) -> None:
+        self.topic, self._node, self._arm, self._base_frame = topic, node, arm, base_frame
+        self._measured, self._config = measured, config
+        self._publisher = node.create_publisher(TwistStamped, topic, qos.ARM_COMMANDS)
+
+    def send(self, command: Command) -> None:
+        """Publish the speed towards the joint goal's pose."""
+        measured = self._measured()
+        if command.joint_goal_rad is None or measured is None:
+            return
+        linear, angular = twist_towards(self._arm, measured, command.joint_goal_rad, self._config)
+        message = TwistStamped()
+        message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._base_frame
+        v, w = message.twist.linear, message.twist.angular
+        (v.x, v.y, v.z), (w.x, w.y, w.z) = linear.tolist(), angular.tolist()
+        self._publisher.publish(message)
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+def command_pose(arm: ArmModel, q_rad: np.ndarray, offset: Offset = NO_OFFSET) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation (3, 3) and position (3,) in the base frame of the frame in which poses are told."""
+    rotation, position = arm.forward(q_rad)
+    rotation = rotation @ arm.command_rotation
+    return rotation @ offset.rotation, position + rotation @ offset.xyz_m
+
+
+def twist_towards(
+    arm: ArmModel, measured_rad: np.ndarray, goal_rad: np.ndarray, config: TwistConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear (m/s) and angular (rad/s) speed (3,) each in base axes, or parts of the scales with `unitless`."""
+    goal_rotation, goal_m = arm.forward(goal_rad)
+    rotation, position_m = arm.forward(measured_rad)
+    linear = _limited(config.gain_per_s * (goal_m - position_m), config.max_linear_m_s)
+    angular = _limited(config.gain_per_s * rotation_vector(goal_rotation @ rotation.T), config.max_angular_rad_s)
+    if not config.unitless:
+        return linear, angular
+    return linear / config.linear_scale_m_s, angular / config.angular_scale_rad_s
+
+
+def _limited(vector: np.ndarray, most: float) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return vector if length <= most else vector * (most / length)

@@ -1,0 +1,122 @@
+"""The parameters of franka_controller_node. Their meaning is in the commented YAML of `instructvla`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from instructvla_ros.control import FR3, PANDA, ArmModel, WidthArmConfig
+from instructvla_ros.control.trajectory import StreamConfig
+from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
+from instructvla_ros.nodes.settings import CONTROLLER_RANGES, WATCH
+
+ARMS: Mapping[str, ArmModel] = {"fr3": FR3, "panda": PANDA}
+ROUTES = ("joint_trajectory", "target_pose", "servo_twist", "servo_pose")
+
+
+@dataclass(frozen=True)
+class GripperSettings:
+    """How the hand is told widths."""
+
+    interface: str = "franka_msgs"
+    name: str = "/franka_gripper"
+    speed_m_s: float = 0.1
+    force_n: float = 20.0
+    epsilon_inner_m: float = 0.005
+    epsilon_outer_m: float = 0.08
+    half_width: bool = True
+    timeout_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """Who is asked, in which order, to leave a reflex."""
+
+    action: str = "/action_server/error_recovery"
+    controller_manager: str = "/controller_manager"
+    motion_controllers: tuple[str, ...] = ("{arm}_arm_controller",)
+    hardware: str = "FrankaHardwareInterface"
+
+
+@dataclass(frozen=True)
+class ServoSettings:
+    """MoveIt Servo's node and which of its two interfaces it has."""
+
+    node: str = "/servo_node"
+    api: str = "jazzy"
+    gain_per_s: float = 4.0
+    unitless: bool = False
+
+
+@dataclass(frozen=True)
+class FrankaSettings:
+    """Names of the robot's topics and how it is told where to go. `{arm}` in a name stands for the arm."""
+
+    arm: str = "fr3"
+    route: str = "joint_trajectory"
+    joint_states_topic: str = "/joint_states"
+    robot_state_topic: str = "/franka_robot_state_broadcaster/robot_state"
+    trajectory_topic: str = "/{arm}_arm_controller/joint_trajectory"
+    pose_topic: str = "/target_pose"
+    base_frame: str = "{arm}_link0"
+    command_frame: str = "hand_tcp"
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    servo: ServoSettings = field(default_factory=ServoSettings)
+    hand: GripperSettings = field(default_factory=GripperSettings)
+    recovery: RecoverySettings = field(default_factory=RecoverySettings)
+    service_timeout_s: float = 5.0
+    control_rate_hz: float = 50.0
+    state_rate_hz: float = 5.0
+
+
+_RANGES = {
+    "stream.lead_s": (0.0, 0.5),
+    "stream.brake_s": (0.05, 2.0),
+    "servo.gain_per_s": (0.1, 20.0),
+    "hand.speed_m_s": (0.01, 0.1),
+    "hand.force_n": (1.0, 70.0),
+    "hand.epsilon_inner_m": (0.0, 0.08),
+    "hand.epsilon_outer_m": (0.0, 0.08),
+    "hand.timeout_s": (0.1, 30.0),
+    "service_timeout_s": (0.1, 60.0),
+    "control_rate_hz": (20.0, 500.0),
+    "state_rate_hz": (0.5, 50.0),
+    "interpolator.acceleration_fraction": (0.01, 1.0),
+    "gripper.open_width_m": (0.01, 0.08),
+}
+_CHOICES = {
+    "arm": tuple(ARMS),
+    "route": ROUTES,
+    "command_frame": ("hand_tcp", "hand", "link8"),
+    "servo.api": ("jazzy", "humble"),
+    "hand.interface": ("franka_msgs", "gripper_command", "none"),
+}
+
+
+FRANKA: list[Parameter] = [
+    dataclasses.replace(parameter, choices=_CHOICES.get(parameter.name, ()))
+    for parameter in [
+        *parameters_of(FrankaSettings(), _RANGES),
+        *parameters_of(WidthArmConfig(), {**CONTROLLER_RANGES, **_RANGES}),
+        *WATCH,
+    ]
+    if parameter.name != "tick_period_s"  # follows from control_rate_hz
+]
+
+
+def _named(value: Any, arm: str) -> Any:
+    """The value with `{arm}` filled in, also in lists of texts."""
+    if isinstance(value, str):
+        return value.replace("{arm}", arm)
+    return [_named(item, arm) for item in value] if isinstance(value, list | tuple) else value
+
+
+def franka_settings(values: Mapping[str, Any]) -> FrankaSettings:
+    """Read the settings; raises ValueError for what cannot go together."""
+    arm = str(values["arm"])
+    settings = build_config(FrankaSettings(), {name: _named(value, arm) for name, value in values.items()})
+    if settings.route == "servo_pose" and settings.servo.api == "humble":
+        raise ValueError("route servo_pose needs MoveIt Servo of Jazzy; with servo.api humble use servo_twist")
+    return settings
