@@ -85,10 +85,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _make(options: argparse.Namespace) -> None:
-    from .pipeline import make
-    from .workspace import Workspace
+    from .pipeline import make, workspace_of
 
-    space = Workspace(options.root, RECIPES[options.recipe]().preset)
+    space = workspace_of(options.recipe, options.root)
     folder = make(options.recipe, space, options.device, options.threads, options.steps)
     sys.stdout.write(f"{folder}\n")
 

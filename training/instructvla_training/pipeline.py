@@ -25,6 +25,13 @@ SEEDS_APART = 500_000
 """Stills, demonstrations and corrections draw their scenes from seed ranges this far apart."""
 
 
+def workspace_of(recipe_name: str, root: Path) -> Workspace:
+    """Where a recipe works: one that starts from a finished checkpoint has folders of its own."""
+    recipe = RECIPES[recipe_name]()
+    variant = recipe_name.removeprefix(f"{recipe.preset}-") if recipe.start else ""
+    return Workspace(root, recipe.preset, variant)
+
+
 def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> None:
     """Records what is missing of ``what``: stills, demonstrations or corrections."""
     config = preset(space.preset)
@@ -41,7 +48,7 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> 
 
 def finished(space: Workspace, stage: str) -> bool:
     """Whether the stage's checkpoint was written at the recipe's last step; one is written at every save too."""
-    return trained_steps(space, stage) >= RECIPES[f"{space.preset}-{stage}"]().optimisation.steps
+    return trained_steps(space, stage) >= RECIPES[space.recipe(stage)]().optimisation.steps
 
 
 def trained_steps(space: Workspace, stage: str) -> int:
@@ -53,12 +60,12 @@ def trained_steps(space: Workspace, stage: str) -> int:
 def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None) -> Path:
     """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
     recipe = RECIPES[recipe_name]()
-    before = PREVIOUS.get(recipe.stage)
+    before = None if recipe.start else PREVIOUS.get(recipe.stage)
     if before is not None and not finished(space, before):
         make(f"{recipe.preset}-{before}", space, device, threads)
-    record_data("stills", space, DataRecipe(), threads)
+    record_data("stills", space, recipe.data, threads)
     if recipe.stage != "base":
-        record_data("demonstrations", space, DataRecipe(), threads)
+        record_data("demonstrations", space, recipe.data, threads)
     if steps is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
@@ -66,22 +73,25 @@ def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: i
     if first_part is not None and first_part < recipe.optimisation.steps:
         if trained_steps(space, recipe.stage) < first_part:
             run_stage(recipe, space, device, threads, until=first_part)
-        record_data("corrections", space, DataRecipe(), threads)
+        record_data("corrections", space, recipe.data, threads)
     return run_stage(recipe, space, device, threads)
 
 
 def ship(space: Workspace, folder: Path) -> list[Path]:
     """Copies the checkpoints, stored as bfloat16, with auxiliary heads, log and loss curves -> their new folders."""
     shipped = []
-    for stage in ("base", "expert", "generalist"):
+    for name, recipe in ((name, make_recipe()) for name, make_recipe in RECIPES.items()):
+        if recipe.preset != space.preset:
+            continue
+        stage, space = recipe.stage, workspace_of(name, space.root)
         if not finished(space, stage):
-            logger.info("no finished %s checkpoint", stage)
+            logger.info("no finished %s checkpoint", name)
             continue
         policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(stage))
-        target = folder / f"{space.preset}-{stage}"
+        target = folder / name
         checkpoint.save(target, policy, tokenizer, manifest, dtype="bfloat16")
         shutil.copy(space.run(stage) / HEADS_FILE, target / HEADS_FILE)
         shutil.copy(space.run(stage) / "log.jsonl", target / "training_log.jsonl")
-        plot_log(space.run(stage), target / "training_losses.png", f"{space.preset}-{stage}")
+        plot_log(space.run(stage), target / "training_losses.png", name)
         shipped.append(target)
     return shipped

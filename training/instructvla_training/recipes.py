@@ -13,6 +13,7 @@ class DataRecipe:
     """What the simulation is asked for. Seeds of training scenes start at ``first_seed``; evaluation uses
     seeds below it, so no scene is shared."""
 
+    robot: str = "wx250s"
     stills: int = 16_000
     episodes: int = 1_800
     corrections: int = 600
@@ -57,6 +58,9 @@ class StageRecipe:
     prompts: tuple[tuple[str, float], ...] = (("action", 0.8), ("motion", 0.2))
     multimodal_ratio: float = 0.0  # plain question-answer samples per action sample (paper: 1:7)
     vision_frozen: bool = True
+    data: DataRecipe = field(default_factory=DataRecipe)
+    start: str = ""
+    """Checkpoint to start from, below the root; "" is the one of the stage before."""
     corrections_at: int | None = None
     """After so many steps the policy itself drives and the demonstrator corrects it; the rest trains on both."""
 
@@ -86,6 +90,22 @@ def nano_expert() -> StageRecipe:
         prompts=(("action", 0.8), ("motion", 0.2)),
         still_groups=8,
         corrections_at=2_000,
+    )
+
+
+def nano_franka() -> StageRecipe:
+    """Stage 1 again, few-shot on another arm: 50 demonstrations of the Franka, from the WidowX checkpoint.
+
+    Actions keep their normalisation, since their units are the same; states are normalised by the new arm's own.
+    """
+    return StageRecipe(
+        stage="expert",
+        preset="nano",
+        optimisation=Optimisation(steps=1_200, learning_rate=3.0e-4, warmup_steps=50),
+        prompts=(("action", 0.8), ("motion", 0.2)),
+        still_groups=8,
+        data=DataRecipe(robot="fr3", episodes=50, stills=2_000, shard_episodes=10),
+        start="checkpoints/nano-expert",
     )
 
 
@@ -144,5 +164,6 @@ def debug(stage: str = "expert") -> StageRecipe:
 RECIPES: dict[str, Callable[[], StageRecipe]] = {
     "nano-base": nano_base,
     "nano-expert": nano_expert,
+    "nano-franka": nano_franka,
     "nano-generalist": nano_generalist,
 }

@@ -22,25 +22,35 @@ CORPUS_LINES = 60_000
 
 @dataclass(frozen=True)
 class Workspace:
-    """Folders below one root: ``data/<preset>``, ``runs/<recipe>``."""
+    """Folders below one root: ``data/<preset>``, ``runs/<recipe>``. A ``variant`` (another robot's recipe) has data of
+    its own and one run, whatever its stage."""
 
     root: Path
     preset: str
+    variant: str = ""
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data" / (f"{self.preset}-{self.variant}" if self.variant else self.preset)
 
     @property
     def stills(self) -> Path:
-        return self.root / "data" / self.preset / "stills"
+        return self.data / "stills"
 
     @property
     def demonstrations(self) -> Path:
-        return self.root / "data" / self.preset / "demonstrations"
+        return self.data / "demonstrations"
 
     @property
     def corrections(self) -> Path:
-        return self.root / "data" / self.preset / "corrections"
+        return self.data / "corrections"
+
+    def recipe(self, stage: str) -> str:
+        """Name of the recipe that makes a stage's checkpoint here."""
+        return f"{self.preset}-{self.variant or stage}"
 
     def run(self, stage: str) -> Path:
-        return self.root / "runs" / f"{self.preset}-{stage}"
+        return self.root / "runs" / self.recipe(stage)
 
     def checkpoint(self, stage: str) -> Path:
         return self.run(stage) / "checkpoint"

@@ -15,7 +15,7 @@ import torch
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
 from instructvla_model.runtime import PolicyRuntime
-from instructvla_sim import World
+from instructvla_sim import World, WorldConfig
 from instructvla_sim.lockstep import Lockstep
 from instructvla_training.evaluation.graph_policy import GraphPolicy, joint_sample
 from instructvla_training.recipes import DataRecipe
@@ -32,7 +32,7 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe, checkpoin
     """One correction for each seed at which the expert then succeeds."""
     torch.set_num_threads(1)
     runtime = PolicyRuntime.load(checkpoint, device="cpu")
-    lockstep = Lockstep(World(RECORD_RENDER), cameras=runtime.manifest.views)
+    lockstep = Lockstep(World(RECORD_RENDER, WorldConfig(robot=data.robot)), cameras=runtime.manifest.views)
     image_recipe = recipe(config.expert_recipe, config.film.image_size)
     side = config.film.image_size // config.film.patch_size
     weights = np.array(data.family_weights) / sum(data.family_weights)
@@ -59,7 +59,7 @@ def _let_policy_drive(lockstep: Lockstep, runtime: PolicyRuntime, seed: int, ste
     world = lockstep.world
     task = world.task
     view = scene_view(object_table(world.scene), task.family, task.target, task.place)
-    policy = GraphPolicy(runtime, lambda: world.time_s, seed)
+    policy = GraphPolicy(runtime, lambda: world.time_s, seed, world.robot.arm)
     policy.begin(generator().atomic(view).instruction, think=False, instruction_id=lockstep.instruction_id)
     for _ in range(steps):
         observation = lockstep.observe()

@@ -12,7 +12,7 @@ import numpy as np
 
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
-from instructvla_sim import World
+from instructvla_sim import World, WorldConfig
 from instructvla_sim.demonstrator import Demonstrator
 from instructvla_sim.lockstep import Lockstep
 from instructvla_training.language.motion import language_motion
@@ -28,7 +28,7 @@ PHASE_WEIGHT = {"grasp": 2.0, "lower": 1.5, "release": 2.0, "approach": 1.0, "re
 
 def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[EpisodeRecord]:
     """The successful demonstrations among ``seeds``."""
-    lockstep = Lockstep(World(RECORD_RENDER), cameras=())
+    lockstep = Lockstep(World(RECORD_RENDER, WorldConfig(robot=data.robot)), cameras=())
     image_recipe = recipe(config.expert_recipe, config.film.image_size)
     side = config.film.image_size // config.film.patch_size
     families, weights = data.families, np.array(data.family_weights) / sum(data.family_weights)

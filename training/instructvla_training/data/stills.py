@@ -6,7 +6,7 @@ import numpy as np
 
 from instructvla_model.config import PolicyConfig
 from instructvla_model.image import recipe
-from instructvla_sim import Scene, World
+from instructvla_sim import Scene, World, WorldConfig
 from instructvla_sim.start_pose import solve
 from instructvla_training.recipes import DataRecipe
 
@@ -20,7 +20,7 @@ LOWER_M, UPPER_M = np.array([0.19, -0.17, 0.03]), np.array([0.38, 0.17, 0.18])
 
 def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[EpisodeRecord]:
     """One still for each seed. Opens its own world; call it in the process that is to render."""
-    world = World(RECORD_RENDER)
+    world = World(RECORD_RENDER, WorldConfig(robot=data.robot))
     image_recipe = recipe(config.expert_recipe, config.film.image_size)
     side = config.film.image_size // config.film.patch_size
     stills = []
@@ -62,9 +62,9 @@ def _crowded(world: World, seed: int, n_distractors: int) -> Scene:
 def _move_arm(world: World, rng: np.random.Generator) -> None:
     for _ in range(5):  # some corners are out of reach with the gripper down
         try:
-            joints = solve(rng.uniform(LOWER_M, UPPER_M), rng.uniform(-0.8, 0.8))
+            joints = solve(rng.uniform(LOWER_M, UPPER_M), rng.uniform(-0.8, 0.8), world.robot)
         except ValueError:
             continue
-        world.arm.teleport(joints, finger_m=rng.uniform(0.015, 0.037))
+        world.arm.teleport(joints, finger_m=world.robot.arm.fingers.position_m(rng.uniform()))
         world.step(0.005)
         return

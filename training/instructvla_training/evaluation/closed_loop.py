@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from instructvla_model.manifest import Manifest
 from instructvla_model.runtime import PolicyRuntime
-from instructvla_sim import RenderSpec, World
+from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.lockstep import Lockstep, Observation
 from instructvla_training.data.record import prepare_worker
 from instructvla_training.language import TaskView, parse_answer
@@ -46,6 +47,11 @@ class Outcome:
         return self.first_approached == self.trial.task.target
 
 
+def robot_of(manifest: Manifest) -> str:
+    """The robot that a checkpoint was trained on."""
+    return str(manifest.training.get("robot", WorldConfig().robot))
+
+
 class Runner:
     """One process's world and policy; ``run`` plays one trial."""
 
@@ -53,7 +59,8 @@ class Runner:
         torch.set_num_threads(1)
         self.runtime = PolicyRuntime.load(checkpoint, device="cpu")
         self.think, self.max_steps = think, max_steps
-        self.lockstep = Lockstep(World(RENDER), cameras=self.runtime.manifest.views)
+        world = World(RENDER, WorldConfig(robot=robot_of(self.runtime.manifest)))
+        self.lockstep = Lockstep(world, cameras=self.runtime.manifest.views)
 
     def run(self, trial: Trial) -> Outcome:
         """Plays the trial from its seed; the flow's noise is seeded by it too."""
@@ -63,7 +70,7 @@ class Runner:
             raise ValueError(
                 f"seed {trial.seed} gives {world.task}, the trial says {trial.task}; make the trials again"
             )
-        policy = GraphPolicy(self.runtime, lambda: world.time_s, seed=trial.seed)
+        policy = GraphPolicy(self.runtime, lambda: world.time_s, trial.seed, world.robot.arm)
         policy.begin(trial.instruction, self.think, lockstep.instruction_id)
 
         def act(observation: Observation):

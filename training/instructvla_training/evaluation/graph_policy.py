@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import fields
 
-import numpy as np
-
 from instructvla_model import types as model_types
 from instructvla_model.runtime import PolicyRuntime
+from instructvla_ros.control import WX250S, ArmModel
+from instructvla_ros.control.state import JointStateReader
 from instructvla_ros.control.types import ActionChunk, JointSample
 from instructvla_ros.policy import (
     ExpertConfig,
@@ -32,7 +32,7 @@ class GraphPolicy:
     from latents that are one step old, as on the robot.
     """
 
-    def __init__(self, runtime: PolicyRuntime, clock: Callable[[], float], seed: int):
+    def __init__(self, runtime: PolicyRuntime, clock: Callable[[], float], seed: int, arm: ArmModel = WX250S):
         self._clock = clock
         self._chunk: ActionChunk | None = None
         self.text = ""
@@ -41,7 +41,7 @@ class GraphPolicy:
         config = ExpertConfig(
             views=runtime.manifest.views, needs_state=runtime.manifest.state_dim > 0, seed=seed
         )
-        self._expert = ExpertWorker(runtime.act, config, self._on_chunk, clock)
+        self._expert = ExpertWorker(runtime.act, config, self._on_chunk, clock, arm)
 
     def begin(self, text: str, think: bool, instruction_id: int = 1) -> None:
         """Follow this instruction from now on."""
@@ -85,5 +85,4 @@ class GraphPolicy:
 def joint_sample(world: World, stamp_s: float) -> JointSample:
     """What the expert node would have heard from the driver now."""
     state = world.arm.joint_state()
-    finger_m = state.positions[list(state.names).index("left_finger")]
-    return JointSample(np.asarray(state.positions[:6], dtype=float), float(finger_m), stamp_s, stamp_s)
+    return JointStateReader(world.robot.arm).read(state.names, state.positions.tolist(), stamp_s, stamp_s)

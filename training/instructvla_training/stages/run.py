@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -81,14 +82,16 @@ def _base_stage(recipe: StageRecipe, space: Workspace) -> tuple[BaseStage, Polic
 
 
 def _action_stage(recipe: StageRecipe, space: Workspace) -> tuple[ActionStage, PolicyTokenizer, Statistics]:
-    previous = space.checkpoint(PREVIOUS[recipe.stage])
+    previous = space.root / recipe.start if recipe.start else space.checkpoint(PREVIOUS[recipe.stage])
     policy, tokenizer, manifest = checkpoint.load_policy(previous)
     policy.set_stage(recipe.stage)
     folders = [space.demonstrations] + ([space.corrections] if space.corrections.exists() else [])
     statistics = manifest.statistics or action_statistics(read_frames([space.demonstrations]))
+    if recipe.start:  # another arm: actions have the same units, states another base
+        statistics = replace(statistics, state=action_statistics(read_frames([space.demonstrations])).state)
     frames = read_frames(folders + ([space.stills] if recipe.still_groups else []))
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
-    heads = load_file(previous.parent / HEADS_FILE)
+    heads = load_file((previous if recipe.start else previous.parent) / HEADS_FILE)
     for name in ("vlm_pointing", "location"):
         own = {key.removeprefix(f"{name}."): value for key, value in heads.items() if key.startswith(f"{name}.")}
         if own:
@@ -108,7 +111,7 @@ def _write_checkpoint(
 ) -> None:  # fmt: skip
     policy: InstructVLA = stage.policy
     notes = {
-        "recipe": f"{recipe.preset}-{recipe.stage}", "step": step, "seconds": round(seconds),
+        "recipe": space.recipe(recipe.stage), "robot": recipe.data.robot, "step": step, "seconds": round(seconds),
         "episodes": len(stage.frames.episodes), "frames": len(stage.frames),
     }  # fmt: skip
     manifest = new_manifest(policy.config, recipe.stage, statistics, notes)
