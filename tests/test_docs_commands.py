@@ -36,14 +36,16 @@ def names_a_command(parser: argparse.ArgumentParser, words: list[str]) -> bool:
     return True
 
 
-def graph_arguments(words: list[str]) -> dict[str, str]:
-    """name:=value words, known to the graph."""
+def graph_arguments(line: list[str], words: list[str]) -> dict[str, str]:
+    """name:=value words, known to the graph of the robot that the line names, or of the WidowX."""
     from instructvla_ros.cli.up import parse_assignments
     from instructvla_ros.graph.description import resolve
-    from instructvla_ros.graph.widowx import WIDOWX
+    from instructvla_ros.robots import graphs
 
+    known = graphs()
+    robots = [word.removesuffix(".launch.py") for word in line if word.removesuffix(".launch.py") in known]
     given = parse_assignments(words)
-    assert resolve(WIDOWX, given)
+    assert resolve(known[robots[0] if robots else "widowx"], given)
     return given
 
 
@@ -54,7 +56,7 @@ def test_instructvla_accepts_the_line(found: Found) -> None:
     words = shlex.split(found.text)[1:]
     if found.text.startswith("./demo.sh"):
         words = ["demo", *words]
-    graph_arguments(accept(parser(), words, found.in_text))
+    graph_arguments(words, accept(parser(), words, found.in_text))
 
 
 @pytest.mark.parametrize("found", command_lines("instructvla-train"), ids=spell)
@@ -94,7 +96,7 @@ def test_a_ros2_line_names_launch_files_types_and_fields_that_exist(found: Found
     words = shlex.split(found.text)
     if words[1:3] == ["launch", "instructvla"]:
         assert (REPOSITORY / "launch" / words[3]).is_file()
-        graph_arguments([word for word in words[4:] if word != "--show-args"])
+        graph_arguments(words, [word for word in words[4:] if word != "--show-args"])
     if words[1:3] == ["service", "call"] and words[4].startswith(("instructvla_msgs", "interbotix_xs_msgs")):
         assert set(yaml.safe_load(words[5])) <= request_fields(words[4])
 

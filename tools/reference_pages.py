@@ -195,11 +195,11 @@ def _default(action: argparse.Action) -> str:
 
 def arguments(graph: str) -> str:
     """Arguments of a graph, as `name:=value`."""
-    from instructvla_ros.graph.widowx import GRAPHS
+    from instructvla_ros.robots import graphs
 
     rows = [
         (f"`{a.name}`", f"`{a.default}`" if a.default else "", cell(a.description))
-        for a in GRAPHS[graph].arguments
+        for a in graphs()[graph].arguments
     ]
     return table(("argument", "default", "meaning"), rows)
 
