@@ -52,6 +52,8 @@ class ArmModel:
     damped: Damped
     fingers: Fingers
     acceleration_rad_s2: np.ndarray | None = None
+    closed_form: bool = True
+    """Whether `inverse` finds any reachable pose; else only poses near the seed."""
     command_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     """From the policy's end-effector frame to the frame in which the arm's Cartesian controllers are told poses:
     R_base_command = R_base_ee @ command_rotation."""

@@ -289,7 +289,7 @@ class ArmController:
         else:
             mode, reason, fault_id = self._refuse(verdict, previous)
         self._last_tick_s = now_s
-        velocity = (self._goal - previous) / elapsed_s if elapsed_s > 0.0 else np.zeros_like(previous)
+        velocity = self._interpolator.velocity
         gripper = self._gripper.output(None if fault_id == "F05" else sample.finger_m, now_s)
         return Command(self._goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
 

@@ -29,10 +29,16 @@ class InterpolatorConfig:
 
 @dataclass(frozen=True)
 class TrackerConfig(InterpolatorConfig):
-    """`acceleration_fraction`: part of the arm's acceleration limits that goals may use."""
+    """`acceleration_fraction`: part of the arm's acceleration limits that goals may use.
+
+    `lead_s`: each goal is for so long after it was made, a few control periods against jitter. `brake_s`: when none comes
+    after it, the arm comes to rest in this time.
+    """
 
     ramp_s: float = 0.2
     acceleration_fraction: float = 0.3
+    lead_s: float = 0.04
+    brake_s: float = 0.08
 
 
 class Interpolator(Protocol):
@@ -53,6 +59,10 @@ class Interpolator(Protocol):
     def at_rest(self, now_s: float) -> bool:
         """True when the target has been reached (the goal no longer changes)."""
 
+    @property
+    def velocity(self) -> np.ndarray:
+        """The velocity (rad/s) of the last goal."""
+
 
 class JointInterpolator:
     """A cubic per segment that starts at the present goal and its velocity and ends at rest on the target.
@@ -70,6 +80,7 @@ class JointInterpolator:
         self._start_slope = np.zeros(len(self._limit))
         self._began_s = 0.0
         self._duration_s = config.ramp_s
+        self._asked_s = 0.0
         self._resting = True
 
     def jump_to(self, goal_rad: np.ndarray) -> None:
@@ -98,8 +109,14 @@ class JointInterpolator:
         self._start, self._change, self._start_slope = start, change, slope
         self._began_s, self._resting = now_s, False
 
+    @property
+    def velocity(self) -> np.ndarray:
+        """The velocity (rad/s) of the last goal."""
+        return self._velocity(self._asked_s)
+
     def goal(self, now_s: float) -> np.ndarray:
         """The joint goal (rad) at `now_s`; constant once the segment is over."""
+        self._asked_s = now_s
         if self._start is None:
             raise RuntimeError(_NO_START)
         if self._resting:
@@ -128,7 +145,8 @@ class JointTracker:
     """Follows its target with bounded velocity and acceleration, all joints taking about the same time.
 
     It brakes in time to rest on the target; a new target is taken up at the present velocity. Advances with every call
-    of `goal`, by at most two periods, so that a late tick is not paid back by one large step.
+    of `goal`. After a call that comes later than the lead, the arm has begun to brake by itself: then it goes on from
+    there, so that a late tick is neither paid back by one large step nor makes the arm go back.
     """
 
     def __init__(
@@ -138,7 +156,7 @@ class JointTracker:
         acceleration_limit_rad_s2: np.ndarray,
         period_s: float,
     ) -> None:
-        self._ramp_s, self._most_s = config.ramp_s, 2.0 * period_s
+        self._config, self._period_s = config, period_s
         self._speed = velocity_limit_rad_s
         self._acceleration = acceleration_limit_rad_s2 * config.acceleration_fraction
         self._goal: np.ndarray | None = None
@@ -167,24 +185,43 @@ class JointTracker:
         self._target = np.array(target_rad, dtype=float)
         brake = self._velocity**2 / (2.0 * self._acceleration)
         path = np.maximum(np.maximum(np.abs(self._target - goal), brake), _LEAST_PATH_RAD)
-        duration_s = max(self._ramp_s, least_s, float(np.max(path / self._speed)))
+        duration_s = max(self._config.ramp_s, least_s, float(np.max(path / self._speed)))
         self._cruise = path / duration_s
 
     def goal(self, now_s: float) -> np.ndarray:
         """The joint goal (rad) at `now_s`."""
         if self._goal is None:
             raise RuntimeError(_NO_START)
-        elapsed_s = 0.0 if self._last_s is None else min(max(now_s - self._last_s, 0.0), self._most_s)
+        elapsed_s = 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
         self._last_s = now_s
+        if elapsed_s > self._config.lead_s + 1e-9:
+            self._coast(elapsed_s - self._config.lead_s)
+            elapsed_s = self._period_s
         if elapsed_s > 0.0:
-            left = self._target - self._goal
-            gain = self._acceleration * elapsed_s
-            # The speed from which braking in steps of this length ends on the target.
-            braking = np.sqrt(0.25 * gain**2 + 2.0 * self._acceleration * np.abs(left)) - 0.5 * gain
-            wanted = np.sign(left) * np.minimum(np.minimum(braking, np.abs(left) / elapsed_s), self._cruise)
-            self._velocity = self._velocity + np.clip(wanted - self._velocity, -gain, gain)
-            self._goal = self._goal + self._velocity * elapsed_s
+            self._advance(elapsed_s)
         return self._goal.copy()
+
+    def _coast(self, seconds: float) -> None:
+        """The arm has braked by itself for so long, as `stream_points` told it to."""
+        assert self._goal is not None
+        left = max(0.0, 1.0 - seconds / self._config.brake_s)  # part of the velocity
+        self._goal = self._goal + 0.5 * self._config.brake_s * (1.0 - left**2) * self._velocity
+        self._velocity = left * self._velocity
+
+    def _advance(self, elapsed_s: float) -> None:
+        assert self._goal is not None
+        left = self._target - self._goal
+        gain = self._acceleration * elapsed_s
+        # The speed from which braking in steps of this length ends on the target.
+        braking = np.sqrt(0.25 * gain**2 + 2.0 * self._acceleration * np.abs(left)) - 0.5 * gain
+        wanted = np.sign(left) * np.minimum(np.minimum(braking, np.abs(left) / elapsed_s), self._cruise)
+        self._velocity = self._velocity + np.clip(wanted - self._velocity, -gain, gain)
+        self._goal = self._goal + self._velocity * elapsed_s
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """The velocity (rad/s) of the last goal."""
+        return self._velocity.copy()
 
     def at_rest(self, now_s: float) -> bool:
         """True when the target has been reached."""

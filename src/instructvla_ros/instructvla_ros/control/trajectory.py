@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instructvla_ros.control.interpolator import TrackerConfig
+
 
 @dataclass(frozen=True)
 class TrajectoryPoint:
@@ -16,19 +18,8 @@ class TrajectoryPoint:
     velocities_rad_s: np.ndarray
 
 
-@dataclass(frozen=True)
-class StreamConfig:
-    """`lead_s`: how far ahead of its time each goal is sent, a few control periods against jitter.
-
-    `brake_s`: how long the arm takes to stop by itself when no further goal comes.
-    """
-
-    lead_s: float = 0.04
-    brake_s: float = 0.2
-
-
 def stream_points(
-    goal_rad: np.ndarray, velocity_rad_s: np.ndarray, config: StreamConfig
+    goal_rad: np.ndarray, velocity_rad_s: np.ndarray, config: TrackerConfig
 ) -> tuple[TrajectoryPoint, TrajectoryPoint]:
     """The goal with its velocity, then a stop with constant deceleration.
 

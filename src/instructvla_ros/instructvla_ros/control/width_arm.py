@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.controller import ArmController, ControllerConfig
 from instructvla_ros.control.gripper import WidthConfig, WidthGripper
-from instructvla_ros.control.interpolator import InterpolatorConfig, TrackerConfig
+from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.control.safety import SafetyConfig
 
 SAFETY = SafetyConfig(
@@ -25,7 +25,7 @@ class WidthArmConfig(ControllerConfig):
 
     safety: SafetyConfig = SAFETY
     # The drives follow as they are told: the goal takes the whole policy step.
-    interpolator: InterpolatorConfig = field(default_factory=TrackerConfig)
+    interpolator: TrackerConfig = field(default_factory=TrackerConfig)
     gripper: WidthConfig = field(default_factory=WidthConfig)
 
 

@@ -10,34 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from control_msgs.msg import GripperCommand
-
 from instructvla_ros.control import ArmModel, Command, WidthArmController
-from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
 from instructvla_ros.nodes.driver_checks import wait_for_joint_states
 from instructvla_ros.nodes.managed import main_of
-from instructvla_ros.nodes.routes import JointTrajectoryRoute, PoseRoute, Route, TwistConfig, TwistRoute
+from instructvla_ros.nodes.routes import JointTrajectoryRoute, PoseRoute, Route, TwistConfig, TwistRoute, WidthRoute
 from instructvla_ros.nodes.settings import watch_config
 from instructvla_ros.nodes.settings_arm import ARM, ArmSettings, arm_settings, width_arm_config
 from instructvla_ros.robots import arm_named
-
-
-class WidthPublisher:
-    """The gripper's width as a `Route`: repeated, so that a receiver that starts late learns it."""
-
-    def __init__(self, node: Any, topic: str, effort_n: float) -> None:
-        self.topic, self._node, self._effort_n = topic, node, effort_n
-        self._publisher = node.create_publisher(GripperCommand, topic, qos.ARM_COMMANDS)
-
-    def send(self, command: Command) -> None:
-        """Publish the width, once one was asked for."""
-        if command.gripper_width_m is not None:
-            self._publisher.publish(GripperCommand(position=command.gripper_width_m, max_effort=self._effort_n))
-
-    def close(self) -> None:
-        """Destroy the publisher."""
-        self._node.destroy_publisher(self._publisher)
 
 
 class NeutralDriver:
@@ -50,11 +30,12 @@ class NeutralDriver:
         self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
         topics, frame = settings.topics, settings.base_frame
         twist = TwistConfig(gain_per_s=settings.twist_gain_per_s)
+        timing = controller.config.interpolator
         makers: Mapping[str, Any] = {
-            "joint_trajectory": lambda: JointTrajectoryRoute(node, topics.joint_trajectory, arm, settings.stream),
+            "joint_trajectory": lambda: JointTrajectoryRoute(node, topics.joint_trajectory, arm, timing),
             "target_pose": lambda: PoseRoute(node, topics.target_pose, arm, frame),
             "twist": lambda: TwistRoute(node, topics.twist, arm, frame, lambda: controller.measured_rad, twist),
-            "gripper": lambda: WidthPublisher(node, topics.gripper, settings.gripper_effort_n),
+            "gripper": lambda: WidthRoute(node, topics.gripper, settings.gripper_effort_n),
         }
         self._routes: list[Route] = [makers[name]() for name in settings.outputs]
 

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Duration
+from control_msgs.msg import GripperCommand
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from instructvla_ros.control import ArmModel, Command
 from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
-from instructvla_ros.control.trajectory import StreamConfig, stream_points
+from instructvla_ros.control.interpolator import TrackerConfig
+from instructvla_ros.control.trajectory import stream_points
 from instructvla_ros.nodes import qos
 
 
@@ -48,7 +50,7 @@ class JointTrajectoryRoute:
     comes to rest by itself.
     """
 
-    def __init__(self, node: Any, topic: str, arm: ArmModel, config: StreamConfig) -> None:
+    def __init__(self, node: Any, topic: str, arm: ArmModel, config: TrackerConfig) -> None:
         self.topic, self._node, self._arm, self._config = topic, node, arm, config
         self._publisher = node.create_publisher(JointTrajectory, topic, qos.ARM_COMMANDS)
 
@@ -142,6 +144,23 @@ class TwistRoute:
         v, w = message.twist.linear, message.twist.angular
         (v.x, v.y, v.z), (w.x, w.y, w.z) = linear.tolist(), angular.tolist()
         self._publisher.publish(message)
+
+    def close(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class WidthRoute:
+    """The gripper's width, repeated, so that a receiver that starts late learns it."""
+
+    def __init__(self, node: Any, topic: str, effort_n: float) -> None:
+        self.topic, self._node, self._effort_n = topic, node, effort_n
+        self._publisher = node.create_publisher(GripperCommand, topic, qos.ARM_COMMANDS)
+
+    def send(self, command: Command) -> None:
+        """Publish the width, once one was asked for."""
+        if command.gripper_width_m is not None:
+            self._publisher.publish(GripperCommand(position=command.gripper_width_m, max_effort=self._effort_n))
 
     def close(self) -> None:
         """Destroy the publisher."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instructvla_ros.control import WidthArmConfig
-from instructvla_ros.control.trajectory import StreamConfig
 from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
 from instructvla_ros.nodes.settings import CONTROLLER_RANGES, WATCH
 
@@ -34,7 +33,6 @@ class ArmSettings:
     topics: NeutralTopics = field(default_factory=NeutralTopics)
     joint_states_topic: str = "/joint_states"
     base_frame: str = "base_link"
-    stream: StreamConfig = field(default_factory=StreamConfig)
     twist_gain_per_s: float = 4.0
     gripper_effort_n: float = 20.0
     service_timeout_s: float = 5.0
@@ -43,14 +41,14 @@ class ArmSettings:
 
 
 RANGES = {
-    "stream.lead_s": (0.0, 0.5),
-    "stream.brake_s": (0.05, 2.0),
     "twist_gain_per_s": (0.1, 20.0),
     "gripper_effort_n": (0.0, 500.0),
     "service_timeout_s": (0.1, 60.0),
     "control_rate_hz": (20.0, 500.0),
     "state_rate_hz": (0.5, 50.0),
     "interpolator.acceleration_fraction": (0.01, 1.0),
+    "interpolator.lead_s": (0.02, 0.5),
+    "interpolator.brake_s": (0.04, 1.0),
     "gripper.open_width_m": (0.01, 0.3),
 }
 ARM: list[Parameter] = [

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from instructvla_ros.control import FR3, PANDA, ArmModel, WidthArmConfig
-from instructvla_ros.control.trajectory import StreamConfig
 from instructvla_ros.nodes.parameters import Parameter, build_config, parameters_of
 from instructvla_ros.nodes.settings import CONTROLLER_RANGES, WATCH
 
@@ -62,7 +61,6 @@ class FrankaSettings:
     pose_topic: str = "/target_pose"
     base_frame: str = "{arm}_link0"
     command_frame: str = "hand_tcp"
-    stream: StreamConfig = field(default_factory=StreamConfig)
     servo: ServoSettings = field(default_factory=ServoSettings)
     hand: GripperSettings = field(default_factory=GripperSettings)
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
@@ -72,8 +70,6 @@ class FrankaSettings:
 
 
 _RANGES = {
-    "stream.lead_s": (0.0, 0.5),
-    "stream.brake_s": (0.05, 2.0),
     "servo.gain_per_s": (0.1, 20.0),
     "hand.speed_m_s": (0.01, 0.1),
     "hand.force_n": (1.0, 70.0),
@@ -84,6 +80,8 @@ _RANGES = {
     "control_rate_hz": (20.0, 500.0),
     "state_rate_hz": (0.5, 50.0),
     "interpolator.acceleration_fraction": (0.01, 1.0),
+    "interpolator.lead_s": (0.02, 0.5),
+    "interpolator.brake_s": (0.04, 1.0),
     "gripper.open_width_m": (0.01, 0.08),
 }
 _CHOICES = {

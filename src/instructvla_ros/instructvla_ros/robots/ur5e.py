@@ -47,6 +47,7 @@ UR5E = ArmModel(
     upper_rad=_LIMIT,
     velocity_rad_s=np.full(6, math.pi),
     acceleration_rad_s2=np.full(6, 5.0),
+    closed_form=False,
     home_rad=_HOME,
     sleep_rad=_HOME.copy(),
     forward=_CHAIN.forward,
