@@ -49,12 +49,19 @@ def imports(name: str) -> set[str]:
     return found
 
 
-def test_only_the_driver_makes_publishers_of_commands() -> None:
-    assert makers(COMMANDS) == {"nodes/driver_client.py": {"JointGroupCommand", "JointSingleCommand"}}
+def test_only_the_drivers_make_publishers_of_commands() -> None:
+    assert makers(COMMANDS) == {
+        "nodes/driver_client.py": {"JointGroupCommand", "JointSingleCommand"},
+        "nodes/routes.py": {"JointTrajectory", "PoseStamped", "TwistStamped", "GripperCommand"},
+    }
 
 
-def test_only_the_controller_node_has_the_driver() -> None:
+def test_only_a_robots_controller_node_has_its_driver() -> None:
     assert imports("DriverClient") == {"nodes/widowx_controller_node.py"}
+    assert imports("FrankaDriver") == {"nodes/franka_controller_node.py"}
+    routes = {"JointTrajectoryRoute", "PoseRoute", "TwistRoute", "WidthRoute"}
+    users = set().union(*(imports(route) for route in routes))
+    assert users == {"nodes/franka_driver.py", "nodes/arm_controller_node.py"}
 
 
 def test_the_search_finds_publishers_however_they_are_written() -> None:

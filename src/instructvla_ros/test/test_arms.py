@@ -10,9 +10,10 @@ import pytest
 
 from instructvla_ros.cli.bench_ik import measure
 from instructvla_ros.control import FR3, ArmModel, JointSample
+from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.control.rotations import R_DOWN, matrix_to_quaternion, rotation_angle, rpy_to_matrix
 from instructvla_ros.control.state import JointStateReader, state_vector
-from instructvla_ros.control.trajectory import StreamConfig, stream_points
+from instructvla_ros.control.trajectory import stream_points
 from instructvla_ros.robots import arms
 
 ARMS = pytest.mark.parametrize("arm", arms().values(), ids=arms().keys())
@@ -72,7 +73,7 @@ def test_the_bench_of_the_kinematics_reports_what_it_measured() -> None:
 
 def test_a_streamed_trajectory_passes_the_goal_and_ends_at_rest_with_constant_deceleration() -> None:
     goal, velocity = np.array([0.1, -0.2]), np.array([0.4, -0.1])
-    passing, stop = stream_points(goal, velocity, StreamConfig(lead_s=0.04, brake_s=0.2))
+    passing, stop = stream_points(goal, velocity, TrackerConfig(lead_s=0.04, brake_s=0.2))
     assert (passing.time_s, stop.time_s) == pytest.approx((0.04, 0.24))
     np.testing.assert_array_equal(passing.velocities_rad_s, velocity)
     np.testing.assert_array_equal(stop.velocities_rad_s, np.zeros(2))

@@ -202,11 +202,19 @@ def test_the_tracker_brakes_within_its_limits_where_it_said_it_would() -> None:
     assert np.abs(np.diff(stopped, 2, axis=0)).max() / 0.02**2 <= 3.0 + 1e-6
 
 
-def test_a_late_tick_of_the_tracker_is_not_paid_back() -> None:
+@pytest.mark.parametrize("late_s", [0.06, 0.1, 0.5, 3.0])
+def test_after_a_late_tick_the_tracker_goes_on_from_where_the_arm_has_braked_to(late_s: float) -> None:
     made = tracker()
     made.move_to(np.array([1.0, 1.0]), 0.0)
     before = follow(made, 0.6)[-1]
-    assert np.abs(made.goal(3.0) - before).max() <= 0.8 * 0.04 + 1e-9
+    velocity = made.velocity
+    stop = before + 0.5 * TrackerConfig().brake_s * velocity
+    goal = made.goal(0.6 + late_s)
+    assert (goal >= before).all(), "the arm never goes back"
+    assert (goal <= stop + velocity * 0.02 + 1e-9).all(), "nothing is paid back"
+    if late_s > 0.12:
+        np.testing.assert_allclose(goal, stop, atol=3.0 * 0.02**2)
+        assert np.abs(made.velocity).max() <= 3.0 * 0.02 + 1e-9, "it starts again from rest"
 
 
 def test_a_tracker_without_a_start_says_what_to_do() -> None:

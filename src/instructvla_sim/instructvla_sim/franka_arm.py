@@ -14,7 +14,8 @@ import mujoco
 import numpy as np
 
 from instructvla_ros.control import ArmModel, Command
-from instructvla_ros.control.trajectory import StreamConfig, stream_points
+from instructvla_ros.control.interpolator import TrackerConfig
+from instructvla_ros.control.trajectory import stream_points
 from instructvla_sim.arm_types import JointState, Vector
 from instructvla_sim.franka_hand import FULL_WIDTH_M, FrankaHand
 from instructvla_sim.joint_trajectory_controller import JointTrajectoryController, Knot
@@ -85,10 +86,10 @@ class FrankaArm:
             _log.warning("trajectory refused: %s", problem)
         return problem
 
-    def apply(self, command: Command, stream: StreamConfig | None = None) -> None:
+    def apply(self, command: Command) -> None:
         """What the controller node sends for this command: a short trajectory, and a new width for the hand."""
         if command.joint_goal_rad is not None and command.joint_velocity_rad_s is not None:
-            points = stream_points(command.joint_goal_rad, command.joint_velocity_rad_s, stream or StreamConfig())
+            points = stream_points(command.joint_goal_rad, command.joint_velocity_rad_s, TrackerConfig())
             self.follow(self._arm.joint_names, [Knot(p.time_s, p.positions_rad, p.velocities_rad_s) for p in points])
         width_m = command.gripper_width_m
         if width_m is not None and width_m != self._told_width_m:

@@ -46,7 +46,11 @@ PATIENT = {
     "safety.warn_image_age_s": 50.0,
     "safety.max_joint_state_age_s": 5.0,
     "safety.max_clock_jump_s": 60.0,
+    "safety.max_identical_pictures": 0,
     "buffer.max_future_stamp_s": 5.0,
+    "watch.silence_s": 60.0,
+    "watch.bond_s": 60.0,
+    "watch.clock_stop_s": 60.0,
 }
 
 

@@ -31,8 +31,8 @@ class InterpolatorConfig:
 class TrackerConfig(InterpolatorConfig):
     """`acceleration_fraction`: part of the arm's acceleration limits that goals may use.
 
-    `lead_s`: each goal is for so long after it was made, a few control periods against jitter. `brake_s`: when none comes
-    after it, the arm comes to rest in this time.
+    `lead_s`: each goal is for so long after it was made, a few control periods against jitter. `brake_s`: when none
+    comes after it, the arm comes to rest in this time.
     """
 
     ramp_s: float = 0.2

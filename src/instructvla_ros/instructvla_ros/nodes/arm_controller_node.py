@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instructvla_ros.control import ArmModel, Command, WidthArmController
+from instructvla_ros.control import Command, WidthArmController
+from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
 from instructvla_ros.nodes.driver_checks import wait_for_joint_states
 from instructvla_ros.nodes.managed import main_of
@@ -25,12 +26,12 @@ class NeutralDriver:
 
     problem, problem_id, notice = "", "F22", ""
 
-    def __init__(self, node: Any, arm: ArmModel, settings: ArmSettings, controller: WidthArmController) -> None:
+    def __init__(self, node: Any, settings: ArmSettings, timing: TrackerConfig, controller: WidthArmController) -> None:
+        arm = controller.arm
         self._node, self._arm, self._settings = node, arm, settings
         self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
         topics, frame = settings.topics, settings.base_frame
         twist = TwistConfig(gain_per_s=settings.twist_gain_per_s)
-        timing = controller.config.interpolator
         makers: Mapping[str, Any] = {
             "joint_trajectory": lambda: JointTrajectoryRoute(node, topics.joint_trajectory, arm, timing),
             "target_pose": lambda: PoseRoute(node, topics.target_pose, arm, frame),
@@ -79,8 +80,9 @@ class ArmControllerNode(ControllerNode):
     def make(self, values: Mapping[str, Any]) -> ControllerParts:
         settings = arm_settings(values)
         arm = arm_named(settings.arm)
-        controller = WidthArmController(arm, width_arm_config(values))
-        driver = NeutralDriver(self, arm, settings, controller)
+        config = width_arm_config(values)
+        controller = WidthArmController(arm, config)
+        driver = NeutralDriver(self, settings, config.interpolator, controller)
         rates = settings.control_rate_hz, settings.state_rate_hz
         return ControllerParts(controller, driver, *rates, watch_config(values))
 

@@ -27,8 +27,9 @@ class FrankaControllerNode(ControllerNode):
 
     def make(self, values: Mapping[str, Any]) -> ControllerParts:
         settings = franka_settings(values)
-        controller = FrankaController(width_arm_config(values), ARMS[settings.arm])
-        driver = FrankaDriver(self, controller.arm, settings, lambda: controller.measured_rad)
+        config = width_arm_config(values)
+        controller = FrankaController(config, ARMS[settings.arm])
+        driver = FrankaDriver(self, controller.arm, settings, config.interpolator, lambda: controller.measured_rad)
         rates = settings.control_rate_hz, settings.state_rate_hz
         return ControllerParts(controller, driver, *rates, watch_config(values))
 

@@ -17,6 +17,7 @@ from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
 
 from instructvla_ros.control import ArmModel, Command
+from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.driver_checks import wait_for_joint_states
 from instructvla_ros.nodes.franka_gripper import FrankaGripper
@@ -53,12 +54,17 @@ class FrankaDriver:
     """Implements `Driver`. `measured` gives the newest joint positions, or None."""
 
     def __init__(
-        self, node: Any, arm: ArmModel, settings: FrankaSettings, measured: Callable[[], np.ndarray | None]
+        self,
+        node: Any,
+        arm: ArmModel,
+        settings: FrankaSettings,
+        timing: TrackerConfig,
+        measured: Callable[[], np.ndarray | None],
     ) -> None:
         self._node, self._arm, self._settings = node, arm, settings
         self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
         self.problem, self.problem_id = "", "F22"
-        self._route = make_route(node, arm, settings, measured)
+        self._route = make_route(node, arm, settings, timing, measured)
         self._hand = FrankaGripper(node, settings.hand)
         self._mode: int | None = None
         self._read_s = 0.0
@@ -185,11 +191,17 @@ class FrankaDriver:
         return max(0, self._node.count_publishers(self._route.topic) - 1)
 
 
-def make_route(node: Any, arm: ArmModel, settings: FrankaSettings, measured: Callable[[], np.ndarray | None]) -> Route:
+def make_route(
+    node: Any,
+    arm: ArmModel,
+    settings: FrankaSettings,
+    timing: TrackerConfig,
+    measured: Callable[[], np.ndarray | None],
+) -> Route:
     """The publisher of the route that the settings name."""
     servo, frame, offset = settings.servo, settings.base_frame, OFFSETS[settings.command_frame]
     if settings.route == "joint_trajectory":
-        return JointTrajectoryRoute(node, settings.trajectory_topic, arm, settings.stream)
+        return JointTrajectoryRoute(node, settings.trajectory_topic, arm, timing)
     if settings.route == "target_pose":
         return PoseRoute(node, settings.pose_topic, arm, frame, offset)
     if settings.route == "servo_pose":

@@ -14,8 +14,8 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from instructvla_ros.control import ArmModel, Command
-from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
 from instructvla_ros.control.interpolator import TrackerConfig
+from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
 from instructvla_ros.control.trajectory import stream_points
 from instructvla_ros.nodes import qos
 
