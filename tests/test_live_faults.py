@@ -18,6 +18,7 @@ pytest.importorskip("instructvla_msgs.msg")
 pytest.importorskip("interbotix_xs_msgs.msg")
 
 from interbotix_xs_msgs.msg import JointGroupCommand  # noqa: E402
+from interbotix_xs_msgs.srv import Reboot  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 
@@ -88,6 +89,15 @@ def test_f01_a_camera_that_stops_makes_the_arm_hold(graph: "LiveGraph", fault: s
     assert graph.until(lambda: still(graph))
 
 
+def test_f02_spoiled_pictures_are_refused_with_the_reason_and_no_node_ends(graph: "LiveGraph") -> None:
+    pids = dict(graph.supervisor.pids)
+    disturb("image", "corrupt")  # black, of an unknown encoding, of another size than it says, cut short, in turn
+    graph.holds("F01")
+    assert graph.until(lambda: still(graph))
+    assert graph.until(lambda: "encoding" in graph.diagnosis("action_expert_node"))
+    assert graph.supervisor.pids == pids
+
+
 def test_f03_a_frozen_picture_under_new_stamps_makes_the_moving_arm_hold(graph: "LiveGraph") -> None:
     disturb("image", "freeze")
     assert "picture" in graph.holds("F03").reason
@@ -123,6 +133,40 @@ def test_f11_without_latents_the_arm_holds_once_the_last_is_too_old(graph: "Live
     disturb("latent_action", "drop")
     graph.holds("F11")
     assert graph.until(lambda: still(graph))
+
+
+@pytest.fixture
+def ticking(
+    tmp_path: Path, new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[LiveGraph]":
+    """A graph on a clock that can be disturbed, moving."""
+    import live_graph
+    import random_checkpoint
+
+    random_checkpoint.write(tmp_path / "checkpoint", "tiny")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
+    given = {"checkpoint": str(tmp_path / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
+    with live_graph.LiveGraph(tmp_path, **given, faulty_clock="true") as made:
+        assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
+        moves(made)
+        yield made
+
+
+def test_f16_a_clock_that_stands_still_holds_the_arm_and_one_that_jumps_does_not_make_it_leap(
+    ticking: "LiveGraph",
+) -> None:
+    disturb("clock", "drop")
+    assert "stood still" in ticking.holds("F16").reason
+    assert ticking.until(lambda: still(ticking))
+    disturb("clock", "none")
+    moves(ticking)
+    seen = len(ticking.heard["/wx250s/commands/joint_group"])
+    for jump in ("5", "-5"):
+        disturb("clock", "shift", jump)
+        ticking.goals(25)
+        moves(ticking)
+    goals = np.array([message.cmd for message in ticking.heard["/wx250s/commands/joint_group"][seen:]])
+    assert np.abs(np.diff(goals, axis=0)).max() < 0.1
 
 
 @pytest.mark.parametrize("node", ["action_expert_node", "reasoning_node"])
@@ -167,6 +211,28 @@ def test_f15_a_publisher_whose_quality_of_service_does_not_fit_is_named_with_a_h
     said = graph.diagnosis("widowx_controller_node")
     assert "estop" in said and "RELIABILITY" in said and "ros2 topic info" in said
     graph.client.node.destroy_publisher(publisher)
+
+
+def test_f21_text_without_an_end_is_cut_and_the_chunks_go_on_meanwhile(graph: "LiveGraph") -> None:
+    from live_graph import CHEAP
+
+    assert graph.say(INSTRUCTION, think=True).accepted  # random weights never end by themselves
+    seen = len(graph.heard["reasoning"])
+    assert graph.until(lambda: any(m.final and m.n_tokens for m in graph.heard["reasoning"][seen:]))
+    longest = max(message.n_tokens for message in graph.heard["reasoning"][seen:])
+    assert longest == CHEAP["reasoning_node"]["max_new_tokens"]
+    graph.news("action_chunk", 3)
+
+
+def test_f24_a_servo_fault_latches_until_the_servo_was_rebooted(graph: "LiveGraph") -> None:
+    graph.set("sim/sim_node", fault="servo_overload")
+    assert graph.until(lambda: graph.safety().mode == SafetyState.MODE_STOPPED)
+    assert graph.safety().fault_id == "F24" and "overload" in graph.safety().reason
+    graph.set("sim/sim_node", fault="none")
+    assert cli.main(["reset"]) == 1, "the servo is still in its fault"
+    request = Reboot.Request(cmd_type="group", name="arm", enable=True, smart_reboot=True)
+    graph.client.call(Reboot, "/wx250s/reboot_motors", request, 60.0)
+    assert graph.until(lambda: cli.main(["reset"]) == 0)
 
 
 def test_f22_the_estop_topic_latches_and_moves_nothing_before_reset_and_a_new_instruction(graph: "LiveGraph") -> None:

@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     ship = commands.add_parser("ship", help="copy the trained nano checkpoints, their logs and curves to checkpoints/")
+    ship.add_argument("recipes", nargs="*", metavar="RECIPE", help="only these; default: every finished one")
     ship.set_defaults(run=_ship)
 
     measure = commands.add_parser("measure", help="evaluate the shipped checkpoints on every set of the README's table")
@@ -109,7 +110,7 @@ def _ship(options: argparse.Namespace) -> None:
     from .pipeline import ship
     from .workspace import Workspace
 
-    for folder in ship(Workspace(options.root, "nano"), options.root / "checkpoints"):
+    for folder in ship(Workspace(options.root, "nano"), options.root / "checkpoints", options.recipes):
         sys.stdout.write(f"{folder}\n")
 
 

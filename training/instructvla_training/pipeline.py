@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,11 +78,12 @@ def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: i
     return run_stage(recipe, space, device, threads)
 
 
-def ship(space: Workspace, folder: Path) -> list[Path]:
-    """Copies the checkpoints, stored as bfloat16, with auxiliary heads, log and loss curves -> their new folders."""
+def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Copies the checkpoints of the recipes ``names`` (all, where none is named), stored as bfloat16, with auxiliary
+    heads, log and loss curves -> their new folders."""
     shipped = []
     for name, recipe in ((name, make_recipe()) for name, make_recipe in RECIPES.items()):
-        if recipe.preset != space.preset:
+        if recipe.preset != space.preset or (names and name not in names):
             continue
         stage, space = recipe.stage, workspace_of(name, space.root)
         if not finished(space, stage):

@@ -68,10 +68,10 @@ class Whereabouts:
     """Where things are in the expert's frames. ``symmetry_B``: turns of the target that look alike (cubes 4,
     long things 2, round ones 0, which have no heading)."""
 
-    xyz_BR3: Tensor  # of the roles' objects, metres, base frame
+    xyz_BR3: Tensor  # of the roles' objects, metres, bench frame
     yaw_B: Tensor  # of the target, radians
     symmetry_B: Tensor
-    ee_xyz_B3: Tensor
+    ee_xyz_B3: Tensor  # metres, bench frame
     ee_yaw_B: Tensor
 
 

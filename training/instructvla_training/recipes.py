@@ -96,15 +96,19 @@ def nano_expert() -> StageRecipe:
 def nano_franka() -> StageRecipe:
     """Stage 1 again, few-shot on another arm: 50 demonstrations of the Franka, from the WidowX checkpoint.
 
-    Actions keep their normalisation, since their units are the same; states are normalised by the new arm's own.
+    Actions and states keep their normalisation, but for the place of the base. All demonstrations are disturbed: few as
+    they are, each shows how to come back.
     """
     return StageRecipe(
         stage="expert",
         preset="nano",
-        optimisation=Optimisation(steps=1_200, learning_rate=3.0e-4, warmup_steps=50),
+        optimisation=Optimisation(steps=800, learning_rate=4.0e-4, warmup_steps=50, save_every=200),
         prompts=(("action", 0.8), ("motion", 0.2)),
         still_groups=8,
-        data=DataRecipe(robot="fr3", episodes=50, stills=2_000, shard_episodes=10),
+        data=DataRecipe(
+            robot="fr3", episodes=50, stills=2_000, shard_episodes=10,
+            families=("pick", "place"), family_weights=(0.45, 0.55), disturbed_fraction=1.0,
+        ),
         start="checkpoints/nano-expert",
     )
 

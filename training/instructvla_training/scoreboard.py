@@ -13,10 +13,10 @@ from .evaluation.run import evaluate
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation. ``column``: which count of the summary the row is about."""
+    """One evaluation of the checkpoint ``nano-<made>``. ``column``: which count of the summary the row is about."""
 
     name: str
-    stage: str
+    made: str
     kind: str
     think: bool = False
     families: tuple[str, ...] = ("pick", "place")
@@ -25,7 +25,7 @@ class Row:
 
     @property
     def file(self) -> str:
-        parts = [self.stage, self.kind, "think" if self.think else "act"]
+        parts = [self.made, self.kind, "think" if self.think else "act"]
         if self.families != ("pick", "place"):
             parts.append("-".join(self.families))
         if self.max_steps == 1:
@@ -45,16 +45,17 @@ ROWS = (
     Row("Generalist, held-out phrasing, reasoning on, success", "generalist", "heldout", think=True),
     Row("Generalist, held-out phrasing, reasoning names object and place", "generalist", "heldout", think=True,
         column="text_right", max_steps=1),
+    Row("Franka FR3 after 50 demonstrations, atomic instructions, success", "franka", "atomic"),
 )  # fmt: skip
 
 
 def measure(checkpoints: Path, results: Path, episodes: int, workers: int) -> None:
-    """Runs what is missing in ``results`` for the checkpoints ``nano-expert`` and ``nano-generalist``."""
+    """Runs what is missing in ``results`` for the shipped checkpoints."""
     for row in ROWS:
         output = results / row.file
         if output.exists():
             continue
-        folder = checkpoints / f"nano-{row.stage}"
+        folder = checkpoints / f"nano-{row.made}"
         evaluate(folder, row.kind, row.families, episodes, row.think, workers, output, row.max_steps)
 
 

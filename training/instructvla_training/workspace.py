@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from instructvla_model.manifest import Manifest
 from instructvla_model.policy import InstructVLA
 from instructvla_model.presets import preset
 from instructvla_model.prompts import PromptBuilder
 from instructvla_model.tokenizer import PolicyTokenizer, train_tokenizer
+from instructvla_sim import WorldConfig
 from instructvla_training.language.corpus import iterate_corpus
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,11 @@ class Workspace:
 
     def checkpoint(self, stage: str) -> Path:
         return self.run(stage) / "checkpoint"
+
+
+def robot_of(manifest: Manifest) -> str:
+    """The robot that a checkpoint was trained on."""
+    return str(manifest.training.get("robot", WorldConfig().robot))
 
 
 def new_tokenizer(preset_name: str) -> PolicyTokenizer:

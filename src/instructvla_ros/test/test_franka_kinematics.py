@@ -1,4 +1,4 @@
-"""Franka kinematics against MuJoCo's, whose model is written here from the vendor's robot description."""
+"""Kinematics of the arms with a closed form against MuJoCo's, from the vendors' robot descriptions."""
 
 from __future__ import annotations
 
@@ -7,57 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from instructvla_ros.cli.bench_ik import measure
+from instructvla_ros.cli.independent_kinematics import IndependentKinematics
 from instructvla_ros.control import FR3, PANDA, WX250S, ArmModel
 from instructvla_ros.control.franka_kinematics import TOOL_IN_TCP, FrankaKinematics
-from instructvla_ros.control.rotations import R_DOWN, rotation_angle, rotation_vector
+from instructvla_ros.control.rotations import R_DOWN, rotation_vector
 
-mujoco = pytest.importorskip("mujoco")
-
-POSITION_M, ROTATION_RAD = 1e-4, math.radians(0.1)
-# Origins of the joints (xyz, rpy) as in the vendor's URDF, then flange, hand and TCP.
-JOINTS = (
-    ("0 0 0.333", "0 0 0"),
-    ("0 0 0", "-1.5707963267948966 0 0"),
-    ("0 -0.316 0", "1.5707963267948966 0 0"),
-    ("0.0825 0 0", "1.5707963267948966 0 0"),
-    ("-0.0825 0.384 0", "-1.5707963267948966 0 0"),
-    ("0 0 0", "1.5707963267948966 0 0"),
-    ("0.088 0 0", "1.5707963267948966 0 0"),
-)
-TOOL = '<body pos="0 0 0.107"><body euler="0 0 -0.7853981633974483"><site name="tcp" pos="0 0 0.1034"/>'
-# The WidowX, from the offsets of its links.
-WIDOWX = (
-    ("0 0 0.11065", "0 0 1"),
-    ("0 0 0", "0 1 0"),
-    ("0.04975 0 0.25", "0 1 0"),
-    ("0.175 0 0", "1 0 0"),
-    ("0.075 0 0", "0 1 0"),
-    ("0 0 0", "1 0 0"),
-)
-
-
-class Independent:
-    """Forward kinematics by MuJoCo."""
-
-    def __init__(self, arm: ArmModel) -> None:
-        inertial = '<inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
-        if arm is WX250S:
-            bodies = [f'<body pos="{p}">{inertial}<joint axis="{axis}"/>' for p, axis in WIDOWX]
-            inner, close = '<site name="tcp" pos="0.158575 0 0"/>', 6
-        else:
-            bodies = [f'<body pos="{p}" euler="{e}">{inertial}<joint axis="0 0 1"/>' for p, e in JOINTS]
-            inner, close = TOOL, 9
-        self._turn = np.eye(3) if arm is WX250S else TOOL_IN_TCP
-        xml = f'<mujoco><compiler angle="radian" eulerseq="XYZ"/><worldbody>{"".join(bodies)}{inner}{"</body>" * close}'
-        self._model = mujoco.MjModel.from_xml_string(xml + "</worldbody></mujoco>")
-        self._data = mujoco.MjData(self._model)
-
-    def forward(self, q_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._data.qpos[:] = q_rad
-        mujoco.mj_kinematics(self._model, self._data)
-        site = self._data.site("tcp")
-        return site.xmat.reshape(3, 3) @ self._turn, site.xpos.copy()
-
+pytest.importorskip("mujoco")
 
 ARMS = pytest.mark.parametrize("arm", [FR3, PANDA, WX250S], ids=lambda arm: arm.name)
 
@@ -68,7 +24,7 @@ def random_postures(arm: ArmModel, count: int, seed: int = 3) -> np.ndarray:
 
 @ARMS
 def test_forward_kinematics_equals_that_of_mujoco(arm: ArmModel) -> None:
-    independent = Independent(arm)
+    independent = IndependentKinematics(arm.name)
     for q in random_postures(arm, 200):
         rotation, position = arm.forward(q)
         expected_rotation, expected_position = independent.forward(q)
@@ -76,32 +32,18 @@ def test_forward_kinematics_equals_that_of_mujoco(arm: ArmModel) -> None:
         assert np.abs(rotation - expected_rotation).max() < 1e-9
 
 
-def solved_share(arm: ArmModel, count: int, *, near: bool) -> float:
-    """Part of the random reachable poses that is reached within limits and tolerances, measured by MuJoCo."""
-    independent, rng = Independent(arm), np.random.default_rng(4)
-    solved = 0
-    for q in random_postures(arm, count):
-        rotation, position = independent.forward(q)
-        away = np.clip(q + rng.normal(size=arm.joints) * 0.1, arm.lower_rad, arm.upper_rad)
-        answer = arm.inverse(rotation, position, away if near else arm.home_rad)
-        reached_rotation, reached_position = independent.forward(answer.q_rad)
-        inside = (arm.lower_rad <= answer.q_rad).all() and (answer.q_rad <= arm.upper_rad).all()
-        right = rotation_angle(reached_rotation, rotation) <= ROTATION_RAD
-        solved += bool(answer.solved and inside and right and np.linalg.norm(reached_position - position) <= POSITION_M)
-    return solved / count
-
-
 @ARMS
 @pytest.mark.parametrize("near", [True, False], ids=["from nearby", "from home"])
 def test_inverse_kinematics_solves_1000_random_reachable_poses(arm: ArmModel, near: bool) -> None:
-    assert solved_share(arm, 1_000, near=near) >= 0.999
+    assert measure(arm, 1_000, near=near).solved >= 0.999
 
 
 @pytest.mark.slow
 @ARMS
 @pytest.mark.parametrize("near", [True, False], ids=["from nearby", "from home"])
 def test_inverse_kinematics_solves_10000_random_reachable_poses(arm: ArmModel, near: bool) -> None:
-    assert solved_share(arm, 10_000, near=near) >= 0.999
+    report = measure(arm, 10_000, near=near)
+    assert report.solved >= 0.999 and report.position_mm <= 0.1 and report.rotation_deg <= 0.1
 
 
 def test_the_jacobian_equals_finite_differences_of_the_forward_kinematics() -> None:

@@ -30,6 +30,13 @@ def test_with_faults_every_listener_hears_through_the_relay_and_talks_as_before(
     assert controller["~/stop"] == "/instructvla/stop"
 
 
+def test_with_a_faulty_clock_every_node_but_the_relay_keeps_the_relays_time() -> None:
+    nodes = resolve(WIDOWX, {"sim": "true", "faults": "true", "faulty_clock": "true"})
+    assert [node.name for node in nodes if ("use_sim_time", True) not in node.parameters] == [NODE]
+    assert ("clock_rate_hz", 100.0) in nodes[0].parameters
+    assert not any(("use_sim_time", True) in node.parameters for node in resolve(WIDOWX, {"faulty_clock": "true"}))
+
+
 def test_every_relayed_topic_is_heard_under_the_name_that_the_relay_gives_it() -> None:
     given = {"faults": "true", "namespace": "/two", "robot_name": "arm2", "camera_topic": "/cam"}
     nodes = {node.name: node for node in resolve(WIDOWX, given)}

@@ -97,7 +97,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_arm_and_gripper_are_asked_once_a_second(bench: Bench) -> None:
+def test_f24_arm_and_gripper_are_asked_once_a_second(bench: Bench) -> None:
     assert bench.node.period_s == 1.0
     bench.poll()
     asked = [(r.cmd_type, r.name, r.reg) for r, _ in bench.registers.asked]
@@ -105,7 +105,7 @@ def test_arm_and_gripper_are_asked_once_a_second(bench: Bench) -> None:
     assert bench.client.problem == ""
 
 
-def test_an_error_of_any_servo_is_a_problem_in_words(bench: Bench) -> None:
+def test_f24_an_error_of_any_servo_is_a_problem_in_words(bench: Bench) -> None:
     bench.poll(arm=(0, 0, 32, 0, 0, 0))
     assert "overload" in bench.client.problem
     assert bench.client.problem_id == "F24"
@@ -113,12 +113,12 @@ def test_an_error_of_any_servo_is_a_problem_in_words(bench: Bench) -> None:
         bench.client.recover()
 
 
-def test_an_empty_answer_is_no_error(bench: Bench) -> None:
+def test_f24_an_empty_answer_is_no_error(bench: Bench) -> None:
     bench.poll(arm=(), gripper=())
     assert bench.client.problem == "" and bench.client.notice == ""
 
 
-def test_a_driver_that_does_not_answer_is_noticed_and_asked_again(bench: Bench) -> None:
+def test_f24_a_driver_that_does_not_answer_is_noticed_and_asked_again(bench: Bench) -> None:
     bench.node.poll()
     bench.node.poll()
     assert "does not answer" in bench.client.notice
@@ -127,7 +127,7 @@ def test_a_driver_that_does_not_answer_is_noticed_and_asked_again(bench: Bench) 
     assert bench.client.notice == ""
 
 
-def test_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
+def test_f24_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared: list[bool] = []
@@ -145,5 +145,5 @@ def test_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
 
 
 @pytest.mark.parametrize(("status", "words"), [(1, "input voltage"), (0x24, "overheating, overload"), (2, "status 2")])
-def test_the_bits_of_the_register_have_names(status: int, words: str) -> None:
+def test_f24_the_bits_of_the_register_have_names(status: int, words: str) -> None:
     assert error_names(status) == words

@@ -16,9 +16,9 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("franka_msgs.msg")
 
 from control_msgs.action import FollowJointTrajectory, GripperCommand  # noqa: E402
-from franka_msgs.action import Move  # noqa: E402
+from franka_msgs.action import Grasp, Move  # noqa: E402
 from franka_msgs.msg import FrankaRobotState  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
+from rclpy.action import ActionServer  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -32,7 +32,8 @@ from instructvla_ros.nodes import qos  # noqa: E402
 from instructvla_ros.nodes.arm_controller_node import ArmControllerNode  # noqa: E402
 from instructvla_ros.nodes.codecs import chunk_to_message  # noqa: E402
 from instructvla_ros.nodes.franka_controller_node import FrankaControllerNode  # noqa: E402
-from instructvla_ros.nodes.managed import make_executor  # noqa: E402
+from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
+from instructvla_ros.nodes.service_calls import service_calls  # noqa: E402
 from instructvla_sim import RenderSpec, World, WorldConfig  # noqa: E402
 from instructvla_sim.franka_arm import RobotMode  # noqa: E402
 from instructvla_sim.nodes.franka_server import FrankaServer  # noqa: E402
@@ -146,15 +147,8 @@ class Robot:
         return future.result()
 
     def act(self, kind: Any, name: str, goal: Any) -> Any:
-        client = ActionClient(self.client, kind, name)
-        assert client.wait_for_server(LIMIT_S), name
-        sent = client.send_goal_async(goal)
-        assert self.until(sent.done), name
-        if not sent.result().accepted:
-            return None
-        result = sent.result().get_result_async()
-        assert self.until(result.done), name
-        return result.result().result
+        with service_calls(self.client, LIMIT_S) as services:
+            return services.act(kind, name, goal)
 
     def instruct(self) -> None:
         self.instruction_id += 1
@@ -248,7 +242,7 @@ class TestDefaultRoute:
         assert franka.until(lambda: franka.arm().hand.motion.kind == "move" and franka.arm().finger_m > 0.038)
         assert "gripper" not in franka.controller.report()[0]  # type: ignore[attr-defined]
 
-    def test_a_reflex_stops_and_reset_recovers_in_order_and_anchors_anew(self, franka: Robot) -> None:
+    def test_f22_a_reflex_stops_and_reset_recovers_in_order_and_anchors_anew(self, franka: Robot) -> None:
         franka.instruct()
         franka.chunk((0.01, 0.0, 0.0), steps=8)
         assert franka.is_mode(SafetyState.MODE_EXECUTING)
@@ -266,7 +260,7 @@ class TestDefaultRoute:
         assert np.abs(franka.position() - still).max() < 2e-3
         moves_by(franka, (-0.006, 0.0, 0.0))
 
-    def test_the_user_stop_cannot_be_reset_before_it_is_released(self, franka: Robot) -> None:
+    def test_f22_the_user_stop_cannot_be_reset_before_it_is_released(self, franka: Robot) -> None:
         franka.server.inject("user_stop")
         assert franka.is_mode(SafetyState.MODE_STOPPED)
         answer = franka.trigger("/instructvla/reset")
@@ -290,7 +284,8 @@ def test_the_trajectory_action_reaches_its_goal_and_refuses_wrong_joints(robot: 
     assert result.error_code == FollowJointTrajectory.Result.SUCCESSFUL
     np.testing.assert_allclose(robot.arm().joint_state().positions[:7], q + 0.05, atol=0.02)
     goal.trajectory.joint_names = ["panda_joint1"]
-    assert robot.act(FollowJointTrajectory, "/fr3_arm_controller/follow_joint_trajectory", goal) is None
+    with pytest.raises(SetupError, match="refused the goal"):
+        robot.act(FollowJointTrajectory, "/fr3_arm_controller/follow_joint_trajectory", goal)
 
 
 def test_the_hands_own_actions_and_the_half_width_of_gripper_command(robot: Robot) -> None:
@@ -337,7 +332,7 @@ def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str,
             assert robot.until(lambda: robot.arm().finger_m < 0.005)
 
 
-def test_a_gripper_that_is_not_there_is_reported_and_the_arm_moves_nevertheless(robot: Robot) -> None:
+def test_f23_a_gripper_that_is_not_there_is_reported_and_the_arm_moves_nevertheless(robot: Robot) -> None:
     with robot.live.locked() as world:
         world.reset(4)
     with Controller(robot, **{"hand.name": "/fr3_gripper"}) as node:
@@ -345,6 +340,23 @@ def test_a_gripper_that_is_not_there_is_reported_and_the_arm_moves_nevertheless(
         robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
         assert robot.until(lambda: "no gripper action server at /fr3_gripper" in node.report()[0])
         moves_by(robot, (0.005, 0.0, 0.0))
+
+
+def test_f23_a_gripper_that_hangs_is_reported_after_two_seconds_and_the_arm_moves_nevertheless(robot: Robot) -> None:
+    hung = rclpy.create_node("hung", context=robot.context)  # nobody spins it: its servers are there, and silent
+    servers = [
+        ActionServer(hung, kind, f"/hung/{name}", lambda _: None) for kind, name in ((Move, "move"), (Grasp, "grasp"))
+    ]
+    with robot.live.locked() as world:
+        world.reset(4)
+    with Controller(robot, **{"hand.name": "/hung"}) as node:
+        robot.instruct()
+        robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
+        assert robot.until(lambda: "/hung does not answer within 2.0 s" in node.report()[0]), node.report()
+        moves_by(robot, (0.005, 0.0, 0.0))
+    for server in servers:
+        server.destroy()
+    hung.destroy_node()
 
 
 def test_a_route_on_which_nobody_listens_keeps_the_node_unconfigured(robot: Robot) -> None:

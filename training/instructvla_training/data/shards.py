@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 COLUMNS: dict[str, tuple[tuple[int | None, ...], str]] = {
     "image": ((None, None, 3), "uint8"),  # primary camera through the checkpoint's image recipe, RGB
     "grid": ((None, None), "uint8"),  # object index seen by each patch, NO_OBJECT where none
-    "objects": ((None, 5), "float32"),  # per object x, y, z (m, base frame), visible (0/1), yaw (rad)
-    "state": ((8,), "float32"),  # measured state before the step
+    "objects": ((None, 5), "float32"),  # per object x, y, z (m, bench frame), visible (0/1), yaw (rad)
+    "state": ((8,), "float32"),  # measured state before the step, in the robot's base frame
     "action": ((7,), "float32"),  # what the demonstrator would do from here (the label)
     "weight": ((), "float32"),  # sampling weight of the frame
 }

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from instructvla_model.manifest import Manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.lockstep import Lockstep, Observation
 from instructvla_training.data.record import prepare_worker
 from instructvla_training.language import TaskView, parse_answer
+from instructvla_training.workspace import robot_of
 
 from .graph_policy import GraphPolicy, joint_sample
 from .trials import Trial
@@ -45,11 +45,6 @@ class Outcome:
     def named_first(self) -> bool:
         """The first object that the gripper came down to is the one that is meant."""
         return self.first_approached == self.trial.task.target
-
-
-def robot_of(manifest: Manifest) -> str:
-    """The robot that a checkpoint was trained on."""
-    return str(manifest.training.get("robot", WorldConfig().robot))
 
 
 class Runner:

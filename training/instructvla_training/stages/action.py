@@ -21,6 +21,7 @@ from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_model.trainable import set_trainable
 from instructvla_sim.catalog import CATALOG
+from instructvla_sim.robots import robot_spec
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
@@ -78,6 +79,7 @@ class ActionStage(nn.Module):
         self.location = LocationHead(policy.config.expert.dim)
         self._looking_layer = (policy.config.expert.n_layers - 1) // 2
         self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
+        self._base_m = np.float32(robot_spec(config.data.robot).base_m)  # states are told from it, objects are not
         still = np.array([e.source == "still" for e in frames.episodes])[frames.episode]
         self._acting = _Draw(np.where(still, 0.0, frames.weight))
         self._stills = _Draw(still.astype(np.float64)) if config.still_groups else None
@@ -161,7 +163,7 @@ class ActionStage(nn.Module):
             xyz_BR3=torch.from_numpy(objects[later[:, None], roles, :3]),
             yaw_B=torch.from_numpy(objects[later, roles[:, 0], 4]),
             symmetry_B=SYMMETRY[torch.from_numpy(roles[:, 0])],
-            ee_xyz_B3=torch.from_numpy(state[later, :3]),
+            ee_xyz_B3=torch.from_numpy(state[later, :3] + self._base_m),
             ee_yaw_B=torch.from_numpy(state[later, 5]),
         )
 

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -15,11 +16,12 @@ from instructvla_model.manifest import new_manifest
 from instructvla_model.normalization import Statistics, compute
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
+from instructvla_sim.robots import robot_spec
 from instructvla_training.data.shards import Frames, read_frames
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.report import plot_log
 from instructvla_training.trainer import Trainer
-from instructvla_training.workspace import Workspace, builder_for, new_policy, new_tokenizer
+from instructvla_training.workspace import Workspace, builder_for, new_policy, new_tokenizer, robot_of
 
 from .action import ActionStage
 from .base import BaseStage
@@ -87,8 +89,9 @@ def _action_stage(recipe: StageRecipe, space: Workspace) -> tuple[ActionStage, P
     policy.set_stage(recipe.stage)
     folders = [space.demonstrations] + ([space.corrections] if space.corrections.exists() else [])
     statistics = manifest.statistics or action_statistics(read_frames([space.demonstrations]))
-    if recipe.start:  # another arm: actions have the same units, states another base
-        statistics = replace(statistics, state=action_statistics(read_frames([space.demonstrations])).state)
+    if recipe.start:  # another arm: the same units, seen from another base
+        moved = np.subtract(robot_spec(robot_of(manifest)).base_m, robot_spec(recipe.data.robot).base_m)
+        statistics = seen_from(statistics, moved)
     frames = read_frames(folders + ([space.stills] if recipe.still_groups else []))
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
     heads = load_file((previous if recipe.start else previous.parent) / HEADS_FILE)
@@ -103,6 +106,17 @@ def action_statistics(frames: Frames) -> Statistics:
     """Normalisation of the recorded actions and states; the gripper stays an opening of 0..1."""
     action = compute(frames.action, mask=[True] * 6 + [False], span_floor=SPAN_FLOOR_ACTION)
     return Statistics(action, compute(frames.state, span_floor=SPAN_FLOOR_STATE))
+
+
+def seen_from(statistics: Statistics, moved_m: np.ndarray) -> Statistics:
+    """The statistics of the same states when the base stands ``moved_m`` (3,) further back: a place on the bench keeps
+    its normalised state, so what was learnt of it still holds."""
+    if statistics.state is None:
+        return statistics
+    names = ("q01", "q99", "min", "max", "mean")
+    old = {name: getattr(statistics.state, name) for name in names}
+    new = {name: (*(np.array(row[:3]) + moved_m).tolist(), *row[3:]) for name, row in old.items()}
+    return replace(statistics, state=replace(statistics.state, **new))
 
 
 def _write_checkpoint(

@@ -12,7 +12,7 @@ from instructvla_ros.faults import disk
 from instructvla_ros.faults.engine import KINDS, Fault
 from instructvla_ros.graph.faults import NODE
 
-_STREAMS = ("image", "joint_states", "latent_action", "action_chunk")
+_STREAMS = ("image", "joint_states", "latent_action", "action_chunk", "clock")
 _WAIT_S = 5.0
 
 
@@ -22,7 +22,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     what = parser.add_subparsers(dest="what", required=True, metavar="what")
     kinds = "; ".join(f"{kind}: {meaning}" for kind, (_, meaning) in KINDS.items())
     stream = what.add_parser("stream", help="delay, lose, repeat, freeze or spoil messages", description=kinds)
-    stream.add_argument("stream", choices=_STREAMS, help="which messages")
+    stream.add_argument("stream", choices=_STREAMS, help="which messages; the clock with faulty_clock:=true")
     stream.add_argument("kind", choices=tuple(KINDS), help="what happens to them, see above")
     stream.add_argument("amount", nargs="?", type=float, default=None, help="seconds, probability or number")
     stream.add_argument(

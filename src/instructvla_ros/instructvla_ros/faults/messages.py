@@ -24,6 +24,19 @@ def _shift(message: Any, seconds: float) -> Any:
     return message
 
 
+def _shift_clock(message: Any, seconds: float) -> Any:
+    message.clock = s_to_time(max(0.0, time_to_s(message.clock) + seconds))
+    return message
+
+
+CLOCK: Handling[Any] = Handling(
+    restamp=lambda content, _: copy.copy(content),
+    shift=_shift_clock,
+    corrupt=lambda message, count: _shift_clock(message, (-1) ** count * 3600.0),
+)
+"""Of /clock: `shift` makes it jump once, `drop` and `freeze` make it stand still, `corrupt` throws it to and fro."""
+
+
 def handling(ways: Sequence[Spoil]) -> Handling[Any]:
     """How to handle a message with a header that can be spoiled in these ways, one after another."""
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass, replace
 from instructvla_ros.graph.description import Argument, ResolvedNode, is_true
 
 ARGUMENT = Argument("faults", "false", "true lets `instructvla fault` disturb the images, states, latents and chunks")
+CLOCK_ARGUMENT = Argument(
+    "faulty_clock", "false", "true, with faults:=true, gives all nodes the relay's clock to disturb"
+)
 PREFIX = "/faulty"
 NODE = "fault_relay_node"
+CLOCK_RATE_HZ = 100.0
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,19 @@ def with_relay(nodes: Sequence[ResolvedNode], values: Mapping[str, str]) -> list
     if not is_true(values.get(ARGUMENT.name, "false")):
         return list(nodes)
     relayed = {stream.name: stream for stream in streams(values)}
-    found = [_relay(values)]
+    clock = is_true(values.get(CLOCK_ARGUMENT.name, "false"))
+    found = [_relay(values, clock)]
     for node in nodes:
         names = next((heard for end, heard in LISTENERS.items() if node.name.endswith(end)), ())
         rules = tuple((relayed[name].asked, PREFIX + relayed[name].topic) for name in names)
         kept = tuple(rule for rule in node.remappings if rule[0] not in dict(rules))
-        found.append(replace(node, remappings=kept + rules))
+        parameters = (*node.parameters, ("use_sim_time", True)) if clock else node.parameters
+        found.append(replace(node, parameters=parameters, remappings=kept + rules))
     return found
 
 
-def _relay(values: Mapping[str, str]) -> ResolvedNode:
-    topics = tuple((f"{stream.name}_topic", stream.topic) for stream in streams(values))
+def _relay(values: Mapping[str, str], clock: bool) -> ResolvedNode:
+    topics: tuple[tuple[str, object], ...] = tuple((f"{stream.name}_topic", stream.topic) for stream in streams(values))
     return ResolvedNode(
         name=NODE,
         package="instructvla_ros",
@@ -67,7 +73,7 @@ def _relay(values: Mapping[str, str]) -> ResolvedNode:
         module=f"instructvla_ros.nodes.{NODE}",
         namespace=values["namespace"],
         params_file="",
-        parameters=topics,
+        parameters=(*topics, ("clock_rate_hz", CLOCK_RATE_HZ)) if clock else topics,
         remappings=(),
         required=True,
         nice=0,

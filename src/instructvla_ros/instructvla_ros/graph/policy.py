@@ -21,6 +21,7 @@ ARGUMENTS = (
 SIM_ARGUMENTS = (
     Argument("sim", "false", "true starts the simulated arm and cameras instead of expecting the real ones"),
     faults.ARGUMENT,
+    faults.CLOCK_ARGUMENT,
     Argument("seed", "0", "simulation only: which random scene"),
     Argument("task_instruction", "", "simulation only: a plain instruction; the scene holds what it names"),
     Argument("follow_instructions", "true", "simulation only: judge each new instruction that is worded plainly"),

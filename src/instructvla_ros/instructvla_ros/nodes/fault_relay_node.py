@@ -1,7 +1,8 @@
 """fault_relay_node: hands the graph's streams on, with the faults that somebody wants to see. For tests only.
 
-Topics: each `<stream>_topic` in, the same name behind `/faulty` out. One parameter for each stream holds its fault,
-`none` or what `instructvla fault --help` lists; `ros2 param set` sets it too.
+Topics: each `<stream>_topic` in, the same name behind `/faulty` out; with a `clock_rate_hz`, `/clock` out. One
+parameter for each stream holds its fault, `none` or what `instructvla fault --help` lists; `ros2 param set` sets it
+too.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
 
 from instructvla_msgs.msg import ActionChunk, LatentAction
 from instructvla_ros.faults.engine import Fault, FaultyStream
-from instructvla_ros.faults.messages import SPOILS, handling
+from instructvla_ros.faults.messages import CLOCK, SPOILS, handling
 from instructvla_ros.graph.faults import NODE, PREFIX
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.managed import main_of
@@ -49,8 +51,19 @@ class FaultRelayNode(Node):
                 self._wires[name] = FaultyStream(handling(SPOILS[kind.__name__]))
                 self._outs[name] = self.create_publisher(kind, PREFIX + topic, profile)
                 self.create_subscription(kind, topic, partial(self._take, name), profile)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        rate_hz = self.declare_parameter("clock_rate_hz", 0.0).value
+        self.declare_parameter("clock", "none")
+        if rate_hz > 0.0:
+            self._wires["clock"] = FaultyStream(CLOCK)
+            self._outs["clock"] = self.create_publisher(ClockMessage, "/clock", qos.CLOCK)
+            self.create_timer(1.0 / rate_hz, self._strike, clock=steady)
         self.add_on_set_parameters_callback(self._on_set)
-        self.create_timer(_PERIOD_S, self._send_all, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(_PERIOD_S, self._send_all, clock=steady)
+
+    def _strike(self) -> None:
+        now = Clock(clock_type=ClockType.SYSTEM_TIME).now()
+        self._take("clock", ClockMessage(clock=now.to_msg()))
 
     def _take(self, name: str, message: Any) -> None:
         self._wires[name].take(message, time.monotonic())

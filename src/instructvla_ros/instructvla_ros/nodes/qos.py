@@ -35,6 +35,7 @@ GRIPPER_COMMAND = _profile(10)
 SAFETY_STATE = _profile(1, latched=True)
 EMERGENCY_STOP = _profile(10)
 HEARTBEAT = _profile(10)
+CLOCK = _profile(10)
 DIAGNOSTICS = _profile(10)
 # The simulator's verdict on the task, latched so that the demo sees it whenever it looks.
 TASK_STATUS = _profile(1, latched=True)
