@@ -6,6 +6,8 @@ The checks are written anew here, from the robot's limits, not with the gate's o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,48 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instructvla_ros.control import WX250S, ActionChunk, Command, Mode, WidowXController
-from instructvla_ros.control.kinematics import JOINT_NAMES
+from instructvla_ros.control import (
+    FR3,
+    WX250S,
+    ActionChunk,
+    ArmModel,
+    Command,
+    FrankaController,
+    Mode,
+    WidowXController,
+)
 
 EVENTS_EACH = 50
-NAMES = (*JOINT_NAMES, "gripper", "left_finger", "right_finger")
 PERIOD_S = 0.02
-SPEED_RAD_S = 0.5 * math.pi
-MAX_PWM = 350.0
+MAX_PWM, FULL_WIDTH_M = 350.0, 0.08
 ARC_M = 0.011
-LOWER_M, UPPER_M = np.array([0.10, -0.28, 0.01]), np.array([0.45, 0.28, 0.40])
+BRAKED_S = 1.5  # after a stop, by when an arm with limited acceleration has come to rest
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An arm, its controller, and its limits: the share of the speed that may be used, the acceleration."""
+
+    arm: ArmModel
+    make: Callable[[], Any]
+    fingers: dict[str, float]
+    start_rad: tuple[float, ...]
+    speed_rad_s: np.ndarray
+    acceleration_rad_s2: float
+    lower_m: tuple[float, float, float]
+    upper_m: tuple[float, float, float]
+
+
+WIDOWX = Subject(
+    WX250S, WidowXController, {"gripper": 0.0, "left_finger": 0.03, "right_finger": -0.03},
+    (0.1, -0.4, 0.3, 0.05, 1.5, -0.1), np.full(6, 0.5 * math.pi), math.inf, (0.10, -0.28, 0.01), (0.45, 0.28, 0.40),
+)  # fmt: skip
+FRANKA = Subject(
+    FR3, FrankaController, {"fr3_finger_joint1": 0.03, "fr3_finger_joint2": 0.03},
+    tuple(FR3.home_rad), 0.3 * np.array([2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26]), 10.0,
+    (0.28, -0.40, 0.01), (0.75, 0.40, 0.60),
+)  # fmt: skip
+SUBJECTS = pytest.mark.parametrize("subject", [WIDOWX, FRANKA], ids=["widowx", "franka"])
 
 scale = st.sampled_from([0.0, 1e-3, 0.02, 0.05, 0.3, 1e3, 1e38, -0.05, -0.3, math.nan, math.inf, -math.inf])
 tick = st.tuples(st.just("tick"), st.sampled_from([0.02] * 8 + [0.0, 0.001, 0.019, 0.05, 0.3, 1.5, -0.5, -3600.0]))
@@ -37,7 +71,7 @@ chunk = st.tuples(
         st.sampled_from(["", "", "", "xyz", "rpy", "gripper"]),  # which array has another length
     ),
 )
-joints = st.tuples(st.just("joints"), st.tuples(st.sampled_from(NAMES), scale, st.booleans()))
+joints = st.tuples(st.just("joints"), st.tuples(st.integers(0, 8), scale, st.booleans()))
 image = st.tuples(st.just("image"), st.tuples(st.sampled_from([0.0, 0.0, -1.0, 3600.0, math.nan]), st.integers(0, 2)))
 other = st.sampled_from(
     ["instruction", "stop", "reset", "reanchor", "hold", "release", "home", "sleep", "blind", "see", "block", "free"]
@@ -45,33 +79,42 @@ other = st.sampled_from(
 event = st.one_of(tick, tick, tick, tick, chunk, chunk, joints, image, other.map(lambda name: (name, None)))
 
 
-def outside_m(q_rad: np.ndarray) -> np.ndarray:
-    """How far the gripper is outside the workspace box, per axis."""
-    tip_m = WX250S.forward(q_rad)[1]
-    return np.maximum(np.maximum(LOWER_M - tip_m, tip_m - UPPER_M), 0.0)
-
-
 class Fuzzed:
     """A controller, an arm that follows it unless blocked, and the checks."""
 
-    def __init__(self) -> None:
-        self.controller = WidowXController()
-        self.q = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
+    def __init__(self, subject: Subject) -> None:
+        self.subject, self.arm = subject, subject.arm
+        self.controller = subject.make()
+        self.q = np.array(subject.start_rad)
+        self.elapsed_s, self.stopped_s = 0.0, math.inf
+        self.velocity: np.ndarray | None = None
         self.now_s, self.seq, self.instruction = 1000.0, 0, 0
         self.blind = self.blocked = self.stopped = False
         self.last: np.ndarray | None = None
         self.least_m = np.zeros(3)
 
+    def measured(self) -> dict[str, float]:
+        """All joints by name."""
+        return dict(zip(self.arm.joint_names, self.q.tolist(), strict=True)) | self.subject.fingers
+
+    def outside_m(self, q_rad: np.ndarray) -> np.ndarray:
+        """How far the gripper is outside the workspace box, per axis."""
+        tip_m = self.arm.forward(q_rad)[1]
+        return np.maximum(np.maximum(self.subject.lower_m - tip_m, tip_m - self.subject.upper_m), 0.0)
+
+    def anchored_anew(self) -> None:
+        self.last = self.velocity = None
+
     def apply(self, name: str, value: Any) -> None:
         getattr(self, f"do_{name}")(value)
 
     def do_tick(self, elapsed_s: float) -> None:
-        self.now_s += elapsed_s
+        self.now_s, self.elapsed_s = self.now_s + elapsed_s, elapsed_s
         if not 0.0 <= elapsed_s <= 1.0:
-            self.last = None  # the clock jumped: anchored anew
+            self.anchored_anew()  # the clock jumped
         if not self.blind:
-            positions = [*self.q, 0.0, 0.03, -0.03]
-            self.controller.on_joint_state(NAMES, positions, None, self.now_s, self.now_s)
+            found = self.measured()
+            self.controller.on_joint_state(list(found), list(found.values()), None, self.now_s, self.now_s)
             self.controller.on_image(self.now_s, self.now_s, self.seq)
         self.check(self.controller.tick(self.now_s))
 
@@ -92,17 +135,19 @@ class Fuzzed:
             self.now_s,
         )
 
-    def do_joints(self, value: tuple[str, float, bool]) -> None:
-        name, number, missing = value
-        positions = dict(zip(NAMES, [*self.q, 0.0, 0.03, -0.03], strict=True)) | {name: number}
+    def do_joints(self, value: tuple[int, float, bool]) -> None:
+        which, number, missing = value
+        positions = self.measured()
+        name = list(positions)[which]
+        positions[name] = number
         if missing:
             del positions[name]
         if math.isfinite(number) and abs(number) > 10.0:
             return  # finite and absurd: no encoder says that, and no rule could tell it from a posture
         self.controller.on_joint_state(list(positions), list(positions.values()), None, self.now_s, self.now_s)
-        if not missing and math.isfinite(number) and name in JOINT_NAMES:
+        if not missing and math.isfinite(number) and which < self.arm.joints:
             self.q = self.q.copy()
-            self.q[JOINT_NAMES.index(name)] = number  # somebody pushed the arm there
+            self.q[which] = number  # somebody pushed the arm there
 
     def do_image(self, value: tuple[float, int]) -> None:
         self.controller.on_image(self.now_s + value[0], self.now_s, value[1])
@@ -113,15 +158,17 @@ class Fuzzed:
 
     def do_stop(self, _: None) -> None:
         self.controller.stop("fuzz")
-        self.stopped = True
+        if not self.stopped:
+            self.stopped, self.stopped_s = True, self.now_s
 
     def do_reset(self, _: None) -> None:
         self.controller.reset(self.now_s)
-        self.stopped, self.last = False, None
+        self.stopped = False
+        self.anchored_anew()
 
     def do_reanchor(self, _: None) -> None:
         self.controller.reanchor(self.now_s)
-        self.last = None
+        self.anchored_anew()
 
     def do_hold(self, _: None) -> None:
         self.controller.hold_for("F14", "fuzz")
@@ -130,10 +177,10 @@ class Fuzzed:
         self.controller.hold_for("F14", "")
 
     def do_home(self, _: None) -> None:
-        self.controller.go_to(WX250S.home_rad, self.now_s)
+        self.controller.go_to(self.arm.home_rad, self.now_s)
 
     def do_sleep(self, _: None) -> None:
-        self.controller.go_to(WX250S.sleep_rad, self.now_s)
+        self.controller.go_to(self.arm.sleep_rad, self.now_s)
 
     def do_blind(self, _: None) -> None:
         self.blind = True
@@ -153,31 +200,47 @@ class Fuzzed:
             assert command.mode is Mode.STOPPED, command
         if command.gripper_pwm is not None:
             assert abs(command.gripper_pwm) <= MAX_PWM  # false for NaN too
+        if command.gripper_width_m is not None:
+            assert 0.0 <= command.gripper_width_m <= FULL_WIDTH_M
         if goal is None:
-            self.last = None
+            self.anchored_anew()
             return
         assert np.isfinite(goal).all()
         sample = self.controller._sample
         assert sample is not None, "a command before any joint state"
         previous = sample.arm_rad if self.last is None else self.last
-        assert np.max(np.abs(goal - previous)) <= SPEED_RAD_S * 2.0 * PERIOD_S + 1e-6, "too fast, or no anchor"
-        outside = np.maximum(np.maximum(WX250S.lower_rad - goal, goal - WX250S.upper_rad), 0.0)
-        before = np.maximum(np.maximum(WX250S.lower_rad - previous, previous - WX250S.upper_rad), 0.0)
+        change = goal - previous
+        speed = self.subject.speed_rad_s
+        assert (np.abs(change) <= speed * 2.0 * PERIOD_S + 1e-6).all(), "too fast, or no anchor"
+        outside = np.maximum(np.maximum(self.arm.lower_rad - goal, goal - self.arm.upper_rad), 0.0)
+        before = np.maximum(np.maximum(self.arm.lower_rad - previous, previous - self.arm.upper_rad), 0.0)
         assert (outside <= before + 1e-6).all(), "beyond a joint limit"
-        if command.mode in (Mode.STOPPED, Mode.FAULT, Mode.HOLD) and self.last is not None and self.stopped:
-            assert np.max(np.abs(goal - self.last)) < 1e-9, "a command after a stop"
-        excess_m = outside_m(goal)
+        if self.stopped and self.last is not None:
+            braked = math.isinf(self.subject.acceleration_rad_s2) or self.now_s - self.stopped_s > BRAKED_S
+            assert not braked or np.max(np.abs(change)) < 1e-9, "a command after a stop"
+        self.check_acceleration(change)
+        excess_m = self.outside_m(goal)
         if self.last is None or command.mode is Mode.HOMING:
-            self.least_m = np.maximum(outside_m(previous), excess_m)
+            self.least_m = np.maximum(self.outside_m(previous), excess_m)
         assert (excess_m <= self.least_m + ARC_M).all(), f"{excess_m} out of the box, and farther out"
         self.least_m = np.minimum(self.least_m, excess_m)
         self.last = goal
         if not self.blocked:
             self.q = self.q + 0.5 * (goal - self.q)
 
+    def check_acceleration(self, change: np.ndarray) -> None:
+        """From one tick in time to the next; a goal that is repeated is a stop, which is always allowed."""
+        before, self.velocity = self.velocity, None
+        if self.last is None or self.elapsed_s != PERIOD_S:
+            return
+        self.velocity = change / PERIOD_S
+        if before is not None and np.max(np.abs(change)) > 1e-9:
+            most = self.subject.acceleration_rad_s2 * PERIOD_S * 1.001 + 1e-5
+            assert (np.abs(self.velocity - before) <= most).all(), "speeds up or brakes too fast"
 
-def run_events(events: list[tuple[str, Any]]) -> None:
-    fuzzed = Fuzzed()
+
+def run_events(subject: Subject, events: list[tuple[str, Any]]) -> None:
+    fuzzed = Fuzzed(subject)
     for name, value in events:
         fuzzed.apply(name, value)
 
@@ -186,24 +249,31 @@ lists = st.lists(event, min_size=EVENTS_EACH, max_size=EVENTS_EACH)
 quiet = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
 
 
+@SUBJECTS
 @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=quiet)
-@given(lists)
-def test_two_thousand_random_messages_cannot_make_the_controller_unsafe(events: list[tuple[str, Any]]) -> None:
-    run_events(events)
+@given(events=lists)
+def test_two_thousand_random_messages_cannot_make_the_controller_unsafe(
+    subject: Subject, events: list[tuple[str, Any]]
+) -> None:
+    run_events(subject, events)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@SUBJECTS
 @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=quiet)
-@given(lists)
-def test_a_hundred_thousand_random_messages_cannot_make_the_controller_unsafe(events: list[tuple[str, Any]]) -> None:
-    run_events(events)
+@given(events=lists)
+def test_a_hundred_thousand_random_messages_cannot_make_the_controller_unsafe(
+    subject: Subject, events: list[tuple[str, Any]]
+) -> None:
+    run_events(subject, events)
 
 
-def test_the_checks_can_fail() -> None:
-    fuzzed = Fuzzed()
+@SUBJECTS
+def test_the_checks_can_fail(subject: Subject) -> None:
+    fuzzed = Fuzzed(subject)
     fuzzed.do_tick(PERIOD_S)
-    for unsafe in (np.full(6, np.nan), fuzzed.q + 0.2):
+    for unsafe in (np.full(subject.arm.joints, np.nan), fuzzed.q + 0.5):
         with pytest.raises(AssertionError):
             fuzzed.check(Command(unsafe, None, None, Mode.MOVING, "", ""))
     fuzzed.do_stop(None)

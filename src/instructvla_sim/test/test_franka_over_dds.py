@@ -152,7 +152,7 @@ class Robot:
 
     def instruct(self) -> None:
         self.instruction_id += 1
-        self.reasoning.publish(Reasoning(instruction_id=self.instruction_id))
+        self.reasoning.publish(Reasoning(instruction_id=self.instruction_id, instruction="move"))
 
     def chunk(self, xyz: tuple[float, float, float], gripper: float = 1.0, steps: int = 4) -> None:
         """A fresh image and a chunk of equal steps."""
@@ -351,8 +351,13 @@ def test_f23_a_gripper_that_hangs_is_reported_after_two_seconds_and_the_arm_move
         world.reset(4)
     with Controller(robot, **{"hand.name": "/hung"}) as node:
         robot.instruct()
-        robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
-        assert robot.until(lambda: "/hung does not answer within 2.0 s" in node.report()[0]), node.report()
+
+        def told() -> bool:
+            robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
+            return "/hung does not answer within 2.0 s" in node.report()[0]
+
+        assert robot.until(told), node.report()
+        assert robot.is_mode(SafetyState.MODE_HOLDING)
         moves_by(robot, (0.005, 0.0, 0.0))
     for server in servers:
         server.destroy()

@@ -25,6 +25,7 @@ from instructvla_sim.nodes.live_world import LiveWorld
 _DEPTH_ONE = QoSProfile(depth=1)
 _CLIP_M = 0.1  # crisp follows a target at most this far ahead
 _REACH_S = 0.08
+_PEAK_TO_MEAN = 2.5  # of the speed from rest to rest along a polynomial, with a margin
 _INCOMING_TIMEOUT_S = 0.1
 _PERIOD_S = 0.02
 
@@ -90,7 +91,10 @@ class CartesianControllers:
             position = position - ahead * max(0.0, 1.0 - _CLIP_M / max(length, 1e-9))
             answer = self._arm.inverse(rotation, position, q)
             if answer.solved:
-                world.arm.follow(self._arm.joint_names, [Knot(_REACH_S, answer.q_rad, np.zeros(7))])
+                # Like the real ones it cannot leap: a far target takes longer, whatever the sender thinks of it.
+                slowest_s = float(np.max(np.abs(answer.q_rad - q) / self._arm.velocity_rad_s))
+                reach_s = max(_REACH_S, _PEAK_TO_MEAN * slowest_s)
+                world.arm.follow(self._arm.joint_names, [Knot(reach_s, answer.q_rad, np.zeros(7))])
 
     def _step(self) -> None:
         if self._kind != ServoCommandType.Request.TWIST or self._twist is None:
