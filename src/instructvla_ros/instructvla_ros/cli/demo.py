@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,30 @@ from instructvla_ros.robots import graphs
 if TYPE_CHECKING:
     from instructvla_ros.cli.demo_session import DemoSession, Outcome
 
-DEFAULT_INSTRUCTION = "i am thirsty. put the right thing in the bowl"
-DEFAULT_CHECK = "put the can in the bowl"
+
+@dataclass(frozen=True)
+class Show:
+    """What a robot is told where nobody says otherwise: a Franka's checkpoint knows plain instructions only."""
+
+    instruction: str
+    check: str
+    seed: int
+
+
+SHOWS = {
+    "widowx": Show("i am thirsty. put the right thing in the bowl", "put the can in the bowl", 11),
+    "franka": Show("put the can in the bowl", "", 11),
+}
+"""By robot; those that have a simulation."""
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `demo`."""
     parser = commands.add_parser("demo", help="run the whole system once in simulation and record it")
     parser.add_argument(
-        "--instruction", default=DEFAULT_INSTRUCTION, metavar="TEXT", help="what the robot is told to do"
+        "--instruction",
+        metavar="TEXT",
+        help="what the robot is told; default: what its checkpoint knows",
     )
     parser.add_argument(
         "--check",
@@ -40,8 +56,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="TEXT",
         help="what counts as done, in plain words, where the instruction itself does not say it plainly",
     )
-    parser.add_argument("--robot", choices=sorted(graphs()), default="widowx", help="which robot")
-    parser.add_argument("--seed", type=int, default=11, metavar="N", help="number of the random scene")
+    parser.add_argument("--robot", choices=sorted(SHOWS), default="widowx", help="which robot")
+    parser.add_argument("--seed", type=int, metavar="N", help="number of the random scene; default: the robot's own")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
     parser.add_argument(
@@ -63,8 +79,10 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """See the module."""
-    instruction = check_instruction(arguments.instruction)
-    check = arguments.check or (DEFAULT_CHECK if instruction == DEFAULT_INSTRUCTION else "")
+    show = SHOWS[arguments.robot]
+    instruction = check_instruction(show.instruction if arguments.instruction is None else arguments.instruction)
+    check = arguments.check or (show.check if instruction == show.instruction else "")
+    arguments.seed = show.seed if arguments.seed is None else arguments.seed
     folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
     shutil.rmtree(folder / "bag", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
