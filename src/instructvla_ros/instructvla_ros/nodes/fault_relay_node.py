@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock
+from rclpy.clock import Clock as TimeSource
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rosgraph_msgs.msg import Clock as ClockMessage
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 
 from instructvla_msgs.msg import ActionChunk, LatentAction
@@ -51,19 +51,19 @@ class FaultRelayNode(Node):
                 self._wires[name] = FaultyStream(handling(SPOILS[kind.__name__]))
                 self._outs[name] = self.create_publisher(kind, PREFIX + topic, profile)
                 self.create_subscription(kind, topic, partial(self._take, name), profile)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        steady = TimeSource(clock_type=ClockType.STEADY_TIME)
         rate_hz = self.declare_parameter("clock_rate_hz", 0.0).value
         self.declare_parameter("clock", "none")
         if rate_hz > 0.0:
             self._wires["clock"] = FaultyStream(CLOCK)
-            self._outs["clock"] = self.create_publisher(ClockMessage, "/clock", qos.CLOCK)
+            self._outs["clock"] = self.create_publisher(Clock, "/clock", qos.CLOCK)
             self.create_timer(1.0 / rate_hz, self._strike, clock=steady)
         self.add_on_set_parameters_callback(self._on_set)
         self.create_timer(_PERIOD_S, self._send_all, clock=steady)
 
     def _strike(self) -> None:
-        now = Clock(clock_type=ClockType.SYSTEM_TIME).now()
-        self._take("clock", ClockMessage(clock=now.to_msg()))
+        now = TimeSource(clock_type=ClockType.SYSTEM_TIME).now()
+        self._take("clock", Clock(clock=now.to_msg()))
 
     def _take(self, name: str, message: Any) -> None:
         self._wires[name].take(message, time.monotonic())
