@@ -87,6 +87,20 @@ def _same(tensor: Tensor, file: weights.WeightFile | None, name: str) -> bool:
     return torch.equal(other.to(tensor.dtype), tensor)
 
 
+def tensor_shapes(config: PolicyConfig, stage: str, parts: Sequence[str] = PARTS) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a stage's stored tensors; no weights are made for it.
+
+    In the order of safetensors' own writer, so that equal weights hash equally.
+    """
+    vlm, expert = _without_memory(config, 0, stage, parts)
+    shapes = {
+        f"{prefix}.{name}": tuple(tensor.shape)
+        for prefix, module in (("vlm", vlm), ("expert", expert))
+        for name, tensor in (weights.unique_state(module).items() if module is not None else ())
+    }
+    return dict(sorted(shapes.items()))
+
+
 # ---- loading ------------------------------------------------------------------------------------------
 
 
@@ -131,6 +145,19 @@ def _tokenizer(folder: Path, manifest: Manifest) -> PolicyTokenizer:
     return tokenizer
 
 
+def _without_memory(
+    config: PolicyConfig, image_token_id: int, stage: str, parts: Sequence[str]
+) -> tuple[VisionLanguageModel | None, ActionExpert | None]:
+    vlm, expert = None, None
+    with torch.device("meta"):
+        if "vlm" in parts:
+            vlm = VisionLanguageModel(config, image_token_id)
+            prepare_for_stage(vlm, stage)
+        if "expert" in parts:
+            expert = ActionExpert(config)
+    return vlm, expert
+
+
 def _fill(
     module: nn.Module,
     prefix: str,
@@ -172,13 +199,7 @@ def load_parts(
     if not unread:
         config = config.without_unread_blocks()
         files = _without_unread(files, config)
-    vlm, expert = None, None
-    with torch.device("meta"):
-        if "vlm" in parts:
-            vlm = VisionLanguageModel(config, tokenizer.image_token_id)
-            prepare_for_stage(vlm, manifest.stage)
-        if "expert" in parts:
-            expert = ActionExpert(config)
+    vlm, expert = _without_memory(config, tokenizer.image_token_id, manifest.stage, parts)
     if vlm is not None:
         _fill(vlm, "vlm.", files, folder, dtype, device)
         vlm.finish_loading(device)

@@ -45,7 +45,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 _CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # safetensors' names
-_CHUNK = 1 << 22  # numbers handled at once: a check or a cast never copies a whole tensor
+_CHUNK = 1 << 20  # numbers handled at once: a check or a cast never copies a whole tensor
 
 
 def write_stream(
@@ -103,8 +103,9 @@ class WeightFile:
             raise CheckpointError(f"{path} is missing; expected the weights beside the manifest; copy it there")
         self._refuse_pickle()
         try:
-            self._file = safe_open(str(path), framework="pt")
+            self._file = safe_open(str(path), framework="pt")  # checks the whole header
             self.names: frozenset[str] = frozenset(self._file.keys())
+            self._places = _places(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}; "
@@ -129,7 +130,41 @@ class WeightFile:
         return math.prod(self.shape(name))
 
     def tensor(self, name: str) -> Tensor:
+        """The tensor as it is stored, mapped from the file."""
         return self._file.get_tensor(name)
+
+    def load(self, name: str, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """A tensor of floats in memory of its own. CheckpointError for NaN and infinity.
+
+        Read in pieces: a mapping would keep the stored numbers resident beside the converted ones.
+        """
+        if name not in self._places:
+            raise CheckpointError(f"{self.path}: tensor {name!r} is of no type of {list(DTYPES)}; expected floats")
+        kind, start = self._places[name]
+        target = torch.empty(self.shape(name), dtype=dtype, device=device)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for part in target.view(-1).split(_CHUNK) if target.numel() else ():
+                buffer = bytearray(part.numel() * kind.itemsize)
+                if file.readinto(buffer) != len(buffer):
+                    raise CheckpointError(f"{self.path} ended while {name!r} was read; expected complete weights")
+                piece = torch.frombuffer(buffer, dtype=kind)
+                require_finite(piece, name, self.path)
+                part.copy_(piece)
+        return target
+
+
+def _places(path: Path) -> dict[str, tuple[torch.dtype, int]]:
+    """Number type and first byte of every tensor of floats, from a header that safetensors has checked."""
+    kinds = {code: dtype for dtype, code in _CODES.items()}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {
+        name: (kinds[entry["dtype"]], 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+        if name != "__metadata__" and entry["dtype"] in kinds
+    }
 
 
 def check_names(
@@ -165,9 +200,4 @@ def read(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the checked tensors one by one in the wanted dtype and place. Refuses NaN and infinity."""
     for name in expected:
-        tensor = files[name].tensor(name)
-        if not tensor.is_floating_point():
-            yield name, tensor.to(device)
-            continue
-        require_finite(tensor, name, files[name].path)
-        yield name, tensor.to(device, dtype)
+        yield name, files[name].load(name, dtype, device)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instructvla_model import checkpoint, weights
+from instructvla_model.benchmark.memory import resident
 from instructvla_model.manifest import CheckpointError, new_manifest, read_manifest
 from instructvla_model.normalization import Statistics, compute
 
@@ -288,6 +289,24 @@ def test_weights_that_are_not_numbers_are_refused(saved):
     rewrite(folder, lambda t: t["vlm.query_embed"].fill_(float("nan")))
     with pytest.raises(CheckpointError, match=r"'vlm.query_embed' holds NaN"):
         checkpoint.load_policy(folder)
+
+
+def test_weights_of_another_number_type_are_refused(saved):
+    folder = saved()[0]
+    rewrite(folder, lambda t: t.update({"vlm.query_embed": torch.ones(4, 24, dtype=torch.int64)}))
+    with pytest.raises(CheckpointError, match=r"tensor 'vlm.query_embed' is of no type of .*; expected floats"):
+        checkpoint.load_policy(folder)
+
+
+def test_loading_keeps_nothing_of_the_file_in_memory_beside_the_tensor(tmp_path):
+    """64 MB on disk become 32 MB; a mapping of the file would stay resident as long as it is open."""
+    numbers = torch.arange(1 << 24, dtype=torch.float32).view(1 << 12, -1)
+    weights.write(tmp_path / "w.safetensors", {"a": torch.ones(3), "w": numbers})
+    file = weights.WeightFile(tmp_path / "w.safetensors")
+    before = resident()["VmRSS"]
+    loaded = file.load("w", torch.bfloat16, "cpu")
+    assert resident()["VmRSS"] - before < loaded.nbytes + (24 << 20)
+    assert torch.equal(loaded, numbers.bfloat16())
 
 
 def test_a_missing_or_foreign_tokenizer_is_refused(saved):

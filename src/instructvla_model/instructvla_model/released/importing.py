@@ -16,7 +16,6 @@ from torch import Tensor
 
 from instructvla_model import checkpoint, weights
 from instructvla_model.config import PolicyConfig
-from instructvla_model.expert import ActionExpert
 from instructvla_model.manifest import MANIFEST_FILE, CheckpointError, Manifest, new_manifest, write_manifest
 from instructvla_model.normalization import Statistics
 from instructvla_model.presets import in_regime
@@ -25,7 +24,6 @@ from instructvla_model.released.layout import GATE, HEAD, LANGUAGE, SIGLIP_HEAD,
 from instructvla_model.released.sources import Source, open_source
 from instructvla_model.released.variant import stage_of, with_backbone_numbers, with_variant, with_views
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_released_tokenizer, with_queries
-from instructvla_model.vlm import VisionLanguageModel, prepare_for_stage
 from instructvla_model.weights import WeightFile
 
 _log = logging.getLogger(__name__)
@@ -166,28 +164,12 @@ class _Plan:
             yield name, tensor
 
 
-def _modules(config: PolicyConfig, stage: str, with_expert: bool) -> dict[str, tuple[int, ...]]:
-    """Our tensors and their shapes, without memory."""
-    with torch.device("meta"):
-        vlm = VisionLanguageModel(config, 0)
-        prepare_for_stage(vlm, stage)
-        parts: dict[str, torch.nn.Module] = {"vlm": vlm}
-        if with_expert:
-            parts["expert"] = ActionExpert(config)
-    shapes = {
-        f"{prefix}.{name}": tuple(tensor.shape)
-        for prefix, module in parts.items()
-        for name, tensor in weights.unique_state(module).items()
-    }
-    return dict(sorted(shapes.items()))  # the order of safetensors' own writer, so that equal weights hash equally
-
-
 def _plan(
     source: Source, config: PolicyConfig, stage: str, tokenizer: PolicyTokenizer, options: ImportOptions
 ) -> _Plan:
     with_expert = any(name.startswith("action_model.") for name in source.names)
     file_stage = stage_of(source)
-    shapes = _modules(config, stage, with_expert)
+    shapes = checkpoint.tensor_shapes(config, stage, checkpoint.PARTS if with_expert else ("vlm",))
     given = peft.tensors(options.adapters, shapes)
     fresh = _fresh(config, stage, shapes, source, options, with_expert)
     wanted = table((n for n in shapes if n not in given and n not in fresh), config, file_stage)
