@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_LEAST = 1 << 16  # smaller matrices are not worth it
-_KEPT = ("lora_A", "lora_B", "gate", "lm_head")
+from instructvla_model.linears import LEAST, replace_linears
 
 
 class Int8Linear(nn.Module):
@@ -34,15 +33,6 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-def quantize_linears(module: nn.Module, least: int = _LEAST) -> int:
-    """Replace the large nn.Linear children of `module`, adapters excepted -> how many. For inference only."""
-    count = 0
-    for name, child in list(module.named_children()):
-        if name in _KEPT:
-            continue
-        if type(child) is nn.Linear and child.weight.numel() >= least:
-            setattr(module, name, Int8Linear(child))
-            count += 1
-        else:
-            count += quantize_linears(child, least)
-    return count
+def quantize_linears(module: nn.Module, least: int = LEAST) -> int:
+    """Quantize the large linears of `module` -> how many. For inference only."""
+    return replace_linears(module, Int8Linear, least)

@@ -20,6 +20,7 @@ from instructvla_model.expert import ActionExpert
 from instructvla_model.generate import TextState
 from instructvla_model.graphs import Graphed
 from instructvla_model.manifest import Manifest
+from instructvla_model.packed import SMALL_MODEL, pack_linears, packs
 from instructvla_model.prompts import PromptBuilder
 from instructvla_model.quantized import quantize_linears
 from instructvla_model.tokenizer import PolicyTokenizer
@@ -28,7 +29,6 @@ from instructvla_model.vlm import VisionLanguageModel
 from instructvla_model.weights import DTYPES
 
 Picture = np.ndarray | Mapping[str, np.ndarray]  # one image, or images by view
-SMALL_MODEL = 50_000_000
 VLM_WEIGHTS = ("full", "int8")
 THINK_MODES = ("think", "motion", "answer")
 _log = logging.getLogger(__name__)
@@ -116,6 +116,9 @@ class PolicyRuntime:
                     tower.compile()
         modules = [module for module in (loaded.vlm, loaded.expert) if module is not None]
         size = sum(parameter.numel() for module in modules for parameter in module.parameters())
+        for module in modules:
+            if not compiled and packs(module, where, kind):
+                pack_linears(module)
         if threads is not None or (where.type == "cpu" and size < SMALL_MODEL):
             torch.set_num_threads(threads or 1)
         return cls(loaded.manifest, loaded.tokenizer, loaded.vlm, loaded.expert, where, kind)

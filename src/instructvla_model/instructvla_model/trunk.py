@@ -27,9 +27,14 @@ Table = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class KeyValues:
-    """Rotated keys and values of the prefix, one pair per layer, each [B, H, P, head_dim]."""
+    """Rotated keys and values of the prefix, one pair per layer, each [B, H, P + room, head_dim].
+
+    The room (in inference mode: for one action group) belongs to `suffix`, which writes there instead of making
+    longer copies in every step.
+    """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
+    n_prefix: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,11 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.mlp_size, config.dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = self.gate_proj(x)
+        if torch.is_grad_enabled():
+            return self.down_proj(nn.functional.silu(gate) * self.up_proj(x))
+        # the same numbers without two more buffers of this size, whose fresh pages cost as much as the arithmetic
+        return self.down_proj(nn.functional.silu(gate, inplace=True).mul_(self.up_proj(x)))
 
 
 class Layer(nn.Module):
@@ -90,8 +99,11 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.rms_eps)
 
     def feed(self, x_BSD: Tensor, attended_BHSD: Tensor) -> Tensor:
-        x_BSD = x_BSD + self.self_attn.output(attended_BHSD)
-        return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
+        if torch.is_grad_enabled():
+            x_BSD = x_BSD + self.self_attn.output(attended_BHSD)
+            return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
+        x_BSD = self.self_attn.output(attended_BHSD).add_(x_BSD)
+        return self.mlp(self.post_attention_layernorm(x_BSD)).add_(x_BSD)
 
 
 def block_bias(n_vision: int, n_latent: int, n_action: int, device: torch.device) -> Tensor:
@@ -99,6 +111,25 @@ def block_bias(n_vision: int, n_latent: int, n_action: int, device: torch.device
     position_S = torch.arange(n_vision + n_latent + n_action, device=device)
     block_S = (position_S >= n_vision).int() + (position_S >= n_vision + n_latent).int()
     return (block_S[:, None] >= block_S[None, :]).float()
+
+
+def _with_room(x_BHSD: Tensor, room: int) -> Tensor:
+    """The same with `room` unset rows behind it; itself for no room."""
+    if not room:
+        return x_BHSD
+    B, H, S, D = x_BHSD.shape
+    longer = x_BHSD.new_empty(B, H, S + room, D)
+    longer[:, :, :S] = x_BHSD
+    return longer
+
+
+def _continued(held_BHSD: Tensor, new_BHSD: Tensor, n_held: int) -> Tensor:
+    """The first `n_held` rows, then the new ones: in the room where they fill it, else a copy."""
+    room = held_BHSD.shape[2] - n_held
+    if room == new_BHSD.shape[2] and torch.is_inference_mode_enabled():
+        held_BHSD[:, :, n_held:] = new_BHSD
+        return held_BHSD
+    return torch.cat([held_BHSD[:, :, :n_held], new_BHSD], dim=2)
 
 
 class Trunk(nn.Module):
@@ -130,13 +161,15 @@ class Trunk(nn.Module):
         all prefix keys in that layer, before softmax, and the latent rows [B, n_latent, D] that leave the layer
         (None for the last one).
         """
-        table = self._table(0, x_BPD.shape[1], 1, x_BPD)
+        P = x_BPD.shape[1]
+        table = self._table(0, P, 1, x_BPD)
+        room = self.config.horizon if torch.is_inference_mode_enabled() else 0
         pairs: list[tuple[Tensor, Tensor]] = []
         logits, states = None, None
         for index, layer in enumerate(self._each()):
             attn = layer.self_attn
             q, k, v = attn.project(layer.input_layernorm(x_BPD), table)
-            pairs.append((k, v))
+            pairs.append((_with_room(k, room), _with_room(v, room)))
             if probe is not None and probe[0] == index:
                 heads = list(probe[1])
                 rows = q[:, heads, n_vision : n_vision + n_latent] * attn.head_dim**-0.5
@@ -148,14 +181,14 @@ class Trunk(nn.Module):
             x_BPD = layer.feed(x_BPD, torch.cat([seen, later], dim=2))
             if probe is not None and probe[0] == index:
                 states = x_BPD[:, n_vision : n_vision + n_latent]
-        return KeyValues(tuple(pairs)), logits, states
+        return KeyValues(tuple(pairs), P), logits, states
 
     def suffix(self, x_BXD: Tensor, prefix: KeyValues, n_groups: int) -> Tensor:
         """Final-norm states of `n_groups` independent action groups [B, groups * F, D] over one prefix.
 
         Every group takes the same positions after the prefix and sees the prefix and itself.
         """
-        start = prefix.layers[0][0].shape[2]
+        start = prefix.n_prefix
         F = x_BXD.shape[1] // n_groups
         table = self._table(start, F, n_groups, x_BXD)
         mask = None
@@ -165,7 +198,7 @@ class Trunk(nn.Module):
             mask = torch.cat([own_XX.new_ones(own_XX.shape[0], start), own_XX], dim=1)
         for layer, (prefix_k, prefix_v) in zip(self._each(), prefix.layers, strict=True):
             q, k, v = layer.self_attn.project(layer.input_layernorm(x_BXD), table)
-            k, v = torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2)
+            k, v = _continued(prefix_k, k, start), _continued(prefix_v, v, start)
             x_BXD = layer.feed(x_BXD, layer.self_attn.mix(q, k, v, mask))
         return self.norm(x_BXD)
 

@@ -304,3 +304,24 @@ def test_under_autocast_velocity_is_fp32_and_close():
     assert half.dtype == torch.float32
     assert prefix.tokens_BPD.dtype == torch.bfloat16
     assert (half - full).abs().mean() < 0.1 * full.abs().mean() + 0.01
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@torch.no_grad()
+def test_keys_and_values_kept_in_place_give_the_same_velocities(draws):
+    """In inference mode one action group is written behind the prefix; several, and other modes, make copies."""
+    expert = build()
+    g = given(expert, draws=draws)
+
+    def velocities(prefix):
+        return [expert.velocity(prefix, g["noisy"] * scale, g["time"]) for scale in (1.0, 2.0, 1.0)]
+
+    plain = velocities(expert.encode_prefix(g["pixels"], g["latents"], g["state"]))
+    with torch.inference_mode():
+        prefix = expert.encode_prefix(g["pixels"], g["latents"], g["state"])
+        kept = velocities(prefix)
+    assert prefix.key_values.layers[0][0].shape[2] == prefix.key_values.n_prefix + expert.config.expert.horizon
+    copied = velocities(prefix)
+    for a, b, c in zip(plain, kept, copied, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=0)
+        torch.testing.assert_close(c, a, atol=1e-5, rtol=0)
