@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import json
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
+RESULTS = REPOSITORY / "checkpoints" / "results"
 BLOCK = re.compile(r"<!-- begin (\S+) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -96,9 +98,7 @@ SECTIONS = {"msg": ("",), "srv": ("request", "response"), "action": ("goal", "re
 def messages(package: str) -> str:
     """Every message, service and action of a package: purpose, fields, constants."""
     folder = next(
-        path
-        for path in (REPOSITORY / "src", REPOSITORY / "ros2_ws/src/interfaces")
-        if (path / package).is_dir()
+        path for path in (REPOSITORY / "src", REPOSITORY / "ros2_ws/src/interfaces") if (path / package).is_dir()
     )
     files = [file for kind in SECTIONS for file in sorted((folder / package / kind).glob(f"*.{kind}"))]
     return "\n\n".join(part for file in files for part in _definition(file))
@@ -243,6 +243,37 @@ def objects(_: str) -> str:
     return table(("name", "colour", "shape", "size in mm", "mass in g", "use"), rows)
 
 
+def benchmark(name: str) -> str:
+    """What `instructvla bench model` wrote."""
+    run = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    about = (
+        f"`{run['preset']}`, attention `{run['attention']}`, {run['dtype']}, {run['threads']} threads of "
+        f"{run['device']}, {run['date']}."
+    )
+    rows = []
+    for stage, ours in run["stages"].items():
+        other = run["baseline"].get(stage)
+        compared = ("", "", "")
+        if other:
+            compared = (f"{other['p50_ms']:.1f}", f"{run['ratios'][stage]:.2f} ×", f"{run['differences'][stage]:.0e}")
+        rows.append((f"`{stage}`", f"{ours['p50_ms']:.1f}", *compared))
+    return f"{about}\n\n" + table(("stage", "ms", f"{run['against']}, ms", "faster", "largest difference"), rows)
+
+
+def memory(name: str) -> str:
+    """What `instructvla bench memory` wrote."""
+    run = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    about = (
+        f"`{run['preset']}`, attention `{run['attention']}`, stored as {run['stored']}, loaded as {run['dtype']}, VLM "
+        f"weights {run['vlm_weights']}, {run['device']}, {run['date']}."
+    )
+    rows = [
+        (figure["work"], *(f"{figure[f'{kind}_bytes'] / 1e9:.2f}" for kind in ("weights", "peak", "private")))
+        for figure in run["figures"]
+    ]
+    return f"{about}\n\n" + table(("work", "weights, GB", "peak, GB", "of it private, GB"), rows)
+
+
 def preset(name: str) -> str:
     """The numbers of a preset."""
     from instructvla_model.presets import preset as find
@@ -294,6 +325,8 @@ KINDS: dict[str, Callable[[str], str]] = {
     "qos": qos,
     "objects": objects,
     "preset": preset,
+    "benchmark": benchmark,
+    "memory": memory,
 }
 
 

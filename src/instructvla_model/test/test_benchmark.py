@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from instructvla_model.benchmark.model import build
-from instructvla_model.benchmark.run import Settings, run
-from instructvla_model.benchmark.stages import Stages
+from instructvla_model.benchmark.model import build_expert, build_language
+from instructvla_model.benchmark.run import STAGES, Settings, run
+from instructvla_model.benchmark.stages import EXPERT, ExpertStages, LanguageStages
 from instructvla_model.benchmark.timing import device_name, in_turns, peak_bytes
 from instructvla_model.presets import in_regime, preset
 
@@ -19,38 +19,46 @@ def settings(**changes):
     return replace(Settings(preset("tiny"), CPU, torch.float32, rounds=2, warm_up=0), **changes)
 
 
+SHARED = {
+    "legacy-schedule": {"latents", "latents-after-text", *EXPERT},
+    "no-cache": {"latents-after-text", "flow-loop", "chunk"},
+}
+
+
+@pytest.mark.parametrize("against", SHARED)
 @pytest.mark.parametrize("regime", ["paper", "reference"])
 @pytest.mark.parametrize("stage", ["expert", "generalist"])
-def test_both_schedules_agree_in_every_stage_they_share(regime, stage):
+def test_both_schedules_agree_in_every_stage_they_share(regime, stage, against):
     config = in_regime(preset("tiny"), regime)
     config = replace(config, views=("a", "b"), film=replace(config.film, depth=3))
-    result = run(settings(config=config, stage=stage, against_legacy=True))
-    assert set(result.legacy) == {
-        "latents", "latents after text", "DINO + FiLM", "trunk and flow loop", "expert, whole chunk"
-    }  # fmt: skip
+    result = run(settings(config=config, stage=stage, against=against))
+    assert set(result.baseline) == SHARED[against]
     assert max(result.differences.values()) < 1e-4
-    assert set(result.ratios) == set(result.legacy)
+    assert set(result.ratios) == set(result.baseline)
+    assert tuple(result.stages) == STAGES
     assert all(t.rounds == 2 and t.p95_ms >= t.p50_ms > 0 for t in result.stages.values())
     json.dumps(result.as_dict())
-    assert len(result.lines()) == 2 + len(result.stages) == 10
+    assert len(result.lines()) == 2 + len(STAGES)
 
 
-def test_one_stage_can_be_measured_alone_and_unknown_ones_are_refused():
-    result = run(settings(only=("vision",), vlm_weights="int8", dtype=torch.bfloat16))
-    assert list(result.stages) == ["vision"]
-    assert result.ratios == {}
-    with pytest.raises(ValueError, match="stage 'lunch' does not exist"):
+def test_only_what_a_stage_needs_is_built_and_unknown_names_are_refused():
+    vision = run(settings(only=("vision",), vlm_weights="int8", dtype=torch.bfloat16))
+    chunk, everything = run(settings(only=("chunk",))), run(settings())
+    assert (list(vision.stages), list(chunk.stages), vision.ratios) == (["vision"], ["chunk"], {})
+    assert 0 < chunk.n_parameters < everything.n_parameters
+    with pytest.raises(ValueError, match=r"stages \['lunch'\]; expected some of vision, prefill"):
         run(settings(only=("lunch",)))
+    with pytest.raises(ValueError, match="against 'time'"):
+        run(settings(against="time"))
 
 
 def test_random_weights_give_finite_numbers_and_one_seed_the_same():
-    a, b, c = (
-        Stages(build(preset("tiny"), CPU, torch.float32, seed=seed)).calls()["expert, whole chunk"]()
-        for seed in (1, 1, 2)
-    )
-    assert torch.isfinite(a).all()
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
+    config = preset("tiny")
+    for build, stages, name in ((build_expert, ExpertStages, "chunk"), (build_language, LanguageStages, "latents")):
+        a, b, c = (stages(build(config, CPU, torch.float32, seed=seed)).calls()[name]() for seed in (1, 1, 2))
+        assert torch.isfinite(a).all()
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
 
 
 def test_calls_are_taken_in_turns_after_the_warm_up():

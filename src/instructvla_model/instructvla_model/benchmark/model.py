@@ -1,7 +1,8 @@
-"""A policy of a preset's size with random weights, and inputs for it. No checkpoint and no tokenizer is needed."""
+"""Modules of a preset's size with random weights, and inputs for them. No checkpoint and no tokenizer is needed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor, nn
 
 from instructvla_model.config import PolicyConfig
 from instructvla_model.expert import ActionExpert
+from instructvla_model.packed import pack_linears, packs
 from instructvla_model.quantized import quantize_linears
 from instructvla_model.vlm import VisionLanguageModel, prepare_for_stage
 
+Call = Callable[[], Tensor]
 PROMPT_WORDS = 48  # tokens of a prompt beside the image's: template and instruction
 TEXT_TOKENS = 40  # of a reasoning
+IMAGE_TOKEN = 0
 
 
 def fill(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -30,69 +34,98 @@ def fill(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Modules and inputs: batch 1, all on one device."""
+class LanguageBench:
+    """The vision-language model and its inputs: batch 1, all on one device."""
 
     config: PolicyConfig
     device: torch.device
     vlm: VisionLanguageModel
-    expert: ActionExpert
-    pixels: Tensor  # of the VLM, [1, 3, S, S]
+    n_parameters: int
+    pixels: Tensor  # [1, 3, S, S]
     prompt_ids: Tensor  # [1, P], image placeholders among them
     text_ids: Tensor  # [1, T]
     query_ids: Tensor  # [1, N]
-    views: Tensor  # of the expert, [1, V, 3, S, S]
+
+
+@dataclass(frozen=True)
+class ExpertBench:
+    """The action expert and its inputs: batch 1, all on one device."""
+
+    config: PolicyConfig
+    device: torch.device
+    expert: ActionExpert  # as the runtime has it: without unread blocks, its matrices packed where that pays
+    whole: ActionExpert  # as the checkpoint has it
+    n_parameters: int
+    views: Tensor  # [1, V, 3, S, S]
+    latents: Tensor  # [1, N, H]
     state: Tensor | None
     noise: Tensor  # [1, 1, F, 7]
 
-    @property
-    def n_parameters(self) -> int:
-        tensors = [*self.vlm.parameters(), *self.vlm.buffers(), *self.expert.parameters()]
-        return sum(t.numel() for t in tensors)
-
 
 @torch.inference_mode()
-def build(
+def build_language(
     config: PolicyConfig,
     device: torch.device,
     dtype: torch.dtype,
     stage: str = "generalist",
     vlm_weights: str = "full",
     seed: int = 0,
-) -> Bench:
-    """Build every module of the stage, without memory first, then one after the other with it."""
+) -> LanguageBench:
+    """The VLM as `stage` runs it; one seed gives the same weights and inputs on every machine."""
     torch.manual_seed(seed)
-    image_token = 0
     with torch.device("meta"):
-        vlm = VisionLanguageModel(config, image_token)
+        vlm = VisionLanguageModel(config, IMAGE_TOKEN)
         prepare_for_stage(vlm, stage)
-        expert = ActionExpert(config)
     fill(vlm, device, dtype)
     vlm.finish_loading(device)
+    n_parameters = sum(tensor.numel() for tensor in vlm.parameters())
     if vlm_weights == "int8":
         quantize_linears(vlm)
-    fill(expert, device, dtype)
+    if packs(vlm, device, dtype):
+        pack_linears(vlm)
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device, dtype)
 
     def words(n: int) -> Tensor:
         return torch.randint(1, min(1000, config.language.vocab_size), (1, n), generator=generator)
 
-    head, size = words(PROMPT_WORDS), config.vision.image_size
-    image = torch.full((1, config.vision.tokens_per_image), image_token)
-    first = config.language.vocab_size
-    return Bench(
+    head, size, first = words(PROMPT_WORDS), config.vision.image_size, config.language.vocab_size
+    image = torch.full((1, config.vision.tokens_per_image), IMAGE_TOKEN)
+    return LanguageBench(
         config=config,
         device=device,
         vlm=vlm.eval(),
-        expert=expert.eval(),
-        pixels=normal(1, 3, size, size),
+        n_parameters=n_parameters,
+        pixels=torch.randn((1, 3, size, size), generator=generator).to(device, dtype),
         prompt_ids=torch.cat([head[:, :8], image, head[:, 8:]], dim=1).to(device),
         text_ids=words(TEXT_TOKENS).to(device),
         query_ids=torch.arange(first, first + config.n_queries, device=device)[None],
-        views=normal(1, len(config.views), 3, config.film.image_size, config.film.image_size),
-        state=normal(1, config.expert.state_dim) if config.expert.state_dim else None,
-        noise=torch.randn(1, 1, config.expert.horizon, config.expert.action_dim, generator=generator).to(device),
+    )
+
+
+@torch.inference_mode()
+def build_expert(config: PolicyConfig, device: torch.device, dtype: torch.dtype, seed: int = 0) -> ExpertBench:
+    """The expert, and latents as a final norm gives them; one seed gives the same on every machine."""
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        whole, expert = ActionExpert(config), ActionExpert(config.without_unread_blocks())
+    fill(whole, device, dtype)
+    held = whole.state_dict()
+    expert.load_state_dict({name: held[name] for name in expert.state_dict()}, assign=True)
+    if packs(expert, device, dtype):
+        pack_linears(expert)
+    generator, sizes, film = torch.Generator().manual_seed(seed), config.expert, config.film
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    return ExpertBench(
+        config=config,
+        device=device,
+        expert=expert.eval(),
+        whole=whole.eval(),
+        n_parameters=sum(tensor.numel() for tensor in whole.parameters()),
+        views=normal(1, len(config.views), 3, film.image_size, film.image_size),
+        latents=normal(1, config.n_queries, config.language.hidden_size),
+        state=normal(1, sizes.state_dim) if sizes.state_dim else None,
+        noise=torch.randn((1, 1, sizes.horizon, sizes.action_dim), generator=generator).to(device),
     )

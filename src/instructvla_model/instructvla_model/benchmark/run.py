@@ -1,23 +1,40 @@
-"""One benchmark run: build, time each stage, compare with the released code's schedule, tell."""
+"""One benchmark run: build, time each stage, compare with another schedule, tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
-from instructvla_model.benchmark.legacy import LegacySchedule
-from instructvla_model.benchmark.model import build
-from instructvla_model.benchmark.stages import Stages
+from instructvla_model.benchmark import legacy, whole
+from instructvla_model.benchmark.model import Call, build_expert, build_language
+from instructvla_model.benchmark.stages import EXPERT, LANGUAGE, ExpertStages, LanguageStages
 from instructvla_model.benchmark.timing import Timing, device_name, in_turns, peak_bytes
 from instructvla_model.config import PolicyConfig
+
+STAGES = (*LANGUAGE, *EXPERT)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another schedule: its calls for the stages that it has."""
+
+    language: Callable[[LanguageStages], dict[str, Call]]
+    expert: Callable[[ExpertStages], dict[str, Call]]
+
+
+BASELINES = {
+    "legacy-schedule": Baseline(legacy.language_calls, legacy.expert_calls),
+    "no-cache": Baseline(whole.language_calls, whole.expert_calls),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure. `against_legacy` also runs the released code's schedule, in turns with ours."""
+    """What to measure. `against`: one of BASELINES, run in turns with ours."""
 
     config: PolicyConfig
     device: torch.device
@@ -26,13 +43,13 @@ class Settings:
     vlm_weights: str = "full"
     rounds: int = 20
     warm_up: int = 3
-    against_legacy: bool = False
-    only: tuple[str, ...] = ()  # names of stages; empty: all
+    against: str | None = None
+    only: tuple[str, ...] = STAGES
 
 
 @dataclass(frozen=True)
 class Result:
-    """Timings by stage; `legacy` and `differences` (largest, of the outputs) where both schedules have the stage."""
+    """Timings by stage; `baseline` and `differences` (largest, of the outputs) where both schedules have the stage."""
 
     preset: str
     attention: str
@@ -40,16 +57,18 @@ class Result:
     dtype: str
     vlm_weights: str
     threads: int
-    n_parameters: int
+    date: str
+    n_parameters: int  # of the parts that were needed
     peak_bytes: int
+    against: str | None
     stages: Mapping[str, Timing]
-    legacy: Mapping[str, Timing]
+    baseline: Mapping[str, Timing]
     differences: Mapping[str, float]
 
     @property
     def ratios(self) -> dict[str, float]:
-        """How many times faster than the released code's schedule."""
-        return {name: timing.p50_ms / self.stages[name].p50_ms for name, timing in self.legacy.items()}
+        """How many times faster than the baseline."""
+        return {name: timing.p50_ms / self.stages[name].p50_ms for name, timing in self.baseline.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,33 +79,56 @@ class Result:
         head = (
             f"{self.preset}, expert {self.attention}, {self.dtype}, VLM weights {self.vlm_weights}; {self.device}; "
             f"{self.threads} threads; {self.n_parameters / 1e6:.0f} M numbers; "
-            f"peak memory {self.peak_bytes / 1e9:.2f} GB"
+            f"peak memory {self.peak_bytes / 1e9:.2f} GB; {self.date}"
         )
-        rows = [
-            head,
-            f"{'stage':22s} {'p50 ms':>10s} {'p95 ms':>10s} {'legacy p50':>12s} {'ratio':>7s} {'difference':>11s}",
-        ]
+        columns = f"{'stage':20s} {'p50 ms':>10s} {'p95 ms':>10s}"
+        if self.against:
+            columns += f" {self.against:>16s} {'ratio':>7s} {'difference':>11s}"
+        rows = [head, columns]
         for name, timing in self.stages.items():
-            row = f"{name:22s} {timing.p50_ms:10.2f} {timing.p95_ms:10.2f}"
-            if name in self.legacy:
-                row += f" {self.legacy[name].p50_ms:12.2f} {self.ratios[name]:7.2f} {self.differences[name]:11.1e}"
+            row = f"{name:20s} {timing.p50_ms:10.2f} {timing.p95_ms:10.2f}"
+            if name in self.baseline:
+                row += f" {self.baseline[name].p50_ms:16.2f} {self.ratios[name]:7.2f} {self.differences[name]:11.1e}"
             rows.append(row)
         return rows
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One half of the policy: how many numbers, its stages, and the baseline's."""
+
+    n_parameters: int
+    calls: dict[str, Call]
+    baseline: dict[str, Call]
+
+
+def _language(settings: Settings, baseline: Baseline | None) -> _Part:
+    bench = build_language(settings.config, settings.device, settings.dtype, settings.stage, settings.vlm_weights)
+    stages = LanguageStages(bench)
+    return _Part(bench.n_parameters, stages.calls(), baseline.language(stages) if baseline else {})
+
+
+def _expert(settings: Settings, baseline: Baseline | None) -> _Part:
+    bench = build_expert(settings.config, settings.device, settings.dtype)
+    stages = ExpertStages(bench)
+    return _Part(bench.n_parameters, stages.calls(), baseline.expert(stages) if baseline else {})
+
+
 def run(settings: Settings) -> Result:
-    """Build the policy with random weights and measure it. ValueError for an unknown stage name."""
-    bench = build(settings.config, settings.device, settings.dtype, settings.stage, settings.vlm_weights)
-    stages = Stages(bench)
-    ours = stages.calls()
-    unknown = sorted(set(settings.only) - set(ours))
-    if unknown:
-        raise ValueError(f"stage {unknown[0]!r} does not exist; expected some of {list(ours)}")
-    ours = {name: call for name, call in ours.items() if not settings.only or name in settings.only}
-    legacy = LegacySchedule(stages).calls() if settings.against_legacy else {}
-    legacy = {name: call for name, call in legacy.items() if name in ours}
-    differences = {name: float((call() - ours[name]()).abs().max()) for name, call in legacy.items()}
-    both = {f"ours {name}": call for name, call in ours.items()} | {f"legacy {name}": c for name, c in legacy.items()}
+    """Build what the stages need, with random weights, and measure it. ValueError for an unknown name."""
+    only = set(settings.only)
+    if not only or not only <= set(STAGES):
+        raise ValueError(f"stages {sorted(only - set(STAGES))}; expected some of {', '.join(STAGES)}")
+    if settings.against is not None and settings.against not in BASELINES:
+        raise ValueError(f"against {settings.against!r}; expected one of {', '.join(BASELINES)}")
+    other = BASELINES[settings.against] if settings.against is not None else None
+    parts = [build(settings, other) for names, build in ((LANGUAGE, _language), (EXPERT, _expert)) if only & set(names)]
+    ours = {name: call for part in parts for name, call in part.calls.items() if name in only}
+    baseline = {
+        name: torch.inference_mode()(call) for part in parts for name, call in part.baseline.items() if name in only
+    }
+    differences = {name: float((call() - ours[name]()).abs().max()) for name, call in baseline.items()}
+    both = {f"ours {n}": c for n, c in ours.items()} | {f"baseline {n}": c for n, c in baseline.items()}
     timings = in_turns(both, settings.rounds, settings.warm_up, settings.device)
     return Result(
         preset=settings.config.name,
@@ -95,9 +137,11 @@ def run(settings: Settings) -> Result:
         dtype=str(settings.dtype).removeprefix("torch."),
         vlm_weights=settings.vlm_weights,
         threads=torch.get_num_threads(),
-        n_parameters=bench.n_parameters,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        n_parameters=sum(part.n_parameters for part in parts),
         peak_bytes=peak_bytes(settings.device),
+        against=settings.against,
         stages={name: timings[f"ours {name}"] for name in ours},
-        legacy={name: timings[f"legacy {name}"] for name in legacy},
+        baseline={name: timings[f"baseline {name}"] for name in baseline},
         differences=differences,
     )

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-LEGACY = "legacy-schedule"
+BASELINES = ("legacy-schedule", "no-cache")
+STAGES = "vision, prefill, decode (a token), latents, latents-after-text, dino-film, flow-loop, chunk"
 
 
 def add_parser(subjects: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,8 +27,10 @@ def add_parser(subjects: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: what PyTorch chooses")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="measurements of each stage")
     parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="rounds before the first measurement")
-    parser.add_argument("--stages", metavar="A,B", help="names of stages to measure; default: all")
-    parser.add_argument("--against", choices=(LEGACY,), help="measure the released code's schedule in turns with ours")
+    parser.add_argument("--stages", metavar="A,B", help=f"which to measure, of {STAGES}; default: all")
+    parser.add_argument(
+        "--against", choices=BASELINES, help="measure in turns with the released code's schedule, or without caches"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.set_defaults(run=run)
 
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     import torch
 
-    from instructvla_model.benchmark.run import Settings
+    from instructvla_model.benchmark.run import STAGES, Settings
     from instructvla_model.benchmark.run import run as measure
     from instructvla_model.presets import in_regime, preset
     from instructvla_model.runtime import choose_device, choose_dtype
@@ -57,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             vlm_weights=arguments.vlm_weights,
             rounds=arguments.rounds,
             warm_up=arguments.warm_up,
-            against_legacy=arguments.against == LEGACY,
-            only=tuple(arguments.stages.split(",")) if arguments.stages else (),
+            against=arguments.against,
+            only=tuple(name.strip() for name in arguments.stages.split(",")) if arguments.stages else STAGES,
         )
     )
     for line in result.lines():
