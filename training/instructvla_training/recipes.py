@@ -56,6 +56,7 @@ class StageRecipe:
     weights: LossWeights = field(default_factory=LossWeights)
     # shares of the prompts, reference §5.3 (they need not sum to 1)
     prompts: tuple[tuple[str, float], ...] = (("action", 0.8), ("motion", 0.2))
+    still_prompts: tuple[tuple[str, float], ...] = ()  # of the stills; empty: as ``prompts``
     multimodal_ratio: float = 0.0  # plain question-answer samples per action sample (paper: 1:7)
     vision_frozen: bool = True
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -114,11 +115,15 @@ def nano_franka() -> StageRecipe:
 
 
 def nano_generalist() -> StageRecipe:
-    """Stage 2: instruction tuning. Both LoRAs and the gate train, the expert is frozen."""
+    """Stage 2: instruction tuning. Both LoRAs and the gate train, the expert is frozen.
+
+    Text is what this stage has to learn and a still costs no flow loss, so most images are stills whose
+    instructions must be thought about.
+    """
     return StageRecipe(
         stage="generalist",
         preset="nano",
-        optimisation=Optimisation(steps=2_000, learning_rate=1.5e-3, warmup_steps=100),
+        optimisation=Optimisation(steps=4_000, learning_rate=2.5e-3, warmup_steps=100),
         prompts=(
             ("action", 0.2),
             ("motion", 0.05),
@@ -127,8 +132,9 @@ def nano_generalist() -> StageRecipe:
             ("situated", 0.3),
             ("rewrite", 0.3),
         ),
-        groups=24,
-        still_groups=56,
+        still_prompts=(("think", 0.08), ("situated", 0.37), ("rewrite", 0.55)),
+        groups=16,
+        still_groups=64,
         expert_frames=1,
         multimodal_ratio=1 / 7,
     )

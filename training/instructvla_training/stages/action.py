@@ -110,7 +110,9 @@ class ActionStage(nn.Module):
         config = self.recipe
         acting = self._acting(config.groups, rng)
         index = np.concatenate([acting, self._stills(config.still_groups, rng)]) if self._stills else acting
-        samples = [self._action_sample(int(i), rng) for i in index]
+        still_prompts = config.still_prompts or config.prompts
+        samples = [self._action_sample(int(i), choose(config.prompts, rng), rng) for i in acting]
+        samples += [self._action_sample(int(i), choose(still_prompts, rng), rng) for i in index[len(acting) :]]
         shown = list(index)
         image_index = list(range(len(index)))
         source = self._stills or self._acting
@@ -172,12 +174,12 @@ class ActionStage(nn.Module):
         episode = self.frames.episodes[self.frames.episode[i]]
         return scene_view(self.frames.objects[i], episode.family, episode.target, episode.place)
 
-    def _action_sample(self, i: int, rng: np.random.Generator) -> Encoded:
+    def _action_sample(self, i: int, kind: str, rng: np.random.Generator) -> Encoded:
         episode = self.frames.episodes[self.frames.episode[i]]
         motion = episode.motion[self.frames.step[i]] if episode.motion else ""
         # instructions are given at the start of an episode: words such as "leftmost" are true of that frame
         first = int(self.frames.first[self.frames.episode[i]])
-        return self.prompter.action(choose(self.recipe.prompts, rng), self.view(first), motion, rng)
+        return self.prompter.action(kind, self.view(first), motion, rng)
 
     def _plain_sample(self, i: int, rng: np.random.Generator) -> tuple[Encoded, bool]:
         language, draw = self.prompter.language, rng.random()
