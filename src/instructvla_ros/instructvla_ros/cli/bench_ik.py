@@ -66,7 +66,8 @@ def measure(arm: ArmModel, poses: int, *, near: bool) -> IkReport:
 
 def add_parser(subjects: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `bench ik`."""
-    parser = subjects.add_parser("ik", help="inverse kinematics of every arm on random reachable poses")
+    parser = subjects.add_parser("ik", help="inverse kinematics on random reachable poses")
+    parser.add_argument("--arms", nargs="+", choices=sorted(DESCRIPTIONS), default=[], help="only these; default: all")
     parser.add_argument("--poses", type=int, default=10_000, metavar="N", help="poses for each arm and kind of seed")
     parser.set_defaults(run=run)
 
@@ -76,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     from instructvla_ros.robots import arms
 
     missed = False
-    for arm in (arm for name, arm in arms().items() if name in DESCRIPTIONS):
+    chosen = arguments.arms or [name for name in arms() if name in DESCRIPTIONS]
+    for arm in (arms()[name] for name in chosen):
         for near in (True, False):
             report = measure(arm, arguments.poses, near=near)
             print(report.line(), flush=True)
