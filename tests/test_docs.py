@@ -134,7 +134,7 @@ def test_the_checkpoint_page_names_every_key_of_the_manifest() -> None:
 
 
 def test_checkpoints_are_called_by_the_names_under_which_they_ship() -> None:
-    shipped = {f"nano-{stage}" for stage in ("base", "expert", "generalist")}
+    shipped = {f"nano-{stage}" for stage in ("base", "expert", "franka", "generalist")}
     for page in PAGES:
         named = re.findall(r"checkpoints/([a-z]\w+-\w+|nano\w*)|checkpoint:=(nano[\w-]*)", read(page))
         assert {first or second for first, second in named} <= shipped, name(page)
