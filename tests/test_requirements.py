@@ -42,6 +42,8 @@ def imported() -> dict[str, str]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 names = [node.module]
+            if names == ["torch.utils.tensorboard"]:
+                names = ["tensorboard"]  # PyTorch does not bring it along
             for name in (name.split(".")[0] for name in names):
                 if name not in sys.stdlib_module_names and name not in OWN | FROM_ROS:
                     found[DISTRIBUTIONS.get(name, name).lower()] = str(relative)

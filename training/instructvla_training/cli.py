@@ -10,7 +10,7 @@ from pathlib import Path
 
 from instructvla_ros.cli.arguments import complete
 
-from . import finetune_commands
+from . import finetune_commands, study_commands
 from .data import commands as data_commands
 from .data.formats.episode import DataError
 from .recipes import RECIPES
@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("OpenGL").setLevel(logging.WARNING)
+    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
+        logging.getLogger().setLevel(logging.WARNING)
     try:
         return options.run(options) or 0
     except DataError as error:
@@ -48,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
     )
+    train.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package installed")
     train.set_defaults(run=_make)
 
     finetune_commands.add_parsers(commands)
@@ -55,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="closed loop in the simulation, unseen scenes")
     evaluate.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
     evaluate.add_argument(
-        "--set", dest="kind", choices=["atomic", "shuffled", "heldout"], default="atomic",
-        help="instructions: plain ones, those of other scenes (success by chance), or phrasings never seen in training",
+        "--set", dest="kind", choices=["atomic", "shuffled", "heldout", "questions"], default="atomic",
+        help="instructions: plain ones, those of other scenes (success by chance), or phrasings never seen in training;"
+        " or questions about the scenes, nothing moves",
     )  # fmt: skip
     evaluate.add_argument("--families", nargs="+", default=["pick", "place"], help="of pick, place, near, stack")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="how many scenes")
@@ -81,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
 
     results = commands.add_parser("results", help="print the README's table of what was measured")
     results.set_defaults(run=_results)
+
+    study_commands.add_parsers(commands)
     complete(root)
     return root
 
@@ -89,14 +95,18 @@ def _make(options: argparse.Namespace) -> None:
     from .pipeline import make, workspace_of
 
     space = workspace_of(options.recipe, options.root)
-    folder = make(options.recipe, space, options.device, options.threads, options.steps)
+    folder = make(options.recipe, space, options.device, options.threads, options.steps, options.wandb)
     sys.stdout.write(f"{folder}\n")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.closed_loop import MAX_STEPS
-    from .evaluation.run import evaluate
+    from .evaluation.run import evaluate, evaluate_questions
 
+    if options.kind == "questions":
+        lines = evaluate_questions(options.checkpoint, options.episodes, options.output)
+        sys.stdout.write("\n".join(lines) + "\n")
+        return
     if options.text_only and not options.think:
         sys.exit("--text-only scores written answers; expected --think beside it")
     lines = evaluate(

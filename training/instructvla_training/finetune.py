@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,25 +9,19 @@ from pathlib import Path
 import torch
 
 from instructvla_model import checkpoint
-from instructvla_model.image import recipe as image_recipe
-from instructvla_model.manifest import new_manifest
-from instructvla_model.policy import InstructVLA
-from instructvla_model.tokenizer import PolicyTokenizer
+from instructvla_model.config import PolicyConfig
 
 from . import recipes
-from .data.episode_frames import EpisodeFrames, Part
+from .data.episode_frames import Part
 from .data.formats.episode import DataError
 from .data.formats.llava import LlavaDataset
 from .data.formats.opening import Reading, open_dataset
 from .data.lint import lint
-from .data.survey import STATISTICS_FILE, survey, write_published
-from .report import plot_log
-from .stages.episode_text import EpisodePrompter
-from .stages.episodes import EpisodeStage
-from .trainer import Trainer
-from .workspace import builder_for
-
-logger = logging.getLogger(__name__)
+from .data.survey import survey
+from .parallel import Processes, processes
+from .recipes import StageRecipe
+from .run import Prepared, place, train
+from .stages.recorded import recorded_stage
 
 TOKENS_BYTES = 2**30
 """Image tokens of the frozen tower are computed once where those of all frames fit into so much memory."""
@@ -40,7 +31,8 @@ MOVES = "expert"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """``datasets``: folder and weight. ``keep_statistics``: normalise as the checkpoint does, not by the new data."""
+    """``datasets``: folder and weight. ``keep_statistics``: normalise as the checkpoint does, not by the new data.
+    ``parts``: of a step, computed one after the other or shared out among the processes."""
 
     base: Path
     datasets: Sequence[tuple[Path, float]]
@@ -51,39 +43,23 @@ class Request:
     multimodal: Path | None = None
     multimodal_ratio: float = recipes.MULTIMODAL_RATIO
     keep_statistics: bool = False
+    parts: int = 1
 
 
-def finetune(request: Request, device: str, threads: int) -> Path:
+def finetune(request: Request, device: str, threads: int, wandb_project: str | None = None) -> Path:
     """Trains and writes checkpoints into the run folder -> the last one; the same call goes on where it was stopped.
 
     Raises DataError where the linter finds errors in the data, or the datasets do not go together.
     """
     torch.set_num_threads(threads)
-    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    stage, tokenizer = prepare(request)
-    stage.trainable()
-    stage.to(chosen)
-    config = stage.policy.config
-    tokens_bytes = len(stage.frames) * config.vision.tokens_per_image * config.language.hidden_size * 2
-    if tokens_bytes <= TOKENS_BYTES:
-        stage.encode_frames(chosen, lambda done, total: None)
-    trainer = Trainer(stage, stage.recipe.optimisation, request.run_dir, chosen)
-    trainer.resume()
-    folder = request.run_dir / "checkpoint"
-
-    def write(step: int) -> None:
-        with trainer.averaged():
-            _write(stage, tokenizer, folder, step, trainer.seconds)
-
-    trainer.run(stage.make_batch, stage.losses, on_save=write)
-    if not folder.exists():
-        write(trainer.step)
-    plot_log(request.run_dir, request.run_dir / "losses.png", request.run_dir.name)
-    return folder
+    with processes(device) as group:
+        prepared, recipe = prepare(request, group)
+        place(prepared, recipe, group)
+        return train(prepared, recipe, request.run_dir, group, wandb_project=wandb_project)
 
 
-def prepare(request: Request) -> tuple[EpisodeStage, PolicyTokenizer]:
-    """The checked data, and the policy of the checkpoint on it."""
+def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
+    """The checked data and the policy of the checkpoint on it, drawing one part of a step; and the whole recipe."""
     policy, tokenizer, manifest = checkpoint.load_policy(request.base)
     if policy.stage == "base":
         raise DataError(
@@ -94,18 +70,28 @@ def prepare(request: Request) -> tuple[EpisodeStage, PolicyTokenizer]:
         if manifest.statistics is None:
             raise DataError(f"{request.base}: found no statistics to keep, expected some; leave --keep-statistics out")
         parts = [replace(part, survey=replace(part.survey, statistics=manifest.statistics)) for part in parts]
-    policy.config = config = replace(policy.config, dt_s=parts[0].dataset.dt_s)
+    policy.config = replace(policy.config, dt_s=parts[0].dataset.dt_s)
     conversations = LlavaDataset(request.multimodal) if request.multimodal else None
-    ratio = request.multimodal_ratio if conversations is not None else 0.0
-    recipe = recipes.finetune(manifest.preset, policy.stage, request.steps, ratio)
-    if request.learning_rate is not None:
-        recipe = replace(recipe, optimisation=replace(recipe.optimisation, learning_rate=request.learning_rate))
-    data = EpisodeFrames(
-        parts, conversations, config.views, image_recipe(config.expert_recipe, config.film.image_size),
-        image_recipe(config.vlm_recipe, config.vision.image_size),
-    )  # fmt: skip
+    frames = sum(part.survey.n_steps for part in parts) + (len(conversations) if conversations is not None else 0)
+    recipe = _recipe(request, manifest.preset, policy.stage, frames * _token_bytes(policy.config))
     torch.manual_seed(recipe.optimisation.seed)
-    return EpisodeStage(policy, EpisodePrompter(builder_for(policy, tokenizer)), data, recipe, MOVES), tokenizer
+    one_part = recipe.part(recipe.parts_for(group.count))
+    return recorded_stage(one_part, policy, tokenizer, parts, conversations, MOVES), recipe
+
+
+def _recipe(request: Request, preset: str, stage: str, tokens_bytes: int) -> StageRecipe:
+    ratio = request.multimodal_ratio if request.multimodal else 0.0
+    recipe = recipes.finetune(preset, stage, request.steps, ratio)
+    rate = request.learning_rate or recipe.optimisation.learning_rate
+    return replace(
+        recipe, parts=request.parts, cache_images=tokens_bytes <= TOKENS_BYTES,
+        optimisation=replace(recipe.optimisation, learning_rate=rate),
+    )  # fmt: skip
+
+
+def _token_bytes(config: PolicyConfig) -> int:
+    """Of one frame's image tokens, in bfloat16."""
+    return config.vision.tokens_per_image * config.language.hidden_size * 2
 
 
 def _parts(request: Request) -> list[Part]:
@@ -119,23 +105,3 @@ def _parts(request: Request) -> list[Part]:
             raise DataError("\n".join([f"{path}: {len(errors)} errors, expected none:", *map(str, errors)]))
         parts.append(Part(dataset, survey(dataset), weight))
     return parts
-
-
-def _write(stage: EpisodeStage, tokenizer: PolicyTokenizer, folder: Path, step: int, seconds: float) -> None:
-    """A new checkpoint in place of the one before; a kill leaves one of them."""
-    policy: InstructVLA = stage.policy
-    surveys = [part.survey for part in stage.data.parts]
-    notes = {
-        "recipe": f"{policy.config.name}-finetune", "step": step, "seconds": round(seconds),
-        "datasets": {made.name: made.fingerprint for made in surveys}, "shares": stage.data.shares,
-    }  # fmt: skip
-    partial, previous = folder.with_suffix(".partial"), folder.with_suffix(".previous")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.save(partial, policy, tokenizer, new_manifest(policy.config, policy.stage, surveys[0].statistics, notes))
-    write_published(partial / STATISTICS_FILE, surveys)
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, previous)
-    os.replace(partial, folder)
-    shutil.rmtree(previous, ignore_errors=True)
-    logger.info("wrote %s at step %d", folder, step)

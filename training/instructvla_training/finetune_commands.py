@@ -30,6 +30,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     finetune.add_argument(
         "--keep-statistics", action="store_true", help="normalise as the checkpoint does, not by the new data"
     )
+    finetune.add_argument(
+        "--parts", type=int, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
+    )
+    finetune.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package")
     finetune.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     finetune.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
@@ -58,9 +62,9 @@ def _finetune(options: argparse.Namespace) -> None:
         base=options.base, datasets=tuple(zip(options.data, weights, strict=True)), reading=reading(options),
         run_dir=options.output or options.root / "runs" / "finetune", steps=options.steps,
         learning_rate=options.learning_rate, multimodal=options.multimodal,
-        multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics,
+        multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics, parts=options.parts,
     )  # fmt: skip
-    sys.stdout.write(f"{finetune(request, options.device, options.threads)}\n")
+    sys.stdout.write(f"{finetune(request, options.device, options.threads, options.wandb)}\n")
 
 
 def _replay(options: argparse.Namespace) -> int:

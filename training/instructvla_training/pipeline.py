@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +15,11 @@ from instructvla_model.presets import preset
 
 from .data import corrections, demonstrations, stills
 from .data.record import record
+from .parallel import processes
 from .recipes import RECIPES, DataRecipe
 from .report import plot_log
-from .stages.run import HEADS_FILE, PREVIOUS, run_stage
+from .run import HEADS_FILE
+from .stages.run import run_stage
 from .workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -27,14 +30,23 @@ SEEDS_APART = 500_000
 
 
 def workspace_of(recipe_name: str, root: Path) -> Workspace:
-    """Where a recipe works: one that starts from a finished checkpoint has folders of its own."""
+    """Where a recipe works: one that starts from a finished checkpoint has data of its own."""
     recipe = RECIPES[recipe_name]()
-    variant = recipe_name.removeprefix(f"{recipe.preset}-") if recipe.start else ""
-    return Workspace(root, recipe.preset, variant)
+    return Workspace(root, recipe.preset, recipe.run_name if recipe.start else "")
 
 
 def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> None:
-    """Records what is missing of ``what``: stills, demonstrations or corrections."""
+    """Records what is missing of ``what``: stills, demonstrations or corrections.
+
+    Under torchrun nothing is recorded: raises FileNotFoundError where it should have been.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if not space.dataset(what).exists():
+            raise FileNotFoundError(
+                f"found no {space.dataset(what)}, expected recorded data, since under torchrun none are recorded; "
+                f"run first: instructvla-train data record {what}"
+            )
+        return
     config = preset(space.preset)
     first, shard = data.first_seed, data.shard_episodes
     if what == "stills":
@@ -47,35 +59,58 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> 
         record(recorder, space.corrections, data.corrections, shard, first + 2 * SEEDS_APART, config, data, workers)
 
 
-def finished(space: Workspace, stage: str) -> bool:
-    """Whether the stage's checkpoint was written at the recipe's last step; one is written at every save too."""
-    return trained_steps(space, stage) >= RECIPES[space.recipe(stage)]().optimisation.steps
-
-
-def trained_steps(space: Workspace, stage: str) -> int:
-    """Steps behind the stage's checkpoint; 0 where there is none."""
-    folder = space.checkpoint(stage)
+def trained_steps(space: Workspace, name: str) -> int:
+    """Steps behind the checkpoint of a run; 0 where there is none."""
+    folder = space.checkpoint(name)
     return int(read_manifest(folder).training.get("step", 0)) if (folder / MANIFEST_FILE).exists() else 0
 
 
-def make(recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None) -> Path:
+def finished(space: Workspace, name: str) -> bool:
+    """Whether a run's checkpoint was written at its recipe's last step (one is written at every save too), or was
+    brought from elsewhere: imported weights have no recipe."""
+    recipe = RECIPES.get(f"{space.preset}-{name}")
+    if recipe is None:
+        return (space.checkpoint(name) / MANIFEST_FILE).exists()
+    return trained_steps(space, name) >= recipe().optimisation.steps
+
+
+def make(
+    recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None = None,
+    wandb_project: str | None = None,
+) -> Path:  # fmt: skip
     """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
+    with processes(device):
+        return _make(recipe_name, space, device, threads, steps, wandb_project)
+
+
+def _make(
+    recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None, wandb_project: str | None
+) -> Path:
     recipe = RECIPES[recipe_name]()
-    before = None if recipe.start else PREVIOUS.get(recipe.stage)
+    if trained_steps(space, recipe.run_name) >= (steps or recipe.optimisation.steps):
+        logger.info("%s is made already", recipe_name)
+        return space.checkpoint(recipe.run_name)
+    before = recipe.after
     if before is not None and not finished(space, before):
-        make(f"{recipe.preset}-{before}", space, device, threads)
-    record_data("stills", space, recipe.data, threads)
-    if recipe.stage != "base":
+        if f"{recipe.preset}-{before}" not in RECIPES:
+            raise FileNotFoundError(
+                f"found no {space.checkpoint(before)}, expected pre-trained weights that {recipe_name} starts from; "
+                "import them there: see docs/how-to/train.md"
+            )
+        _make(f"{recipe.preset}-{before}", space, device, threads, None, wandb_project)
+    if recipe.stage == "base" or recipe.still_groups:
+        record_data("stills", space, recipe.data, threads)
+    if recipe.stage != "base" and "demonstrations" in dict(recipe.datasets):
         record_data("demonstrations", space, recipe.data, threads)
     if steps is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
     first_part = recipe.corrections_at
     if first_part is not None and first_part < recipe.optimisation.steps:
-        if trained_steps(space, recipe.stage) < first_part:
-            run_stage(recipe, space, device, threads, until=first_part)
+        if trained_steps(space, recipe.run_name) < first_part:
+            run_stage(recipe, space, device, threads, until=first_part, wandb_project=wandb_project)
         record_data("corrections", space, recipe.data, threads)
-    return run_stage(recipe, space, device, threads)
+    return run_stage(recipe, space, device, threads, wandb_project=wandb_project)
 
 
 def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -85,15 +120,14 @@ def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path
     for name, recipe in ((name, make_recipe()) for name, make_recipe in RECIPES.items()):
         if recipe.preset != space.preset or (names and name not in names):
             continue
-        stage, space = recipe.stage, workspace_of(name, space.root)
-        if not finished(space, stage):
+        if not finished(space, recipe.run_name):
             logger.info("no finished %s checkpoint", name)
             continue
-        policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(stage))
+        policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(recipe.run_name))
         target = folder / name
         checkpoint.save(target, policy, tokenizer, manifest, dtype="bfloat16")
-        shutil.copy(space.run(stage) / HEADS_FILE, target / HEADS_FILE)
-        shutil.copy(space.run(stage) / "log.jsonl", target / "training_log.jsonl")
-        plot_log(space.run(stage), target / "training_losses.png", name)
+        shutil.copy(space.run(recipe.run_name) / HEADS_FILE, target / HEADS_FILE)
+        shutil.copy(space.run(recipe.run_name) / "log.jsonl", target / "training_log.jsonl")
+        plot_log(space.run(recipe.run_name), target / "training_losses.png", name)
         shipped.append(target)
     return shipped

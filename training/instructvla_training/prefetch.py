@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -15,12 +16,13 @@ class Prefetcher(Generic[Batch]):
     """Iterates ``make(step)`` for step = start .. stop - 1.
 
     One producer thread; at most ``depth`` batches wait. An exception in ``make`` is raised in the consumer.
-    Close it (or use ``with``) to end the thread early.
+    Close it (or use ``with``) to end the thread early. ``waited_s``: how long the consumer has waited in all.
     """
 
     def __init__(self, make: Callable[[int], Batch], start: int, stop: int, depth: int = 2):
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._closed = threading.Event()
+        self.waited_s = 0.0
         self._thread = threading.Thread(target=self._produce, args=(make, start, stop), daemon=True)
         self._thread.start()
 
@@ -43,10 +45,16 @@ class Prefetcher(Generic[Batch]):
         return False
 
     def __iter__(self) -> Iterator[Batch]:
-        while (item := self._queue.get()) is not _END:
+        while (item := self._next()) is not _END:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+    def _next(self) -> Any:
+        started = time.monotonic()
+        item = self._queue.get()
+        self.waited_s += time.monotonic() - started
+        return item
 
     def __enter__(self) -> Prefetcher[Batch]:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from .trainer import Optimisation
+from .optimisation import Optimisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,41 +29,97 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the summed loss; language and flow are 1:1 as in the paper."""
+    """Weights of the summed loss; language and flow are 1:1 as in the paper.
+
+    ``padding``: in the flow loss, of steps past an episode's end, where the arm stands still and the gripper keeps its
+    last value. At 1 they count as all others (so the reference trains), at 0 they are masked.
+    """
 
     language: float = 1.0
     flow: float = 1.0
+    padding: float = 1.0
     expert_pointing: float = 0.3
     vlm_pointing: float = 0.3
     location: float = 0.5
     patches: float = 0.3
 
 
+PAPER_LOSSES = LossWeights(expert_pointing=0.0, vlm_pointing=0.0, location=0.0, patches=0.0)
+"""L_LM + L_FM and nothing else. The other losses need the simulator's ground truth, and backbones from scratch need
+them (docs/explanation/nano-recipe.md)."""
+
+
+Shares = tuple[tuple[str, float], ...]
+"""Names with numbers that need not sum to 1."""
+
+STAGE_1_PROMPTS: Shares = (("action", 0.8), ("motion", 0.2))
+"""Reference §5.3: the language motion is asked for in a fifth of the prompts."""
+STAGE_2_PROMPTS: Shares = (
+    ("action", 0.4 * 0.8), ("motion", 0.4 * 0.2), ("qa_action", 0.2), ("situated", 0.2), ("rewrite", 0.2)
+)  # fmt: skip
+"""Reference §5.3: two fifths as in stage 1, the rest in equal parts question, context creation, command rewriting."""
+MULTIMODAL_RATIO = 1 / 7
+"""Plain question-answer samples per action sample (paper)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    """What an ablation leaves out of the policy; all on is the paper's policy."""
+
+    image_stream: bool = True  # the expert's own DINO tokens; off: it acts from latents and state alone
+    film: bool = True  # conditioning of that stream on the latents
+    mixture: bool = True  # two adapters with a gate in stage 2; off: one shared LoRA
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageRecipe:
     """One training stage. ``groups`` images (VLM passes) a step, each with ``expert_frames`` later frames that
     use its latents (0..``max_latent_age`` steps later, as the running graph does), each frame with ``draws``
-    noise draws of the flow loss. ``still_groups`` more images are stills: text and pointing, no action."""
+    noise draws of the flow loss. ``still_groups`` more images are stills: text and pointing, no action.
+    ``parts``: a step is the mean over so many equal parts of it, shared out among the processes and otherwise computed
+    one after the other (gradient accumulation)."""
 
     stage: str  # "base" | "expert" | "generalist"
     preset: str
     optimisation: Optimisation
+    after: str | None = None  # recipe of the same preset whose checkpoint this one starts from
+    name: str = ""  # of its run; by default the stage's
     groups: int = 32
     still_groups: int = 0
+    parts: int = 1
     expert_frames: int = 2
     max_latent_age: int = 4
     draws: int = 4
     weights: LossWeights = field(default_factory=LossWeights)
-    # shares of the prompts, reference §5.3 (they need not sum to 1)
-    prompts: tuple[tuple[str, float], ...] = (("action", 0.8), ("motion", 0.2))
-    still_prompts: tuple[tuple[str, float], ...] = ()  # of the stills; empty: as ``prompts``
-    multimodal_ratio: float = 0.0  # plain question-answer samples per action sample (paper: 1:7)
-    vision_frozen: bool = True
+    prompts: Shares = STAGE_1_PROMPTS
+    still_prompts: Shares = ()  # of the stills; empty: as ``prompts``
     data: DataRecipe = field(default_factory=DataRecipe)
+    datasets: Shares = (("demonstrations", 1.0), ("corrections", 1.0))
+    """Folders of episodes, with how much more often one frame of it is drawn than one of weight 1."""
+    multimodal_ratio: float = 0.0
+    cache_images: bool = True  # encode every frame once, before the first step; needs memory for all of them
     start: str = ""
-    """Checkpoint to start from, below the root; "" is the one of the stage before."""
+    """Finished checkpoint to start from, below the root, in place of the run ``after``."""
     corrections_at: int | None = None
     """After so many steps the policy itself drives and the demonstrator corrects it; the rest trains on both."""
+    switches: Switches = field(default_factory=Switches)
+
+    @property
+    def run_name(self) -> str:
+        return self.name or self.stage
+
+    def parts_for(self, processes: int) -> int:
+        """Into how many parts a step is divided: the recipe's number, or one for each process."""
+        return max(self.parts, processes)
+
+    def part(self, parts: int) -> StageRecipe:
+        """What one of ``parts`` equal parts of a step draws. Raises ValueError where the groups cannot be divided."""
+        if self.groups % parts or self.still_groups % parts:
+            raise ValueError(
+                f"{self.preset}-{self.run_name}: found {self.groups} groups and {self.still_groups} still groups a "
+                f"step for {parts} parts, expected multiples; start as many processes as divide them"
+            )
+        return replace(self, groups=self.groups // parts, still_groups=self.still_groups // parts)
 
 
 def nano_base() -> StageRecipe:
@@ -78,7 +134,6 @@ def nano_base() -> StageRecipe:
         groups=48,
         expert_frames=1,
         prompts=(("point", 0.45), ("qa", 0.25), ("caption", 0.1), ("knowledge", 0.2)),
-        vision_frozen=False,
     )
 
 
@@ -87,8 +142,8 @@ def nano_expert() -> StageRecipe:
     return StageRecipe(
         stage="expert",
         preset="nano",
+        after="base",
         optimisation=Optimisation(steps=4_000, learning_rate=1.0e-3, warmup_steps=150),
-        prompts=(("action", 0.8), ("motion", 0.2)),
         still_groups=8,
         corrections_at=2_000,
     )
@@ -104,7 +159,7 @@ def nano_franka() -> StageRecipe:
         stage="expert",
         preset="nano",
         optimisation=Optimisation(steps=800, learning_rate=4.0e-4, warmup_steps=50, save_every=200),
-        prompts=(("action", 0.8), ("motion", 0.2)),
+        name="franka",
         still_groups=8,
         data=DataRecipe(
             robot="fr3", episodes=50, stills=2_000, shard_episodes=10,
@@ -123,6 +178,7 @@ def nano_generalist() -> StageRecipe:
     return StageRecipe(
         stage="generalist",
         preset="nano",
+        after="expert",
         optimisation=Optimisation(steps=4_000, learning_rate=2.5e-3, warmup_steps=100),
         prompts=(
             ("action", 0.2),
@@ -136,16 +192,46 @@ def nano_generalist() -> StageRecipe:
         groups=16,
         still_groups=64,
         expert_frames=1,
-        multimodal_ratio=1 / 7,
+        multimodal_ratio=MULTIMODAL_RATIO,
     )
 
 
-STAGE_1_PROMPTS = (("action", 0.8), ("motion", 0.2))
-"""Reference §5.3: the language motion is asked for in a fifth of the prompts."""
-STAGE_2_PROMPTS = (("action", 0.32), ("motion", 0.08), ("qa_action", 0.2), ("situated", 0.2), ("rewrite", 0.2))
-"""Reference §5.3: two fifths as in stage 1, the rest in equal parts question, situation, rewritten command."""
-MULTIMODAL_RATIO = 1 / 7
-"""Plain question-answer samples per action sample (paper)."""
+def two_b_expert() -> StageRecipe:
+    """Stage 1 of the paper: 1536 samples a step, on 64 GPUs 24 each; learning rate constant, no weight decay.
+
+    On fewer GPUs the same 64 parts are computed one after the other, with the same result.
+    """
+    return StageRecipe(
+        stage="expert",
+        preset="2b",
+        optimisation=Optimisation(
+            steps=34_500, learning_rate=5e-5, warmup_steps=0, final_fraction=1.0, betas=(0.9, 0.999), weight_decay=0.0,
+            ema_decay=0.9999, save_every=1_500, gather="bfloat16", checkpoint_activations=True,
+        ),
+        after="base",
+        groups=1_536,
+        parts=64,
+        expert_frames=1,
+        max_latent_age=0,
+        draws=1,
+        weights=PAPER_LOSSES,
+        datasets=(("bridge_dataset", 1.0), ("fractal20220817_data", 1.0)),
+        cache_images=False,
+    )  # fmt: skip
+
+
+def two_b_generalist() -> StageRecipe:
+    """Stage 2 of the paper: 768 samples a step, on 64 GPUs 12 each, and one question for every seven of them."""
+    stage_1 = two_b_expert()
+    return replace(
+        stage_1,
+        stage="generalist",
+        after="expert",
+        optimisation=replace(stage_1.optimisation, steps=13_500, checkpoint_activations=False),
+        groups=768,
+        prompts=STAGE_2_PROMPTS,
+        multimodal_ratio=MULTIMODAL_RATIO,
+    )
 
 
 def finetune(preset: str, stage: str, steps: int = 2_000, multimodal_ratio: float = 0.0) -> StageRecipe:
@@ -153,9 +239,11 @@ def finetune(preset: str, stage: str, steps: int = 2_000, multimodal_ratio: floa
     return StageRecipe(
         stage=stage,
         preset=preset,
+        name="finetune",
         optimisation=Optimisation(steps=steps, learning_rate=2.0e-4, warmup_steps=50, final_fraction=1.0),
         groups=16,
         prompts=STAGE_1_PROMPTS if stage == "expert" else STAGE_2_PROMPTS,
+        weights=PAPER_LOSSES,
         multimodal_ratio=multimodal_ratio,
     )
 
@@ -176,4 +264,6 @@ RECIPES: dict[str, Callable[[], StageRecipe]] = {
     "nano-expert": nano_expert,
     "nano-franka": nano_franka,
     "nano-generalist": nano_generalist,
+    "2b-expert": two_b_expert,
+    "2b-generalist": two_b_generalist,
 }

@@ -1,216 +1,252 @@
-"""The loop that every stage shares: optimiser, schedule, moving average, log, exact resume."""
+"""The loop that every stage shares, for one process or many: batches, losses, optimiser, average, save, resume."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from . import state
+from .optimisation import Optimisation
+from .parallel import Processes, moved, whole
 from .prefetch import Prefetcher
+from .watch import Watch
 
+__all__ = ["Drawn", "NonFiniteLoss", "Optimisation", "Trainer"]
 logger = logging.getLogger(__name__)
 
-Batch = TypeVar("Batch")
+STEPS_APART = 1_000_003  # of torch's seeds, between runs of different seed
+PARTS_APART = 2_000_000_011  # and between the parts of one step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Optimisation:
-    """Numbers of one run. ``learning_rate`` is reached after ``warmup_steps`` and falls along a cosine
-    to ``final_fraction`` of itself at ``steps``."""
+@dataclass(frozen=True)
+class Drawn:
+    """Where a batch comes from. ``ids``: of each row; ``counts``: "group/name" -> rows, the same names every time."""
 
-    steps: int
-    learning_rate: float
-    warmup_steps: int = 100
-    final_fraction: float = 0.05
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.998
-    seed: int = 42
-    log_every: int = 25
-    save_every: int = 500
-    autocast: str = "bfloat16"  # "bfloat16" or "float32"
+    ids: tuple[str, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
 
-    def rate(self, step: int) -> float:
-        """Learning rate of optimiser step ``step`` (0-based)."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
+class Batch(Protocol):
+    """Anything the stage understands; a dataclass of tensors, so that it can be moved to the device."""
+
+    @property
+    def drawn(self) -> Drawn: ...
+
+
+class Stage(Protocol):
+    """What is trained: a module that draws its own batches and returns named losses, "loss" among them."""
+
+    def make_batch(self, rng: np.random.Generator) -> Any: ...
+
+    def __call__(self, batch: Any) -> Mapping[str, Tensor]: ...
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss of a step is NaN or infinite; the run stops before the weights are touched."""
+    """A loss or gradient is NaN or infinite; the run stops before the weights are touched."""
 
 
 class Trainer:
-    """Trains the parameters of ``module`` that require gradients.
+    """Trains the parameters of ``stage`` that require gradients.
 
-    The batch of step s comes from ``numpy.random.default_rng([seed, s])`` and torch's generator is seeded by
-    s too, so that a resumed run goes on exactly as an uninterrupted one would have.
+    A step is the mean over ``parts`` batches. Part p of step s is drawn from ``default_rng([seed, s, p])``, torch's
+    generator is seeded by s and p too, and the processes share the parts out. So a resumed run goes on exactly as an
+    uninterrupted one would have, and what a step computes does not depend on how many processes compute it.
     """
 
-    def __init__(self, module: nn.Module, config: Optimisation, run_dir: Path, device: torch.device):
-        self.module, self.config, self.run_dir, self.device = module, config, Path(run_dir), device
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.names = [n for n, p in module.named_parameters() if p.requires_grad]
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        if not self.parameters:
+    def __init__(
+        self, stage: nn.Module, config: Optimisation, run_dir: Path, group: Processes | None = None,
+        parts: int = 1, watch: Watch | None = None,
+    ):  # fmt: skip
+        self.stage, self.config, self.run_dir, self.parts = stage, config, Path(run_dir), parts
+        self.group = group or Processes()
+        if parts % self.group.count:
             raise ValueError(
-                "found no parameter that requires a gradient; choose the stage's trainable set first"
+                f"found {parts} parts a step for {self.group.count} processes, expected a multiple of their number; "
+                "start as many processes as divide the recipe's parts"
             )
-        decay = [p for p in self.parameters if p.ndim >= 2]
-        plain = [p for p in self.parameters if p.ndim < 2]
+        self.watch = watch or Watch(self.run_dir, config.steps, shown=self.group.is_first)
+        self.named = {n: p for n, p in stage.named_parameters() if p.requires_grad}
+        self.parameters = list(self.named.values())
+        if not self.parameters:
+            raise ValueError("found no parameter that requires a gradient; choose the stage's trainable set first")
         groups = [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
         self.step = 0
         self.seconds = 0.0
 
+    # ---- save and resume ------------------------------------------------------------------------------
+
     @property
-    def state_path(self) -> Path:
-        return self.run_dir / "state.pt"
+    def state_dir(self) -> Path:
+        return self.run_dir / "state"
 
     def resume(self) -> bool:
         """Continues from the run folder's last save; False where there is none.
 
-        Raises ValueError where the saved parameters are not the module's.
+        Raises ValueError where the saved parameters are not the stage's.
         """
-        if not self.state_path.exists():
+        folder = state.newest(self.state_dir)
+        if folder is None:
+            self.watch.rewind(0)
             return False
-        state = torch.load(self.state_path, map_location=self.device, weights_only=True)
-        if state["names"] != self.names:
-            differing = sorted(set(state["names"]) ^ set(self.names))[:5]
+        facts = state.read_facts(folder)
+        shapes = {name: list(p.shape) for name, p in self.named.items()}
+        if dict(facts.shapes) != shapes:
+            differing = sorted(n for n in shapes.keys() | facts.shapes.keys() if facts.shapes.get(n) != shapes.get(n))
             raise ValueError(
-                f"{self.state_path}: its parameters are not this recipe's (for example {differing}); "
+                f"{folder}: its parameters are not this recipe's (for example {differing[:5]}); "
                 "use another run folder or delete it"
             )
-        with torch.no_grad():
-            for parameter, average, saved, saved_average in zip(
-                self.parameters, self.average, state["parameters"], state["average"], strict=True
-            ):
-                parameter.copy_(saved)
-                average.copy_(saved_average)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        if facts.parts != self.parts:
+            logger.warning("the run goes on with %d parts a step instead of %d", self.parts, facts.parts)
+        for name, updates in facts.updates.items():
+            parameter = self.named[name]
+            self.optimiser.state[parameter] = {
+                "step": torch.tensor(float(updates), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+        state.load(folder, self._tensors(), self.group)
+        self.step, self.seconds = facts.step, facts.seconds
+        self.watch.rewind(self.step)
         logger.info("resumed %s at step %d", self.run_dir.name, self.step)
         return True
 
     def save(self) -> None:
-        """Writes the whole state to a temporary file and renames it: a kill leaves the previous one."""
-        state = {
-            "names": self.names,
-            "parameters": [p.detach() for p in self.parameters],
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        partial = self.state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.state_path)
+        """Writes everything that ``resume`` needs; every process must call."""
+        updates = {n: int(self.optimiser.state[p]["step"]) for n, p in self._moved().items()}
+        shapes = {name: list(p.shape) for name, p in self.named.items()}
+        facts = state.Facts(self.step, self.seconds, self.parts, shapes, updates)
+        state.save(self.state_dir, self._tensors(), facts, self.group)
 
-    def run(
-        self,
-        make_batch: Callable[[np.random.Generator], Batch],
-        losses_of: Callable[[Batch], Mapping[str, torch.Tensor]],
-        on_save: Callable[[int], None] | None = None,
-        until: int | None = None,
-    ) -> None:
-        """Train to step ``until`` (default ``config.steps``). ``losses_of`` returns named losses, one of them "loss".
+    def _moved(self) -> dict[str, nn.Parameter]:
+        """The parameters that the optimiser has moved; one that never had a gradient has no moments."""
+        return {n: p for n, p in self.named.items() if p in self.optimiser.state}
 
-        ``make_batch`` runs one step ahead in another thread and may use nothing but its generator.
-        """
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"parameters/{n}": p.detach() for n, p in self.named.items()}
+        tensors |= {f"average/{n}": value for n, value in zip(self.named, self.average, strict=True)}
+        for name, parameter in self._moved().items():
+            moments = self.optimiser.state[parameter]
+            tensors |= {f"{kind}/{name}": moments[kind] for kind in ("exp_avg", "exp_avg_sq")}
+        return tensors
+
+    # ---- the loop -------------------------------------------------------------------------------------
+
+    def run(self, on_save: Callable[[int], None] | None = None, until: int | None = None) -> None:
+        """Trains up to step ``until`` (default ``config.steps``). Batches are made ahead, in another thread."""
+        stop = self.config.steps if until is None else min(until, self.config.steps)
+        own_parts = range(self.group.rank, self.parts, self.group.count)
+
+        def make(step: int) -> list[tuple[int, Any]]:
+            draws = ((part, np.random.default_rng([self.config.seed, step, part])) for part in own_parts)
+            return [(part, moved(self.stage.make_batch(rng), self.group.device)) for part, rng in draws]
+
+        with Prefetcher(make, self.step, stop) as batches, self.watch:
+            self._loop(batches, stop, on_save)
+
+    def _loop(self, batches: Prefetcher[Any], stop: int, on_save: Callable[[int], None] | None) -> None:
         config = self.config
-        stop = config.steps if until is None else min(until, config.steps)
-
-        def make(step: int) -> Batch:
-            return make_batch(np.random.default_rng([config.seed, step]))
-
-        with Prefetcher(make, self.step, stop) as batches:
-            self._loop(batches, stop, losses_of, on_save)
-
-    def _loop(
-        self,
-        batches: Prefetcher[Batch],
-        stop: int,
-        losses_of: Callable[[Batch], Mapping[str, torch.Tensor]],
-        on_save: Callable[[int], None] | None,
-    ) -> None:
-        config = self.config
-        sums: dict[str, float] = {}
-        counted = 0
+        sums: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
+        steps = rows = 0
         started = time.monotonic()
-        self.module.train()
-        for batch in batches:
-            torch.manual_seed(config.seed * 1_000_003 + self.step)
-            losses = self._update(losses_of, batch)
+        waited_s = batches.waited_s
+        self.stage.train()
+        for parts in batches:
+            sums.update(self._update(parts))
+            for _, batch in parts:
+                counts.update(batch.drawn.counts)
+                rows += len(batch.drawn.ids)
             self.step += 1
-            counted += 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
+            steps += 1
             last = self.step == stop
+            self.watch.advance(self.step)
             if self.step % config.log_every == 0 or last:
-                self.seconds += time.monotonic() - started
-                started = time.monotonic()
-                self._log({name: value / counted for name, value in sums.items()})
-                sums, counted = {}, 0
+                seconds = time.monotonic() - started
+                self.seconds += seconds
+                means = {name: value / steps for name, value in sums.items()}
+                means["samples_per_s"] = rows * self.group.count / seconds
+                means["waited_share"] = (batches.waited_s - waited_s) / seconds
+                self._log(means | _shares(counts))
+                sums, counts, steps, rows = Counter(), Counter(), 0, 0
+                started, waited_s = time.monotonic(), batches.waited_s
             if self.step % config.save_every == 0 or last:
                 self.save()
                 if on_save is not None:
                     on_save(self.step)
-                    self.module.train()
+                    self.stage.train()
+                started, waited_s = time.monotonic(), batches.waited_s
 
-    def _update(
-        self, losses_of: Callable[[Batch], Mapping[str, torch.Tensor]], batch: Batch
-    ) -> dict[str, float]:
+    def _update(self, parts: list[tuple[int, Any]]) -> dict[str, float]:
+        """One optimiser step over this process's parts -> mean losses and the gradient's norm."""
+        config = self.config
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate(self.step)
-        enabled = self.config.autocast == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled):
-            losses = losses_of(batch)
+            group["lr"] = config.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if not math.isfinite(values["loss"]) or not math.isfinite(float(norm)):
-            raise NonFiniteLoss(
-                f"step {self.step}: loss {values}, gradient norm {float(norm)}; expected finite values. "
-                f"The batch is that of seed [{self.config.seed}, {self.step}]; lower the rate or mend the data"
-            )
+        sums: dict[str, Tensor] = {}
+        for part, batch in parts:
+            torch.manual_seed(config.seed * STEPS_APART + self.step + part * PARTS_APART)
+            enabled = config.autocast == "bfloat16"
+            with torch.autocast(self.group.device.type, dtype=torch.bfloat16, enabled=enabled):
+                losses = self.stage(batch)
+            (losses["loss"] / len(parts)).backward()
+            for name, value in losses.items():
+                sums[name] = sums[name] + value.detach().float() if name in sums else value.detach().float()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip))
+        values = torch.stack([*sums.values(), norm.float()]).tolist()  # one wait for the device
+        means = {name: value / len(parts) for name, value in zip(sums, values, strict=False)}
+        if not math.isfinite(means["loss"]) or not math.isfinite(values[-1]):
+            raise NonFiniteLoss(self._non_finite(means, values[-1], parts))
         self.optimiser.step()
         with torch.no_grad():
-            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self.average, self.parameters, 1 - decay)
-        return values | {"gradient_norm": float(norm)}
+        return means | {"gradient_norm": values[-1]}
+
+    def _non_finite(self, means: Mapping[str, float], norm: float, parts: list[tuple[int, Any]]) -> str:
+        where = "here" if not math.isfinite(means["loss"]) else "in the gradient, or in another process"
+        ids = [identity for _, batch in parts for identity in batch.drawn.ids]
+        return (
+            f"step {self.step}: losses {means}, gradient norm {norm} ({where}); expected finite values. "
+            f"Batches of seeds {[[self.config.seed, self.step, part] for part, _ in parts]}, rows {', '.join(ids)}; "
+            "mend or leave out these data, or lower the rate"
+        )
 
     def _log(self, means: Mapping[str, float]) -> None:
+        values = self.group.mean(list(means.values()))
         row = {"step": self.step, "seconds": round(self.seconds, 1), "rate": self.config.rate(self.step - 1)}
-        row |= {name: round(value, 5) for name, value in means.items()}
-        with (self.run_dir / "log.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
-        logger.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
+        self.watch.row(row | {name: round(v, 5) for name, v in zip(means, values, strict=True)})
 
     def averaged(self) -> _Swap:
-        """Context in which the module holds the averaged weights."""
+        """Context in which the stage holds the averaged weights."""
         return _Swap(self.parameters, self.average)
 
 
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    """Effective shares of what was drawn: each name's part of its group."""
+    totals: Counter[str] = Counter()
+    for name, count in counts.items():
+        totals[name.split("/")[0]] += count
+    return {f"share/{name}": count / max(1, totals[name.split("/")[0]]) for name, count in counts.items()}
+
+
 class _Swap:
-    def __init__(self, parameters: list[nn.Parameter], average: list[torch.Tensor]):
+    def __init__(self, parameters: list[nn.Parameter], average: list[Tensor]):
         self.parameters, self.average = parameters, average
 
     def __enter__(self) -> None:
@@ -220,7 +256,7 @@ class _Swap:
     def __exit__(self, *_: object) -> None:
         self._set(self.kept)
 
-    def _set(self, values: list[torch.Tensor]) -> None:
+    def _set(self, values: list[Tensor]) -> None:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)

@@ -24,8 +24,8 @@ CORPUS_LINES = 60_000
 
 @dataclass(frozen=True)
 class Workspace:
-    """Folders below one root: ``data/<preset>``, ``runs/<recipe>``. A ``variant`` (another robot's recipe) has data of
-    its own and one run, whatever its stage."""
+    """Folders below one root: ``data/<preset>/<dataset>``, ``runs/<preset>-<recipe>``. A ``variant`` (another robot's
+    recipe) has data of its own."""
 
     root: Path
     preset: str
@@ -35,27 +35,35 @@ class Workspace:
     def data(self) -> Path:
         return self.root / "data" / (f"{self.preset}-{self.variant}" if self.variant else self.preset)
 
+    def dataset(self, name: str) -> Path:
+        return self.data / name
+
+    def annotations(self, name: str) -> Path:
+        """VLA-IT annotations of a recorded dataset, where there are any."""
+        return self.data / f"{name}.annotations.json"
+
+    @property
+    def conversations(self) -> Path:
+        """Multimodal conversations in the LLaVA format."""
+        return self.data / "conversations.json"
+
     @property
     def stills(self) -> Path:
-        return self.data / "stills"
+        return self.dataset("stills")
 
     @property
     def demonstrations(self) -> Path:
-        return self.data / "demonstrations"
+        return self.dataset("demonstrations")
 
     @property
     def corrections(self) -> Path:
-        return self.data / "corrections"
+        return self.dataset("corrections")
 
-    def recipe(self, stage: str) -> str:
-        """Name of the recipe that makes a stage's checkpoint here."""
-        return f"{self.preset}-{self.variant or stage}"
+    def run(self, name: str) -> Path:
+        return self.root / "runs" / f"{self.preset}-{name}"
 
-    def run(self, stage: str) -> Path:
-        return self.root / "runs" / self.recipe(stage)
-
-    def checkpoint(self, stage: str) -> Path:
-        return self.run(stage) / "checkpoint"
+    def checkpoint(self, name: str) -> Path:
+        return self.run(name) / "checkpoint"
 
 
 def robot_of(manifest: Manifest) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from instructvla_model.config import PolicyConfig
+from instructvla_model.presets import preset
 from instructvla_sim.catalog import INDEX, NAMES
 from instructvla_training.data.shards import NO_OBJECT, EpisodeRecord, Frames, read_frames, write_shard
+from instructvla_training.workspace import Workspace
 
 
 def episode(seed: int, length: int, config: PolicyConfig, source: str = "demonstration") -> EpisodeRecord:
@@ -30,6 +34,14 @@ def episode(seed: int, length: int, config: PolicyConfig, source: str = "demonst
         seed=seed, length=length, family="place", target="lemon", place="bowl", success=True, source=source,
         motion=("move forward",) * length, frames=frames,
     )  # fmt: skip
+
+
+def workspace(root: Path) -> Workspace:
+    """A tiny workspace with stills and demonstrations."""
+    space, config = Workspace(root, "tiny"), preset("tiny")
+    write_shard(space.stills / "shard-0000", [episode(seed, 1, config, "still") for seed in range(4)])
+    write_shard(space.demonstrations / "shard-0000", [episode(seed, 6, config) for seed in range(3)])
+    return space
 
 
 def frames(folder, config: PolicyConfig, episodes: int = 3, length: int = 6) -> Frames:

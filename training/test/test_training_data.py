@@ -55,11 +55,12 @@ def test_missing_data_names_the_command_that_makes_it(tmp_path):
 
 def test_a_chunk_past_the_end_stands_still_and_keeps_the_gripper(tmp_path):
     data = frames(tmp_path, CONFIG, episodes=2, length=5)
-    chunk = chunk_actions(data, np.array([3, 5]), horizon=4)
+    chunk, inside = chunk_actions(data, np.array([3, 5]), horizon=4)
     assert np.array_equal(chunk[0, :2], data.action[3:5])
     assert np.all(chunk[0, 2:, :6] == 0.0)
     assert np.all(chunk[0, 2:, 6] == data.action[4, 6])
     assert np.array_equal(chunk[1], data.action[5:9])
+    assert inside.tolist() == [[True, True, False, False], [True] * 4]
 
 
 def test_later_frames_stay_in_their_episode(tmp_path):

@@ -23,6 +23,7 @@ from instructvla_training.data.survey import read_published
 from instructvla_training.finetune import Request, finetune, prepare
 from instructvla_training.language import vla_it
 from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
+from instructvla_training.parallel import Processes
 from instructvla_training.recipes import debug
 from instructvla_training.stages.episodes import EpisodeStage
 from instructvla_training.stages.run import run_stage
@@ -72,7 +73,7 @@ def _request(expert: Path, run_dir: Path, *paths: Path, **options) -> Request:
 
 
 def _prepared(request: Request) -> EpisodeStage:
-    return prepare(request)[0]
+    return prepare(request, Processes())[0].stage
 
 
 @pytest.mark.parametrize("name", ["kitchen", "bridge_dataset"])
@@ -96,9 +97,9 @@ def test_only_the_action_adapter_the_queries_and_the_expert_move(expert, made, t
 def test_datasets_are_drawn_by_weight_times_steps_and_normalised_each_by_its_own(expert, made, tmp_path):
     request = _request(expert, tmp_path, made / "kitchen", made / "bridge_dataset")
     request = replace(request, datasets=[(made / "kitchen", 3.0), (made / "bridge_dataset", 1.0)])
-    stage = prepare(request)[0]
+    stage = _prepared(request)
     rng = np.random.default_rng(0)
-    drawn = [stage.make_batch(rng).counts["data/kitchen"] for _ in range(25)]
+    drawn = [stage.make_batch(rng).drawn.counts["data/kitchen"] for _ in range(25)]
     steps = [part.survey.n_steps for part in stage.data.parts]
     assert stage.data.shares["kitchen"] == pytest.approx(3 * steps[0] / (3 * steps[0] + steps[1]))
     assert np.mean(drawn) / 16 == pytest.approx(3 * steps[0] / (3 * steps[0] + steps[1]), abs=0.05)
@@ -112,7 +113,7 @@ def test_datasets_are_drawn_by_weight_times_steps_and_normalised_each_by_its_own
 def test_the_same_seed_draws_the_same_batch_and_another_another_one(expert, made, tmp_path):
     stage = _prepared(_request(expert, tmp_path, made / "kitchen", multimodal=made / "talk.json"))
     one, two, three = (stage.make_batch(np.random.default_rng(seed)) for seed in (5, 5, 6))
-    assert one.counts == two.counts != three.counts
+    assert one.drawn == two.drawn != three.drawn
     assert torch.equal(one.action.pixels_BVCHW, two.action.pixels_BVCHW)
     assert torch.equal(one.language.input_ids_BS, two.language.input_ids_BS)
 
@@ -122,9 +123,9 @@ def test_conversations_come_in_their_ratio_and_long_ones_are_shortened(expert, m
         _request(expert, tmp_path, made / "kitchen", multimodal=made / "talk.json", multimodal_ratio=0.25)
     )
     batch = stage.make_batch(np.random.default_rng(0))
-    assert batch.counts["row/multimodal"] == 4 and batch.language.size == 20
+    assert batch.drawn.counts["row/multimodal"] == 4 and batch.language.size == 20
     assert batch.language.input_ids_BS.shape[1] <= stage.policy.config.language.max_position
-    assert torch.isfinite(stage.losses(batch)["loss"])
+    assert torch.isfinite(stage(batch)["loss"])
 
 
 def test_annotations_become_prompts_and_the_rest_plain_ones(expert, made, tmp_path):

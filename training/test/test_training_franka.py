@@ -30,7 +30,7 @@ def test_the_recipe_is_few_shot_and_starts_from_the_widowx_checkpoint() -> None:
 def test_its_data_and_its_run_lie_apart_from_the_widowxs(tmp_path: Path) -> None:
     space = pipeline.workspace_of("nano-franka", tmp_path)
     assert space.demonstrations == tmp_path / "data" / "nano-franka" / "demonstrations"
-    assert space.run("expert") == tmp_path / "runs" / "nano-franka"
+    assert space.run(RECIPES["nano-franka"]().run_name) == tmp_path / "runs" / "nano-franka"
     assert pipeline.workspace_of("nano-expert", tmp_path).run("expert") == tmp_path / "runs" / "nano-expert"
 
 

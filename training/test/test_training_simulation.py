@@ -17,11 +17,11 @@ from instructvla_sim.catalog import INDEX, NAMES
 from instructvla_training.data import corrections, demonstrations, stills
 from instructvla_training.data.record import record
 from instructvla_training.data.shards import NO_OBJECT, read_frames, write_shard
+from instructvla_training.data.survey import action_statistics
 from instructvla_training.evaluation import trials
 from instructvla_training.evaluation.closed_loop import Outcome, Runner
 from instructvla_training.evaluation.tables import line, share, summarise
 from instructvla_training.recipes import DataRecipe
-from instructvla_training.stages.run import action_statistics
 from instructvla_training.workspace import new_policy
 
 CONFIG = preset("tiny")
@@ -44,7 +44,7 @@ def expert(tmp_path_factory, demonstration):
     tokenizer = train_tokenizer(["pick up the red cube", "what action should the robot take to"], 300, CONFIG.n_queries)
     policy = new_policy("tiny", tokenizer)
     policy.set_stage("expert")
-    manifest = new_manifest(policy.config, "expert", action_statistics(demonstration))
+    manifest = new_manifest(policy.config, "expert", action_statistics(demonstration.action, demonstration.state))
     checkpoint.save(folder, policy, tokenizer, manifest)
     return folder
 

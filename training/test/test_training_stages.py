@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from synthetic import episode
+from synthetic import workspace
 
 from instructvla_model import checkpoint
-from instructvla_model.presets import preset
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
-from instructvla_training.data.shards import write_shard
+from instructvla_training import pipeline
+from instructvla_training.parallel import processes
 from instructvla_training.recipes import debug
-from instructvla_training.stages.run import run_stage
+from instructvla_training.run import place
+from instructvla_training.stages.action_loss import flow_loss
+from instructvla_training.stages.run import prepare, run_stage
+from instructvla_training.trainer import Trainer
 from instructvla_training.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Workspace:
     """A workspace in which base, expert and generalist were trained for a few steps."""
-    space = Workspace(tmp_path_factory.mktemp("work"), "tiny")
-    config = preset("tiny")
-    write_shard(space.stills / "shard-0000", [episode(seed, 1, config, "still") for seed in range(4)])
-    write_shard(space.demonstrations / "shard-0000", [episode(seed, 6, config) for seed in range(3)])
+    space = workspace(tmp_path_factory.mktemp("work"))
     for stage in ("base", "expert", "generalist"):
         run_stage(debug(stage), space, "cpu", threads=1)
     return space
@@ -61,6 +65,20 @@ def test_a_trained_checkpoint_thinks_and_acts(trained):
     assert len(plan.gate_mean) == 2 and abs(sum(plan.gate_mean) - 1.0) < 1e-5
 
 
+def test_the_checkpoint_holds_the_averaged_weights(trained):
+    space, recipe = trained, debug("expert")
+    with processes("cpu") as group:
+        prepared = prepare(recipe, space, group)
+        place(prepared, recipe, group)
+        trainer = Trainer(prepared.stage, recipe.optimisation, space.run("expert"), group)
+        assert trainer.resume()
+    stored = _weights(space, "expert")
+    own = {n.removeprefix("policy."): a for n, a in zip(trainer.named, trainer.average, strict=True)}
+    assert all(torch.equal(stored[n], a) for n, a in own.items() if n in stored)
+    moved = {n.removeprefix("policy."): p for n, p in trainer.named.items()}
+    assert any(not torch.equal(stored[n], p) for n, p in moved.items() if n in stored)
+
+
 def test_the_statistics_travel_with_the_checkpoint(trained):
     expert = PolicyRuntime.load(trained.checkpoint("expert"), device="cpu").manifest
     generalist = PolicyRuntime.load(trained.checkpoint("generalist"), device="cpu").manifest
@@ -73,6 +91,57 @@ def test_a_finished_stage_run_again_changes_nothing(trained):
     before = (trained.checkpoint("expert") / "manifest.json").read_text()
     run_stage(debug("expert"), trained, "cpu", threads=1)
     assert (trained.checkpoint("expert") / "manifest.json").read_text() == before
+
+
+def test_a_recipe_that_is_made_is_not_made_again_whatever_became_of_its_state(trained, monkeypatch):
+    monkeypatch.setattr(pipeline, "RECIPES", {"tiny-expert": lambda: debug("expert")})
+    monkeypatch.setattr(pipeline, "run_stage", lambda *_, **__: pytest.fail("trained again"))
+    assert pipeline.make("tiny-expert", trained, "cpu", threads=1) == trained.checkpoint("expert")
+
+
+def test_a_checkpoint_without_its_state_is_not_overwritten(trained, tmp_path):
+    space = Workspace(tmp_path, "tiny")
+    shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(space.run("expert") / "state")
+    with pytest.raises(FileExistsError, match="without the state to go on from"):
+        run_stage(debug("expert"), space, "cpu", threads=1)
+    assert (space.run("expert") / "log.jsonl").read_text() == (trained.run("expert") / "log.jsonl").read_text()
+
+
+def test_padding_past_an_episode_s_end_counts_as_the_recipe_says(trained):
+    recipe = debug("expert")
+    with processes("cpu") as group:
+        stage = prepare(recipe, trained, group).stage
+    batch = stage.make_batch(np.random.default_rng(0))
+    action = batch.action
+    assert not action.inside_BF.all() and action.inside_BF.any(), "the batch must hold an episode's end"
+    other = torch.where(action.inside_BF[..., None], action.actions_BFA, 0.7)
+
+    def loss(actions, padding):
+        torch.manual_seed(0)
+        latents = torch.zeros(len(actions), stage.policy.config.n_queries, stage.policy.config.language.hidden_size)
+        own = replace(recipe, weights=replace(recipe.weights, padding=padding))
+        prefix = stage.policy.prefix(action, latents)
+        return float(flow_loss(stage.policy, prefix, replace(action, actions_BFA=actions), own))
+
+    assert loss(other, 0.0) == loss(action.actions_BFA, 0.0)
+    assert loss(other, 1.0) != loss(action.actions_BFA, 1.0)
+    assert loss(action.actions_BFA, 0.0) != loss(action.actions_BFA, 1.0)
+
+
+@pytest.mark.parametrize("stage", ["base", "expert", "generalist"])
+def test_each_save_brings_texts_and_chunks_and_the_run_ends_with_a_page(trained, stage):
+    run = trained.run(stage)
+    samples = sorted((run / "samples").glob("*.json"))
+    assert [path.stem for path in samples] == ["step-0000002", "step-0000004"]
+    content = json.loads(samples[-1].read_text())
+    assert len(content["texts"]) == 4 and all(text["expected"] for text in content["texts"])
+    assert samples[-1].with_suffix(".png").exists() == (stage != "base") == ("error_m" in content)
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64") == (1 if stage == "base" else 2)
+    for words in ("step 4 of 4", "What was drawn", "kept from training", "optimisation.steps"):
+        assert words in page
+    assert any((run / "tensorboard").iterdir())
 
 
 def test_a_missing_stage_before_is_named(tmp_path):

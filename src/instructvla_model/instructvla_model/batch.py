@@ -38,6 +38,7 @@ class ActionBatch:
     actions_BFA: Tensor  # normalised to [-1, 1]
     state_BS: Tensor | None = None  # normalised
     context_index_B: Tensor | None = None
+    inside_BF: Tensor | None = None  # bool: False for steps past the episode's end
 
 
 @dataclass(frozen=True)

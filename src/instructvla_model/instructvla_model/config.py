@@ -96,6 +96,7 @@ class FilmVitConfig:
     layer_norm_eps: float = 1e-6
     layer_scale_init: float = 1e-5
     film_init_std: float | None = None  # None = the default of nn.Linear
+    conditioned: bool = True  # False: every image is encoded under the same FiLM (ablation)
 
     @property
     def patches_per_side(self) -> int:
@@ -136,6 +137,7 @@ class ExpertConfig:
     rms_eps: float = 1e-6
     time_max_period: float = 100.0
     dropout: float = 0.0  # attention dropout (0.1 in the reference's training)
+    image_stream: bool = True  # False: no image tokens, it acts from latents and state alone (ablation)
     initializer_range: float = 0.02
 
 
@@ -179,7 +181,8 @@ class PolicyConfig:
     @property
     def n_prefix_tokens(self) -> int:
         """Length of the expert's constant prefix: vision, latents and, if any, the state token."""
-        return len(self.views) * self.film.tokens_per_image + self.n_queries + (self.expert.state_dim > 0)
+        n_vision = len(self.views) * self.film.tokens_per_image * self.expert.image_stream
+        return n_vision + self.n_queries + (self.expert.state_dim > 0)
 
     def with_vocab_size(self, vocab_size: int) -> PolicyConfig:
         """The same policy for a tokenizer of `vocab_size` tokens (query tokens not counted)."""

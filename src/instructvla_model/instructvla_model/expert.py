@@ -104,7 +104,9 @@ class ActionExpert(nn.Module):
         return self.prefix_of(self.see(pixels_BVCHW, latents_BNH), latents_BNH, state_BS, probe)
 
     def see(self, pixels_BVCHW: Tensor, latents_BNH: Tensor) -> Tensor:
-        """Vision tokens [B, P, D] of all views under FiLM."""
+        """Vision tokens [B, P, D] of all views under FiLM; none without the image stream."""
+        if not self.config.expert.image_stream:
+            return latents_BNH.new_zeros(len(latents_BNH), 0, self.config.expert.dim)
         return self.visual_projector(self.film_vision_model(pixels_BVCHW, latents_BNH))
 
     def prefix_of(

@@ -128,13 +128,13 @@ class FilmVisionModel(nn.Module):
 
     def __init__(self, config: FilmVitConfig, condition_dim: int) -> None:
         super().__init__()
-        self.side, self.shuffle = config.patches_per_side, config.shuffle
+        self.side, self.shuffle, self.conditioned = config.patches_per_side, config.shuffle, config.conditioned
         self.vision_model = FilmVisionTransformer(config, condition_dim)
 
     def forward(self, pixels_BVCHW: Tensor, latents_BNH: Tensor) -> Tensor:
         """-> [B, P * V, token_dim]; token p * V + v is patch (or cell of patches) p of view v."""
         V = pixels_BVCHW.shape[1]
-        condition_BH = latents_BNH.mean(dim=1)
+        condition_BH = latents_BNH.mean(dim=1) if self.conditioned else torch.zeros_like(latents_BNH[:, 0])
         condition_XH = condition_BH.repeat_interleave(V, dim=0)
         return self.arrange(self.vision_model(pixels_BVCHW.flatten(0, 1), condition_XH), V)
 

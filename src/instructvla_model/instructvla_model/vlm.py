@@ -203,13 +203,14 @@ class VisionLanguageModel(nn.Module):
         counts = at_BS.sum(dim=1)
         if not bool((counts == N).all()):
             raise ValueError(f"rows hold {counts.tolist()} query tokens; expected {N} in each row")
-        return hidden_BSH[at_BS].view(hidden_BSH.shape[0], N, -1)
+        return hidden_BSH[at_BS].view(hidden_BSH.shape[0], N, hidden_BSH.shape[-1])
 
 
 def prepare_for_stage(vlm: VisionLanguageModel, stage: str) -> None:
     """Add the adapters and the gate a stage needs and switch the mode; nothing is removed.
 
-    base: no adapters; expert: the action adapter with weight one; generalist: all adapters, gated.
+    base: no adapters; expert: the action adapter with weight one; generalist: all adapters, gated where there is
+    more than one.
     """
     if stage not in STAGES:
         raise ValueError(f"stage {stage!r} does not exist; expected one of {STAGES}")
@@ -218,7 +219,10 @@ def prepare_for_stage(vlm: VisionLanguageModel, stage: str) -> None:
         vlm.set_mode("single", "action")
     elif stage == "generalist":
         vlm.add_adapters(*vlm.config.adapters.names)
-        vlm.add_gate()
-        vlm.set_mode("gated")
+        if len(vlm.adapter_names) > 1:
+            vlm.add_gate()
+            vlm.set_mode("gated")
+        else:
+            vlm.set_mode("single", *vlm.adapter_names)
     else:
         vlm.set_mode("base")

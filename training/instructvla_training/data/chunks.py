@@ -1,4 +1,4 @@
-"""Action chunks and state statistics from recorded frames."""
+"""The chunk of actions that follows a step, the window of steps before it, and frames that come later."""
 
 from __future__ import annotations
 
@@ -7,38 +7,33 @@ import numpy as np
 from .shards import Frames
 
 
-def chunk_actions(frames: Frames, index: np.ndarray, horizon: int) -> np.ndarray:
-    """Actions of steps t..t+F-1 for the frames ``index`` (n,) -> (n, F, 7).
+def action_chunks(
+    action_XA: np.ndarray, index_N: np.ndarray, last_N: np.ndarray | int, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Actions of steps t .. t+F-1 -> (N, F, 7), and which of them are in the episode, (N, F) bool.
 
-    Past the end of the episode the arm stands still and the gripper keeps its last value (reference §4.6).
+    ``last_N``: the last step of each one's episode. Past it the arm stands still and the gripper keeps its last value
+    (reference §4.6).
     """
-    episode = frames.episode[index]
-    last = frames.first[episode] + np.array([r.length for r in frames.episodes])[episode] - 1
-    wanted = index[:, None] + np.arange(horizon)[None, :]
-    chunk = frames.action[np.minimum(wanted, last[:, None])].copy()
-    chunk[..., :6][wanted > last[:, None]] = 0.0
-    return chunk
+    last_N1 = np.broadcast_to(last_N, len(index_N))[:, None]
+    wanted_NF = np.asarray(index_N)[:, None] + np.arange(horizon)
+    inside_NF = wanted_NF <= last_N1
+    chunks_NFA = np.array(action_XA[np.minimum(wanted_NF, last_N1)])
+    chunks_NFA[..., :6][~inside_NF] = 0.0
+    return chunks_NFA, inside_NF
+
+
+def chunk_actions(frames: Frames, index: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """`action_chunks` that follow the frames ``index`` (N,)."""
+    return action_chunks(frames.action, index, frames.last[frames.episode[index]], horizon)
 
 
 def later_frames(frames: Frames, index: np.ndarray, delay: np.ndarray) -> np.ndarray:
     """The frames ``delay`` steps after ``index``, clamped to the end of the same episode."""
-    episode = frames.episode[index]
-    last = frames.first[episode] + np.array([r.length for r in frames.episodes])[episode] - 1
-    return np.minimum(index + delay, last)
+    return np.minimum(index + delay, frames.last[frames.episode[index]])
 
 
-def action_quantiles(frames: Frames) -> dict[str, dict[str, list[float] | list[bool]]]:
-    """q01/q99, mean, standard deviation, extremes and mask of actions and states (reference §5.9)."""
-    statistics = {}
-    for name, key in (("action", "action"), ("proprio", "state")):
-        values = getattr(frames, key)
-        statistics[name] = {
-            "q01": np.quantile(values, 0.01, axis=0).tolist(),
-            "q99": np.quantile(values, 0.99, axis=0).tolist(),
-            "mean": values.mean(axis=0).tolist(),
-            "std": values.std(axis=0).tolist(),
-            "min": values.min(axis=0).tolist(),
-            "max": values.max(axis=0).tolist(),
-            "mask": [True] * 6 + [False] if name == "action" else [True] * values.shape[1],
-        }
-    return statistics
+def observation_window(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps t-size+1 .. t -> (size,) indices, the first step standing in for those before it, and which are real."""
+    wanted = step + np.arange(1 - size, 1)
+    return np.maximum(wanted, 0), wanted >= 0

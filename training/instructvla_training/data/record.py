@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from instructvla_model.config import PolicyConfig
+from instructvla_training.lifetime import end_with_parent
 from instructvla_training.recipes import DataRecipe
 
 from .shards import EpisodeRecord, write_shard
 
 logger = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Recorder = Callable[[range, PolicyConfig, DataRecipe], list[EpisodeRecord]]
 
@@ -50,7 +47,7 @@ def record(
 def prepare_worker() -> None:
     """Called first in a worker: one rendering thread, and it ends with its parent even if that is killed."""
     os.environ["LP_NUM_THREADS"] = "1"  # Mesa's software renderer
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
 
 
 def _one(recorder: Recorder, seeds: range, path: Path, config: PolicyConfig, data: DataRecipe) -> int:

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def _without_frames(episode: EpisodeRecord) -> EpisodeRecord:
 class Frames:
     """All shards of one or more folders, columns concatenated, in memory.
 
-    ``episode`` and ``step`` (n,) locate each frame; ``first`` and ``length`` (episodes,) locate each episode.
+    ``episode`` and ``step`` (n,) locate each frame; ``first`` and ``last`` (episodes,) locate each episode.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -91,6 +92,10 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.episode)
+
+    @cached_property
+    def last(self) -> np.ndarray:
+        return self.first + np.array([record.length for record in self.episodes]) - 1
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name in COLUMNS:

@@ -7,23 +7,19 @@ after it. The robot does not move, so this is safe, quick, and the last step bef
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
+from instructvla_training.data.chunks import action_chunks
 from instructvla_training.data.episode_frames import HELD_OUT_EPISODES
 from instructvla_training.data.formats.episode import Episode, EpisodeDataset
-from instructvla_training.data.windows import action_chunk
 
-PANELS = (("Δx (m)", 0), ("Δy (m)", 1), ("Δz (m)", 2), ("gripper opening", 6))
+from .open_loop import draw, predict
 
 
 @dataclass(frozen=True)
@@ -65,51 +61,28 @@ def replay(runtime: PolicyRuntime, dataset: EpisodeDataset, numbers: list[int], 
     for number in numbers:
         episode = dataset[number]
         names.append(episode.name)
-        horizon = runtime.manifest.horizon
+        horizon, views = runtime.manifest.horizon, runtime.manifest.views
         at = np.arange(0, len(episode), horizon)
-        chunks = np.stack(list(_chunks(runtime, episode, at)))
-        recorded, inside = zip(
-            *(action_chunk(episode.action_TA, int(t), runtime.manifest.horizon) for t in at), strict=True
-        )
-        kept = np.stack(inside)
-        found.append(chunks[kept])
-        expected.append(np.stack(recorded)[kept])
+        seen = [_seen(episode, int(t), views) for t in at]
+        chunks = np.stack([predict(runtime, own, episode.instruction, int(t)) for own, t in zip(seen, at, strict=True)])
+        recorded, inside = action_chunks(episode.action_TA, at, len(episode) - 1, horizon)
+        found.append(chunks[inside])
+        expected.append(recorded[inside])
         if output is not None:
             output.mkdir(parents=True, exist_ok=True)
-            picture(episode, at, chunks, output / f"episode-{number:04d}.png")
+            title = f"{episode.name}: {episode.instruction}"
+            draw(episode.action_TA, at, chunks, title, output / f"episode-{number:04d}.png")
     result = _compared(np.concatenate(found), np.concatenate(expected), names)
     if output is not None:
         (output / "replay.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     return result
 
 
-def picture(episode: Episode, at: np.ndarray, chunks: np.ndarray, path: Path) -> None:
-    """Recorded actions as lines and the chunks (K, F, 7) predicted at the steps ``at`` over them, as a PNG."""
-    figure, axes = plt.subplots(len(PANELS), 1, figsize=(9, 8), sharex=True, constrained_layout=True)
-    for axis, (label, column) in zip(axes, PANELS, strict=True):
-        axis.plot(episode.action_TA[:, column], color="#8a94a6", linewidth=3, alpha=0.6, label="recorded")
-        for start, chunk in zip(at, chunks, strict=True):
-            steps = np.arange(start, min(start + len(chunk), len(episode)))
-            label_once = "predicted" if start == 0 else None
-            axis.plot(steps, chunk[: len(steps), column], color="#c2410c", marker=".", linewidth=1.2, label=label_once)
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].legend(loc="upper right", fontsize=8)
-    axes[-1].set_xlabel("step")
-    figure.suptitle(f"{episode.name}: {episode.instruction}", fontsize=11)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-
-
-def _chunks(runtime: PolicyRuntime, episode: Episode, at: np.ndarray) -> Iterator[np.ndarray]:
-    """The policy's chunks (F, 7) at the given steps."""
-    for t in at:
-        images = {view: images[int(t)] for view, images in episode.images.items() if view in runtime.manifest.views}
-        for view in runtime.manifest.views:
-            images.setdefault(view, np.zeros_like(images["primary"]))
-        plan = runtime.latents(images["primary"], episode.instruction)
-        chunk = runtime.act(Observation(images, episode.state_TS[t], 0.0), plan, seed=int(t))
-        yield np.concatenate([chunk.delta_xyz_m, chunk.delta_rpy_rad, chunk.gripper[:, None]], axis=1)
+def _seen(episode: Episode, step: int, views: Sequence[str]) -> Observation:
+    """What the runtime would be given at a recorded step; a missing view is black."""
+    primary = episode.images["primary"][step]
+    images = {view: episode.images[view][step] if view in episode.images else np.zeros_like(primary) for view in views}
+    return Observation(images, episode.state_TS[step], 0.0)
 
 
 def _compared(found_XA: np.ndarray, expected_XA: np.ndarray, names: list[str]) -> Replayed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,8 @@ from instructvla_sim import RenderSpec, World
 
 from . import trials
 from .closed_loop import MAX_STEPS, run_trials
-from .tables import line, provenance, summarise
+from .questions import ask
+from .tables import line, provenance, share, summarise
 
 SETS = {"atomic": trials.atomic_trials, "shuffled": trials.shuffled_trials, "heldout": trials.heldout_trials}
 
@@ -32,11 +34,30 @@ def evaluate(
         "stage": manifest.stage, "preset": manifest.preset, "set": kind, "think": think, "episodes": episodes,
         "families": list(families), "max_steps": max_steps,
     }  # fmt: skip
+    _write(output, about, summary, [asdict(outcome) for outcome in outcomes])
+    return _lines(about, summary)
+
+
+def evaluate_questions(checkpoint: Path, count: int, output: Path | None = None) -> list[str]:
+    """Asks about ``count`` unseen scenes -> lines of a table; writes JSON where ``output`` is given."""
+    manifest = read_manifest(checkpoint)
+    answered = ask(checkpoint, count)
+    about = provenance(manifest.checkpoint_id) | {
+        "stage": manifest.stage, "preset": manifest.preset, "set": "questions", "episodes": count,
+    }  # fmt: skip
+    summary = {"right": share(answered, lambda item: item.right)}
+    _write(output, about, summary, [asdict(item) | {"right": item.right} for item in answered])
+    head = f"{about['preset']} {about['stage']} ({about['checkpoint']}), questions; {about['date']}, {about['machine']}"
+    return [head, line("answered right", summary["right"])]
+
+
+def _write(output: Path | None, about: dict, summary: dict, outcomes: list[dict]) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(outcome) for outcome in outcomes]
-        output.write_text(json.dumps({"about": about, "summary": summary, "outcomes": rows}, indent=1) + "\n")
-    return _lines(about, summary)
+        content = {"about": about, "summary": summary, "outcomes": outcomes}
+        partial = output.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, output)
 
 
 def _lines(about: dict, summary: dict) -> list[str]:

@@ -6,14 +6,15 @@ import platform
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .closed_loop import Outcome
 
 Z95 = 1.959964
+Tried = TypeVar("Tried")
 
 
-def share(outcomes: Sequence[Outcome], holds: Callable[[Outcome], bool]) -> dict[str, Any]:
+def share(outcomes: Sequence[Tried], holds: Callable[[Tried], bool]) -> dict[str, Any]:
     """Successes, trials, rate and its 95 % Wilson interval."""
     n, k = len(outcomes), sum(map(holds, outcomes))
     if n == 0:

@@ -7,13 +7,12 @@ to act on latents that are some steps old, as it must in the running graph.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, LanguageBatch
 from instructvla_model.image import recipe
 from instructvla_model.normalization import Statistics
@@ -23,9 +22,7 @@ from instructvla_model.trainable import set_trainable
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.robots import robot_spec
 from instructvla_training.data.chunks import chunk_actions, later_frames
-from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
-from instructvla_training.language import SceneView
 from instructvla_training.pointing import (
     LocationHead,
     PointingHead,
@@ -36,14 +33,19 @@ from instructvla_training.pointing import (
     pool_grid,
 )
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.trainer import Drawn
 
+from .action_loss import flow_loss
 from .base import jitter
-from .text import Prompter, choose, role_index
+from .draw import Draw, names_of
+from .simulated import SimulatedStage
+from .text import ACTION_KINDS, Prompter, choose, motion_share, role_index
 from .vision_text import RoleTargets, language_batch, vlm_pointing
 
 LOOKING_HEADS = (0, 1)
 """Attention heads whose latent rows learn to look at the target and at the place, in one middle layer."""
 ENCODE_AT_ONCE = 256
+STILLS = (("stills", 1.0),)
 SYMMETRY = torch.tensor([2 * np.pi / spec.yaw_period_rad if spec.yaw_period_rad else 0.0 for spec in CATALOG])
 """How often each object of the catalogue looks the same in one turn; 0 for round ones."""
 
@@ -59,9 +61,10 @@ class ActionStageBatch:
     vlm_targets: RoleTargets
     expert_targets: RoleTargets
     where: Whereabouts  # of the expert's frames
+    drawn: Drawn
 
 
-class ActionStage(nn.Module):
+class ActionStage(SimulatedStage):
     """Stage "expert" or "generalist" of ``policy``, whose vision tower is frozen and encoded once."""
 
     def __init__(
@@ -72,33 +75,33 @@ class ActionStage(nn.Module):
         config: StageRecipe,
         statistics: Statistics,
     ):
-        super().__init__()
-        self.policy, self.prompter, self.frames, self.recipe = policy, prompter, frames, config
+        super().__init__(policy, prompter, frames, config)
         self.statistics = statistics
         self.vlm_pointing = PointingHead(policy.config.language.hidden_size)
         self.location = LocationHead(policy.config.expert.dim)
         self._looking_layer = (policy.config.expert.n_layers - 1) // 2
         self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
         self._base_m = np.float32(robot_spec(config.data.robot).base_m)  # states are told from it, objects are not
-        still = np.array([e.source == "still" for e in frames.episodes])[frames.episode]
-        self._acting = _Draw(np.where(still, 0.0, frames.weight))
-        self._stills = _Draw(still.astype(np.float64)) if config.still_groups else None
+        self._acting = Draw.by_dataset(frames, config.datasets, self.held_out)
+        self._stills = Draw.by_dataset(frames, STILLS, self.held_out) if config.still_groups else None
+        self.vlm_recipe = recipe(policy.config.vlm_recipe, policy.config.vision.image_size)
         self._image_tokens: Tensor | None = None
 
     def trainable(self) -> None:
         """The paper's trainable set of the stage, and the auxiliary heads."""
+        weights = self.recipe.weights
         set_trainable(self.policy, self.recipe.stage)
-        self.vlm_pointing.requires_grad_(True)
-        self.location.requires_grad_(self.recipe.stage == "expert")  # it reads the expert, frozen in stage 2
+        self.vlm_pointing.requires_grad_(weights.vlm_pointing > 0)
+        # it reads the expert, which is frozen in stage 2
+        self.location.requires_grad_(self.recipe.stage == "expert" and weights.location > 0)
 
     @torch.no_grad()
     def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
         """Runs the frozen vision tower over every frame and keeps the image tokens in bfloat16."""
         self.policy.eval()
-        vlm_recipe = recipe(self.policy.config.vlm_recipe, self.policy.config.vision.image_size)
         kept = []
         for start in range(0, len(self.frames), ENCODE_AT_ONCE):
-            pixels = vlm_recipe.normalize(torch.from_numpy(self.frames.image[start : start + ENCODE_AT_ONCE]))
+            pixels = self.vlm_recipe.normalize(torch.from_numpy(self.frames.image[start : start + ENCODE_AT_ONCE]))
             with torch.autocast(device.type, dtype=torch.bfloat16):
                 kept.append(self.policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
             report(start, len(self.frames))
@@ -111,8 +114,9 @@ class ActionStage(nn.Module):
         acting = self._acting(config.groups, rng)
         index = np.concatenate([acting, self._stills(config.still_groups, rng)]) if self._stills else acting
         still_prompts = config.still_prompts or config.prompts
-        samples = [self._action_sample(int(i), choose(config.prompts, rng), rng) for i in acting]
-        samples += [self._action_sample(int(i), choose(still_prompts, rng), rng) for i in index[len(acting) :]]
+        asked = [(i, choose(config.prompts, rng)) for i in acting]
+        asked += [(i, choose(still_prompts, rng)) for i in index[len(acting) :]]
+        kinds, samples = map(list, zip(*[self._action_sample(int(i), kind, rng) for i, kind in asked], strict=True))
         shown = list(index)
         image_index = list(range(len(index)))
         source = self._stills or self._acting
@@ -124,11 +128,7 @@ class ActionStage(nn.Module):
         language = language_batch(samples, self.prompter.builder.tokenizer.pad_id, np.array(image_index))
         later = self._expert_frames(acting, rng)
         context = np.repeat(np.arange(config.groups), config.expert_frames)
-        assert self._image_tokens is not None, "encode_frames first"
-        language = LanguageBatch(
-            language.input_ids_BS, language.attention_mask_BS, language.labels_BS,
-            image_tokens_ITH=self._image_tokens[torch.tensor(shown)], image_index_B=language.image_index_B,
-        )  # fmt: skip
+        language = self._with_images(language, np.array(shown), rng)
         seen = self._targets(later)
         return ActionStageBatch(
             language=language,
@@ -137,21 +137,38 @@ class ActionStage(nn.Module):
             vlm_targets=self._targets(index),
             expert_targets=seen,
             where=self._whereabouts(later, seen.roles_BR.clamp(min=0).numpy()),
+            drawn=self._drawn(acting, np.array(shown), kinds, len(samples)),
         )
+
+    def _with_images(self, language: LanguageBatch, shown: np.ndarray, rng: np.random.Generator) -> LanguageBatch:
+        if self._image_tokens is not None:
+            return replace(language, image_tokens_ITH=self._image_tokens[torch.from_numpy(shown)])
+        pixels = self.vlm_recipe.normalize(torch.from_numpy(jitter(self.frames.image[shown], rng)))
+        return replace(language, pixels_ICHW=pixels)
+
+    def _drawn(self, acting: np.ndarray, shown: np.ndarray, kinds: list[str], rows: int) -> Drawn:
+        """Names of what the rows rest on, and how often each dataset, prompt and kind of row came."""
+        datasets = [self.frames.episodes[e].source for e in self.frames.episode[acting]]
+        counts = {f"data/{source}": datasets.count(source) for source in self._acting.sources}
+        counts |= {f"prompt/{kind}": kinds.count(kind) for kind in ACTION_KINDS}
+        stills, multimodal = len(kinds) - len(acting), rows - len(kinds)
+        counts |= {"row/action": len(acting), "row/still": stills, "row/multimodal": multimodal}
+        return Drawn(names_of(self.frames, shown), counts)
 
     def _expert_frames(self, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         delay = rng.integers(0, self.recipe.max_latent_age + 1, size=(len(index), self.recipe.expert_frames))
         return later_frames(self.frames, np.repeat(index, self.recipe.expert_frames), delay.ravel())
 
     def _actions(self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator) -> ActionBatch:
-        chunk = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
-        state = self.statistics.state
+        chunk, inside = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
+        state = self.statistics.state if self.policy.config.expert.state_dim else None
         pixels = self.image_recipe.normalize(torch.from_numpy(jitter(self.frames.image[later], rng)))
         return ActionBatch(
             pixels_BVCHW=pixels[:, None],
             actions_BFA=torch.from_numpy(self.statistics.action.normalize(chunk)),
-            state_BS=None if state is None else torch.from_numpy(state.normalize(self.frames.state[later])),
+            state_BS=torch.from_numpy(state.normalize(self.frames.state[later])) if state is not None else None,
             context_index_B=torch.from_numpy(context),
+            inside_BF=torch.from_numpy(inside),
         )
 
     def _targets(self, index: np.ndarray) -> RoleTargets:
@@ -169,17 +186,12 @@ class ActionStage(nn.Module):
             ee_yaw_B=torch.from_numpy(state[later, 5]),
         )
 
-    def view(self, i: int) -> SceneView:
-        """The scene of frame ``i`` as the language generator sees it."""
-        episode = self.frames.episodes[self.frames.episode[i]]
-        return scene_view(self.frames.objects[i], episode.family, episode.target, episode.place)
-
-    def _action_sample(self, i: int, kind: str, rng: np.random.Generator) -> Encoded:
+    def _action_sample(self, i: int, kind: str, rng: np.random.Generator) -> tuple[str, Encoded]:
         episode = self.frames.episodes[self.frames.episode[i]]
         motion = episode.motion[self.frames.step[i]] if episode.motion else ""
         # instructions are given at the start of an episode: words such as "leftmost" are true of that frame
         first = int(self.frames.first[self.frames.episode[i]])
-        return self.prompter.action(kind, self.view(first), motion, rng)
+        return self.prompter.action(kind, self.view(first), motion, rng, motion_share(self.recipe.prompts))
 
     def _plain_sample(self, i: int, rng: np.random.Generator) -> tuple[Encoded, bool]:
         language, draw = self.prompter.language, rng.random()
@@ -190,39 +202,33 @@ class ActionStage(nn.Module):
 
     # ---- loss -----------------------------------------------------------------------------------------
 
-    def losses(self, batch: ActionStageBatch) -> dict[str, Tensor]:
+    def forward(self, batch: ActionStageBatch) -> dict[str, Tensor]:
+        """Named losses; "loss" is the weighted sum."""
         policy, weights, rows = self.policy, self.recipe.weights, batch.query_rows
         ids_BS = batch.language.input_ids_BS
         hidden_BSH = policy.vlm.hidden_of(batch.language)
-        language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
-        pointing, hit_vlm = vlm_pointing(
-            policy, self.vlm_pointing, hidden_BSH[:rows], ids_BS[:rows], batch.vlm_targets
-        )
         latents_BNH = policy.encode_context(hidden_BSH, ids_BS, batch.action)
-        prefix = policy.prefix(batch.action, latents_BNH, (self._looking_layer, LOOKING_HEADS))
-        motion = flow.loss(policy.expert, prefix, batch.action.actions_BFA, n_draws=self.recipe.draws)
-        looking, seen, hits = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
-        vision_BVD, rows_BND = prefix.tokens_BPD[:, : prefix.n_vision], prefix.probe_states_BND
-        assert rows_BND is not None, "the probed layer must not be the expert's last"
-        location, error_m = self.location.losses(vision_BVD, rows_BND, hits, batch.where)
-        total = (
-            weights.language * language
-            + weights.flow * motion
-            + weights.vlm_pointing * pointing
-            + weights.expert_pointing * looking
-            + weights.location * location
-        )
-        return {
-            "loss": total,
-            "language": language,
-            "flow": motion,
-            "vlm_pointing": pointing,
-            "vlm_pointing_hits": hit_vlm,
-            "expert_pointing": looking,
-            "expert_pointing_hits": seen,
-            "location": location,
-            "location_error_m": error_m,
+        looks = weights.expert_pointing > 0 or weights.location > 0
+        prefix = policy.prefix(batch.action, latents_BNH, (self._looking_layer, LOOKING_HEADS) if looks else None)
+        losses = {
+            "language": policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS),
+            "flow": flow_loss(policy, prefix, batch.action, self.recipe),
         }
+        measures: dict[str, Tensor] = {}
+        if weights.vlm_pointing > 0:
+            losses["vlm_pointing"], measures["vlm_pointing_hits"] = vlm_pointing(
+                policy, self.vlm_pointing, hidden_BSH[:rows], ids_BS[:rows], batch.vlm_targets
+            )
+        if looks:
+            looking, seen, hits = self._expert_pointing(prefix.probe_logits_BHNP, prefix.n_vision, batch.expert_targets)
+            vision_BVD, rows_BND = prefix.tokens_BPD[:, : prefix.n_vision], prefix.probe_states_BND
+            assert rows_BND is not None, "the probed layer must not be the expert's last"
+            losses["expert_pointing"], measures["expert_pointing_hits"] = looking, seen
+            losses["location"], measures["location_error_m"] = self.location.losses(
+                vision_BVD, rows_BND, hits, batch.where
+            )
+        total = torch.stack([getattr(weights, name) * value for name, value in losses.items()]).sum()
+        return {"loss": total} | losses | measures
 
     def _expert_pointing(
         self, logits_BHNP: Tensor | None, n_vision: int, targets: RoleTargets
@@ -238,15 +244,3 @@ class ActionStage(nn.Module):
             rates.append(hit_rate(logits_BHNP[:, head, :, :n_vision], hit_BV))
             hits.append(hit_BV)
         return torch.stack(losses).sum(), rates[0], hits
-
-
-class _Draw:
-    """Draws frame numbers by weight."""
-
-    def __init__(self, weight: np.ndarray):
-        if not weight.sum() > 0:
-            raise ValueError("found no frame to draw from; expected demonstrations or stills: instructvla-train data")
-        self._cumulative = np.cumsum(weight / weight.sum())
-
-    def __call__(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        return np.searchsorted(self._cumulative, rng.random(count)).clip(max=len(self._cumulative) - 1)

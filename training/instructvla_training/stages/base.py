@@ -19,12 +19,14 @@ from instructvla_model.image import recipe
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_sim.catalog import NAMES
-from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import NO_OBJECT, Frames
 from instructvla_training.pointing import PointingHead
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.trainer import Drawn
 
-from .text import NOBODY, Prompter, choose
+from .draw import Draw, names_of
+from .simulated import SimulatedStage
+from .text import NOBODY, QUESTION_KINDS, Prompter, choose
 from .vision_text import RoleTargets, language_batch, vlm_pointing
 
 
@@ -35,19 +37,20 @@ class BaseBatch:
     targets: RoleTargets  # of the rows in ``pointing_rows``
     pointing_rows: Tensor
     grid_IHW: Tensor  # class of each patch, the last one for nothing
+    drawn: Drawn
 
 
-class BaseStage(nn.Module):
+class BaseStage(SimulatedStage):
     """The policy with the heads that only pre-training needs."""
 
     def __init__(self, policy: InstructVLA, prompter: Prompter, frames: Frames, config: StageRecipe):
-        super().__init__()
-        self.policy, self.prompter, self.frames, self.recipe = policy, prompter, frames, config
+        super().__init__(policy, prompter, frames, config)
         self.vlm_pointing = PointingHead(policy.config.language.hidden_size)
         classes = len(NAMES) + 1
         self.siglip_patches = nn.Linear(policy.config.vision.hidden_size, classes)
         self.dino_patches = nn.Linear(policy.config.film.dim, classes)
         self.image_recipe = recipe(policy.config.vlm_recipe, policy.config.vision.image_size)
+        self._stills = Draw.by_dataset(frames, (("stills", 1.0),), self.held_out)
         self.class_weight = torch.ones(classes)
         self.class_weight[-1] = 0.3  # most patches show the table
 
@@ -59,11 +62,13 @@ class BaseStage(nn.Module):
     # ---- batch ----------------------------------------------------------------------------------------
 
     def make_batch(self, rng: np.random.Generator) -> BaseBatch:
-        index = rng.integers(len(self.frames), size=self.recipe.groups)
+        index = self._stills(self.recipe.groups, rng)
         samples: list[Encoded] = []
         image_index, roles, pointing = [], [], []
+        kinds = dict.fromkeys((f"prompt/{kind}" for kind in QUESTION_KINDS), 0)
         for row, i in enumerate(index):
-            encoded, target, second, has_image = self._sample(int(i), rng)
+            kind, encoded, target, second, has_image = self._sample(int(i), rng)
+            kinds[f"prompt/{kind}"] += 1
             samples.append(encoded)
             image_index.append(row if has_image else -1)
             if target != NOBODY:
@@ -75,30 +80,30 @@ class BaseStage(nn.Module):
         return BaseBatch(
             language=language_batch(samples, self.prompter.builder.tokenizer.pad_id, np.array(image_index)),
             pixels_ICHW=pixels,
-            targets=RoleTargets(
-                torch.from_numpy(grid)[rows], torch.tensor(roles, dtype=torch.long).view(-1, 2)
-            ),
+            targets=RoleTargets(torch.from_numpy(grid)[rows], torch.tensor(roles, dtype=torch.long).view(-1, 2)),
             pointing_rows=rows,
             grid_IHW=torch.from_numpy(np.where(grid == NO_OBJECT, len(NAMES), grid).astype(np.int64)),
+            drawn=Drawn(names_of(self.frames, index), kinds),
         )
 
-    def _sample(self, i: int, rng: np.random.Generator) -> tuple[Encoded, int, int, bool]:
-        episode = self.frames.episodes[self.frames.episode[i]]
-        view = scene_view(self.frames.objects[i], episode.family, episode.target, episode.place)
+    def _sample(self, i: int, rng: np.random.Generator) -> tuple[str, Encoded, int, int, bool]:
+        """Kind, tokens, the objects of both roles, and whether the image is shown."""
+        view = self.view(i)
         kind = choose(self.recipe.prompts, rng)
         language = self.prompter.language
         if kind == "knowledge":
-            return self.prompter.question(language.knowledge(rng), image=False), NOBODY, NOBODY, False
+            return kind, self.prompter.question(language.knowledge(rng), image=False), NOBODY, NOBODY, False
         if kind == "caption":
-            return self.prompter.question(language.caption(view, rng)), NOBODY, NOBODY, True
+            return kind, self.prompter.question(language.caption(view, rng)), NOBODY, NOBODY, True
         item = language.qa(view, rng) if kind == "qa" else None
         if item is not None:
-            return self.prompter.question(item), NOBODY, NOBODY, True
-        return *self.prompter.point(view, rng), True
+            return kind, self.prompter.question(item), NOBODY, NOBODY, True
+        return "point", *self.prompter.point(view, rng), True
 
     # ---- loss -----------------------------------------------------------------------------------------
 
-    def losses(self, batch: BaseBatch) -> dict[str, Tensor]:
+    def forward(self, batch: BaseBatch) -> dict[str, Tensor]:
+        """Named losses; "loss" is the weighted sum."""
         policy, vlm, weights = self.policy, self.policy.vlm, self.recipe.weights
         features_IPC = vlm.vision_model(pixel_values=batch.pixels_ICHW).last_hidden_state
         tokens_ITH = vlm.project(features_IPC)
@@ -113,9 +118,7 @@ class BaseStage(nn.Module):
         dino_IPD = policy.expert.film_vision_model.vision_model(batch.pixels_ICHW, no_condition)
         siglip = self._patch_loss(self.siglip_patches(features_IPC), batch.grid_IHW)
         dino = self._patch_loss(self.dino_patches(dino_IPD), batch.grid_IHW)
-        total = (
-            weights.language * language + weights.vlm_pointing * pointing + weights.patches * (siglip + dino)
-        )
+        total = weights.language * language + weights.vlm_pointing * pointing + weights.patches * (siglip + dino)
         return {
             "loss": total, "language": language, "vlm_pointing": pointing, "vlm_pointing_hits": hit,
             "siglip_patches": siglip, "dino_patches": dino,

@@ -14,6 +14,8 @@ from instructvla_training.data.formats.llava import Conversation
 from instructvla_training.language.templates.questions import CAPTION_PROMPTS
 from instructvla_training.language.vla_it import QuestionAnswer
 
+EPISODE_KINDS = ("action", "motion", "qa_action", "rewrite", "situated")
+
 
 class EpisodePrompter:
     """Token sequences. Where an episode lacks what a kind of prompt needs, a plain one takes its place."""

@@ -5,26 +5,29 @@ Recorded data does not say where things are, so there is no pointing here; conve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, LanguageBatch
 from instructvla_model.image import recipe
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_model.trainable import set_trainable
+from instructvla_model.types import Observation
 from instructvla_training.data.augment import Augmentation, Draws, augment
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.episode_frames import MULTIMODAL, EpisodeFrames
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.trainer import Drawn
 
-from .episode_text import EpisodePrompter
-from .text import choose
+from .action_loss import flow_loss
+from .draw import names_of
+from .episode_text import EPISODE_KINDS, EpisodePrompter
+from .text import choose, motion_share
 from .vision_text import language_batch
 
 ENCODE_AT_ONCE = 256
@@ -32,11 +35,11 @@ ENCODE_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """``language``: a row with latent queries per group, then the conversations. ``counts``: rows by what they are."""
+    """``language``: a row with latent queries per group, then the conversations."""
 
     language: LanguageBatch
     action: ActionBatch
-    counts: Mapping[str, int]
+    drawn: Drawn
 
 
 class EpisodeStage(nn.Module):
@@ -89,11 +92,12 @@ class EpisodeStage(nn.Module):
         config, frames = self.recipe, self.frames
         acting = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
         counts = {f"data/{part.survey.name}": 0 for part in self.data.parts}
+        counts |= {f"prompt/{kind}": 0 for kind in EPISODE_KINDS}
         samples: list[Encoded] = []
         for i in acting:
             kind, encoded = self._action_sample(int(i), rng)
             samples.append(encoded)
-            counts[f"prompt/{kind}"] = counts.get(f"prompt/{kind}", 0) + 1
+            counts[f"prompt/{kind}"] += 1
             counts[f"data/{frames.episodes[frames.episode[i]].source}"] += 1
         talks = self._talks(round(config.groups * config.multimodal_ratio), rng)
         image_index = np.arange(len(acting) + len(talks))
@@ -109,7 +113,7 @@ class EpisodeStage(nn.Module):
         return EpisodeBatch(
             language=self._with_images(language, np.concatenate([acting, talks]), rng),
             action=self._actions(later, np.repeat(np.arange(len(acting)), config.expert_frames), rng),
-            counts=counts,
+            drawn=Drawn(names_of(frames, np.concatenate([acting, talks])), counts),
         )
 
     def _talks(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -118,12 +122,9 @@ class EpisodeStage(nn.Module):
         return self._conversations[rng.integers(len(self._conversations), size=count)]
 
     def _action_sample(self, i: int, rng: np.random.Generator) -> tuple[str, Encoded]:
-        shares = dict(self.recipe.prompts)
-        plain = shares.get("action", 0.0) + shares.get("motion", 0.0)
-        share = shares.get("motion", 0.0) / plain if plain else 0.0
         words = self.data.words(int(self.frames.episode[i]))
         kind = choose(self.recipe.prompts, rng)
-        return self.prompter.action(kind, words, lambda: self.data.motion(i), rng, share)
+        return self.prompter.action(kind, words, lambda: self.data.motion(i), rng, motion_share(self.recipe.prompts))
 
     def _plain_sample(self, i: int) -> tuple[Encoded, bool]:
         assert self.data.conversations is not None
@@ -137,7 +138,7 @@ class EpisodeStage(nn.Module):
         return replace(language, pixels_ICHW=self.vlm_recipe.normalize(images))
 
     def _actions(self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator) -> ActionBatch:
-        chunk = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
+        chunk, inside = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
         state = np.asarray(self.frames.state[later])
         actions, states = np.empty(chunk.shape, np.float32), np.empty(state.shape, np.float32)
         parts = self.data.part[self.frames.episode[later]]
@@ -155,16 +156,44 @@ class EpisodeStage(nn.Module):
             actions_BFA=torch.from_numpy(actions),
             state_BS=torch.from_numpy(states) if self.policy.config.expert.state_dim else None,
             context_index_B=torch.from_numpy(context),
+            inside_BF=torch.from_numpy(inside),
         )
+
+    # ---- what a person looks at ------------------------------------------------------------------------
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Numbers of the episodes with words that are never drawn."""
+        weight = self.frames.weight[self.frames.first]
+        spoken = np.concatenate([part.survey.spoken for part in self.data.parts])
+        return np.flatnonzero(spoken & (weight[: len(spoken)] == 0))
+
+    def asked(self, episode: int, rng: np.random.Generator) -> tuple[str, str, str]:
+        """Mode, question and recorded answer about an episode's first frame."""
+        words = self.data.words(episode)
+        pairs = words.annotation.cr if words.annotation is not None else ()
+        if pairs and self.recipe.stage == "generalist":
+            return "think", pairs[0].question, pairs[0].answer
+        return "motion", self.instruction(episode), self.data.motion(int(self.frames.first[episode]))
+
+    def instruction(self, episode: int) -> str:
+        return self.data.words(episode).instruction
+
+    def observation(self, frame: int) -> Observation:
+        """What the runtime would be given at a recorded step."""
+        own = np.array([frame])
+        views = self.policy.config.views
+        images = {view: column[own][0] for view, column in zip(views, self.data.views, strict=True)}
+        return Observation(images, np.asarray(self.frames.state[frame], np.float32), 0.0)
 
     # ---- loss -----------------------------------------------------------------------------------------
 
-    def losses(self, batch: EpisodeBatch) -> dict[str, Tensor]:
+    def forward(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Language and flow loss, weighted as the recipe says; "loss" is their sum."""
         policy, weights = self.policy, self.recipe.weights
         hidden_BSH = policy.vlm.hidden_of(batch.language)
         language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
         latents_BNH = policy.encode_context(hidden_BSH, batch.language.input_ids_BS, batch.action)
         prefix = policy.prefix(batch.action, latents_BNH)
-        motion = flow.loss(policy.expert, prefix, batch.action.actions_BFA, n_draws=self.recipe.draws)
+        motion = flow_loss(policy, prefix, batch.action, self.recipe)
         return {"loss": weights.language * language + weights.flow * motion, "language": language, "flow": motion}

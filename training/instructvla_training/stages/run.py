@@ -1,117 +1,151 @@
-"""One stage from start (or from where it was stopped) to its checkpoint."""
+"""The stages of a recipe, built from a workspace: its data, and the checkpoint that it starts from."""
 
 from __future__ import annotations
 
-import json
-import logging
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import nn
 
 from instructvla_model import checkpoint
-from instructvla_model.manifest import new_manifest
-from instructvla_model.normalization import Statistics, compute
+from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
 from instructvla_sim.robots import robot_spec
+from instructvla_training.data.episode_frames import Part
+from instructvla_training.data.formats.llava import LlavaDataset
+from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.data.shards import Frames, read_frames
+from instructvla_training.data.survey import action_statistics, survey
+from instructvla_training.parallel import Processes, processes
 from instructvla_training.recipes import StageRecipe
-from instructvla_training.report import plot_log
-from instructvla_training.trainer import Trainer
+from instructvla_training.run import HEADS_FILE, Prepared, place, train
 from instructvla_training.workspace import Workspace, builder_for, new_policy, new_tokenizer, robot_of
 
+from .ablation import switched
 from .action import ActionStage
 from .base import BaseStage
+from .draw import SOURCES
+from .recorded import recorded_stage
 from .text import Prompter
 
-logger = logging.getLogger(__name__)
 
-PREVIOUS = {"expert": "base", "generalist": "expert"}
-HEADS_FILE = "heads.safetensors"
-"""The auxiliary heads of training, beside the checkpoint; the next stage goes on with them."""
-SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
-"""Metres and radians: a dimension that hardly moves must not have its tremble blown up to full scale."""
-SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
-
-
-def run_stage(recipe: StageRecipe, space: Workspace, device: str, threads: int, until: int | None = None) -> Path:
-    """Trains ``recipe`` (up to step ``until``) -> its checkpoint folder; log and picture of the log lie beside it.
+def run_stage(
+    recipe: StageRecipe, space: Workspace, device: str, threads: int, until: int | None = None,
+    wandb_project: str | None = None,
+) -> Path:  # fmt: skip
+    """Trains ``recipe`` (up to step ``until``) -> its checkpoint folder. Under ``torchrun`` every process calls this.
 
     Raises FileNotFoundError where the stage before or the data is missing.
     """
     torch.set_num_threads(threads)
-    chosen = (
-        torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if device == "auto"
-        else torch.device(device)
-    )
-    run_dir = space.run(recipe.stage)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with processes(device) as group:
+        prepared = prepare(recipe, space, group)
+        place(prepared, recipe, group)
+        return train(prepared, recipe, space.run(recipe.run_name), group, until, wandb_project)
+
+
+def prepare(recipe: StageRecipe, space: Workspace, group: Processes) -> Prepared:
+    """Builds the stage, drawing one part of a step at a time."""
     torch.manual_seed(recipe.optimisation.seed)
+    part = recipe.part(recipe.parts_for(group.count))
     if recipe.stage == "base":
-        stage, tokenizer, statistics = _base_stage(recipe, space)
-    else:
-        stage, tokenizer, statistics = _action_stage(recipe, space)
-    stage.trainable()
-    stage.to(chosen)
-    if isinstance(stage, ActionStage):
-        stage.encode_frames(chosen, lambda done, total: None)
-    trainer = Trainer(stage, recipe.optimisation, run_dir, chosen)
-    trainer.resume()
-
-    def write(step: int) -> None:
-        with trainer.averaged():
-            _write_checkpoint(stage, tokenizer, statistics, recipe, space, step, trainer.seconds)
-
-    trainer.run(stage.make_batch, stage.losses, on_save=write, until=until)
-    if not space.checkpoint(recipe.stage).exists():
-        write(trainer.step)
-    plot_log(run_dir, run_dir / "losses.png", run_dir.name)
-    return space.checkpoint(recipe.stage)
-
-
-def _base_stage(recipe: StageRecipe, space: Workspace) -> tuple[BaseStage, PolicyTokenizer, None]:
-    file = space.run("base") / TOKENIZER_FILE
-    if not file.exists():
-        new_tokenizer(recipe.preset).save(file.parent)
-    tokenizer = load_tokenizer(file)
-    policy = new_policy(recipe.preset, tokenizer)
-    prompter = Prompter(builder_for(policy, tokenizer))
-    return BaseStage(policy, prompter, read_frames([space.stills]), recipe), tokenizer, None
-
-
-def _action_stage(recipe: StageRecipe, space: Workspace) -> tuple[ActionStage, PolicyTokenizer, Statistics]:
-    previous = space.root / recipe.start if recipe.start else space.checkpoint(PREVIOUS[recipe.stage])
-    policy, tokenizer, manifest = checkpoint.load_policy(previous)
+        return _base_stage(part, space, group)
+    folder = _before(recipe, space)
+    policy, tokenizer, manifest = checkpoint.load_policy(folder)
+    policy = switched(policy, recipe.switches)
     policy.set_stage(recipe.stage)
-    folders = [space.demonstrations] + ([space.corrections] if space.corrections.exists() else [])
-    statistics = manifest.statistics or action_statistics(read_frames([space.demonstrations]))
-    if recipe.start:  # another arm: the same units, seen from another base
-        moved = np.subtract(robot_spec(robot_of(manifest)).base_m, robot_spec(recipe.data.robot).base_m)
-        statistics = seen_from(statistics, moved)
-    frames = read_frames(folders + ([space.stills] if recipe.still_groups else []))
+    if all(name in SOURCES for name, _ in recipe.datasets):
+        statistics = manifest.statistics
+        if statistics is not None:
+            statistics = seen_from(statistics, base_moved(robot_of(manifest), recipe.data.robot))
+        prepared = _simulated_stage(part, space, policy, tokenizer, statistics)
+        _load_heads(prepared.stage, folder if recipe.start else folder.parent)
+        return prepared
+    return _recorded_stage(part, space, policy, tokenizer)
+
+
+def _before(recipe: StageRecipe, space: Workspace) -> Path:
+    """The checkpoint that a stage starts from."""
+    if recipe.start:
+        return space.root / recipe.start
+    if recipe.after is None:
+        raise ValueError(f"recipe {recipe.run_name}: found no checkpoint to start from, expected after or start")
+    return space.checkpoint(recipe.after)
+
+
+def _base_stage(recipe: StageRecipe, space: Workspace, group: Processes) -> Prepared:
+    if recipe.after is not None:
+        policy, tokenizer, _ = checkpoint.load_policy(space.checkpoint(recipe.after))
+    else:
+        tokenizer = _tokenizer(recipe, space, group)
+        policy = new_policy(recipe.preset, tokenizer)
+    frames = read_frames([space.stills])
+    stage = BaseStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe)
+    if recipe.after is not None:
+        _load_heads(stage, space.run(recipe.after))
+    return Prepared(stage, tokenizer, None, _notes(recipe, frames))
+
+
+def _tokenizer(recipe: StageRecipe, space: Workspace, group: Processes) -> PolicyTokenizer:
+    """The run's own, made when it is first started."""
+    file = space.run(recipe.run_name) / TOKENIZER_FILE
+    if group.is_first and not file.exists():
+        partial = file.parent / "tokenizer.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        new_tokenizer(recipe.preset).save(partial)
+        os.replace(partial / TOKENIZER_FILE, file)
+        partial.rmdir()
+    group.wait()
+    return load_tokenizer(file)
+
+
+def _simulated_stage(
+    recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer, known: Statistics | None
+) -> Prepared:
+    folders = [space.dataset(name) for name, _ in recipe.datasets]
+    statistics = known or _statistics(folders[0])
+    frames = read_frames([f for f in folders if f.exists()] + ([space.stills] if recipe.still_groups else []))
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
-    heads = load_file((previous if recipe.start else previous.parent) / HEADS_FILE)
-    for name in ("vlm_pointing", "location"):
-        own = {key.removeprefix(f"{name}."): value for key, value in heads.items() if key.startswith(f"{name}.")}
-        if own:
-            getattr(stage, name).load_state_dict(own)
-    return stage, tokenizer, statistics
+    return Prepared(stage, tokenizer, statistics, _notes(recipe, frames))
 
 
-def action_statistics(frames: Frames) -> Statistics:
-    """Normalisation of the recorded actions and states; the gripper stays an opening of 0..1."""
-    action = compute(frames.action, mask=[True] * 6 + [False], span_floor=SPAN_FLOOR_ACTION)
-    return Statistics(action, compute(frames.state, span_floor=SPAN_FLOOR_STATE))
+def _recorded_stage(recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer) -> Prepared:
+    """Datasets as released, with annotations and conversations where the workspace has them."""
+    parts = []
+    for name, weight in recipe.datasets:
+        annotations = space.annotations(name)
+        reading = Reading(annotations=annotations if annotations.exists() else None)
+        dataset = open_dataset(space.dataset(name), reading)
+        parts.append(Part(dataset, survey(dataset), weight))
+    conversations = LlavaDataset(space.conversations) if recipe.multimodal_ratio else None
+    return recorded_stage(recipe, policy, tokenizer, parts, conversations)
+
+
+def _statistics(folder: Path) -> Statistics:
+    """Of one dataset's recorded actions and states."""
+    frames = read_frames([folder])
+    return action_statistics(frames.action, frames.state)
+
+
+def _notes(recipe: StageRecipe, frames: Frames) -> dict[str, Any]:
+    return {"robot": recipe.data.robot, "episodes": len(frames.episodes), "frames": len(frames)}
+
+
+def base_moved(before: str, now: str) -> np.ndarray:
+    """(3,) metres from the base of one robot to that of another on the bench, against the axes."""
+    return np.subtract(robot_spec(before).base_m, robot_spec(now).base_m)
 
 
 def seen_from(statistics: Statistics, moved_m: np.ndarray) -> Statistics:
     """The statistics of the same states when the base stands ``moved_m`` (3,) further back: a place on the bench keeps
     its normalised state, so what was learnt of it still holds."""
-    if statistics.state is None:
+    if statistics.state is None or not moved_m.any():
         return statistics
     names = ("q01", "q99", "min", "max", "mean")
     old = {name: getattr(statistics.state, name) for name in names}
@@ -119,18 +153,11 @@ def seen_from(statistics: Statistics, moved_m: np.ndarray) -> Statistics:
     return replace(statistics, state=replace(statistics.state, **new))
 
 
-def _write_checkpoint(
-    stage: BaseStage | ActionStage, tokenizer: PolicyTokenizer, statistics: Statistics | None, recipe: StageRecipe,
-    space: Workspace, step: int, seconds: float,
-) -> None:  # fmt: skip
-    policy: InstructVLA = stage.policy
-    notes = {
-        "recipe": space.recipe(recipe.stage), "robot": recipe.data.robot, "step": step, "seconds": round(seconds),
-        "episodes": len(stage.frames.episodes), "frames": len(stage.frames),
-    }  # fmt: skip
-    manifest = new_manifest(policy.config, recipe.stage, statistics, notes)
-    folder = space.checkpoint(recipe.stage)
-    checkpoint.save(folder, policy, tokenizer, manifest)
-    heads = {k: v.contiguous() for k, v in stage.state_dict().items() if not k.startswith("policy.")}
-    save_file(heads, folder.parent / HEADS_FILE)
-    logger.info("wrote %s: %s", folder, json.dumps(notes))
+def _load_heads(stage: nn.Module, folder: Path) -> None:
+    """The auxiliary heads that the stage before had too."""
+    file = folder / HEADS_FILE
+    heads = load_file(file) if file.exists() else {}
+    for name, module in stage.named_children():
+        own = {key.removeprefix(f"{name}."): value for key, value in heads.items() if key.startswith(f"{name}.")}
+        if own:
+            module.load_state_dict(own)

@@ -23,9 +23,7 @@ class RoleTargets:
     roles_BR: Tensor  # int64, negative: nothing
 
 
-def language_batch(
-    samples: Sequence[Encoded], pad_id: int, image_index: np.ndarray | None = None
-) -> LanguageBatch:
+def language_batch(samples: Sequence[Encoded], pad_id: int, image_index: np.ndarray | None = None) -> LanguageBatch:
     """Collated texts; ``image_index`` (rows,) names each row's image, -1 for none."""
     batch = collate(samples, pad_id)
     index = None if image_index is None else torch.from_numpy(image_index.astype(np.int64))
@@ -40,7 +38,7 @@ def with_queries(policy: InstructVLA, ids_BS: Tensor) -> Tensor:
 def image_states(policy: InstructVLA, hidden_BSH: Tensor, ids_BS: Tensor) -> Tensor:
     """Hidden states at the image tokens [B, T, H]; every row must hold one image."""
     at_BS = ids_BS == policy.vlm.image_token_id
-    return hidden_BSH[at_BS].view(hidden_BSH.shape[0], policy.config.vision.tokens_per_image, -1)
+    return hidden_BSH[at_BS].view(len(hidden_BSH), policy.config.vision.tokens_per_image, hidden_BSH.shape[-1])
 
 
 def vlm_pointing(
@@ -51,9 +49,7 @@ def vlm_pointing(
     images_BTH = image_states(policy, hidden_BSH, ids_BS)
     losses, rates = [], []
     for role in range(targets.roles_BR.shape[1]):
-        hit_BT = pool_grid(
-            patches_of(targets.grid_BHW, targets.roles_BR[:, role]), pool_factor(policy, targets)
-        )
+        hit_BT = pool_grid(patches_of(targets.grid_BHW, targets.roles_BR[:, role]), pool_factor(policy, targets))
         logits_BNT = head(latents_BNH, images_BTH, role)
         losses.append(mass_loss(logits_BNT, hit_BT))
         rates.append(hit_rate(logits_BNT, hit_BT))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from instructvla_training.data.augment import NONE, Augmentation, Draws, augment
-from instructvla_training.data.windows import action_chunk, observation_window
+from instructvla_training.data.chunks import action_chunks, observation_window
 
 
 def test_a_chunk_past_the_end_stands_still_and_says_so():
     actions = np.arange(1, 36, dtype=np.float32).reshape(5, 7)
-    chunk, inside = action_chunk(actions, 3, 4)
+    (chunk,), (inside,) = action_chunks(actions, np.array([3]), 4, 4)
     assert np.array_equal(chunk[:2], actions[3:]) and inside.tolist() == [True, True, False, False]
     assert not chunk[2:, :6].any() and (chunk[2:, 6] == actions[4, 6]).all()
     assert actions[4, 0] != 0.0  # the episode itself is untouched

@@ -1,0 +1,123 @@
+"""At every save: what the policy writes about pictures it was not trained on, and its chunks along a recorded episode.
+
+The checkpoint that was just written is loaded as the robot would load it, so this also proves that it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from instructvla_model.policy import InstructVLA
+from instructvla_model.runtime import PolicyRuntime
+from instructvla_model.types import Observation
+
+from .data.chunks import chunk_actions
+from .data.shards import Frames
+from .evaluation.open_loop import draw, predict
+from .watch import Watch
+
+TEXTS = 4
+LONGEST_EPISODE = 60
+
+
+class TrainedStage(Protocol):
+    """A stage whose policy can be looked at on its own frames. ``held_out``: numbers of episodes never trained on."""
+
+    policy: InstructVLA
+    frames: Frames
+
+    @property
+    def held_out(self) -> np.ndarray: ...
+
+    def asked(self, episode: int, rng: np.random.Generator) -> tuple[str, str, str]:
+        """Mode of the runtime, question and expected answer about an episode's first frame."""
+
+    def instruction(self, episode: int) -> str: ...
+
+    def observation(self, frame: int) -> Observation: ...
+
+    def trainable(self) -> None: ...
+
+    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:  # the rest of torch.nn.Module
+        ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text. ``expected``: the ground truth's answer, of which other wordings may be right too."""
+
+    question: str
+    expected: str
+    text: str
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Chunks (K, F, 7) predicted at the steps ``at`` of an episode with these recorded ``actions`` (n, 7)."""
+
+    episode: str
+    actions: np.ndarray
+    at: np.ndarray
+    chunks: np.ndarray
+    error_m: float  # of the predicted displacements, mean over the steps
+
+
+def write_samples(checkpoint: Path, stage: TrainedStage, watch: Watch, step: int, device: torch.device) -> None:
+    """Writes ``samples/step-N.json`` and ``.png`` beside the run, and shows both in TensorBoard."""
+    runtime = PolicyRuntime.load(checkpoint, device=device.type, threads=torch.get_num_threads())
+    texts = written(runtime, stage)
+    loop = open_loop(runtime, stage) if runtime.manifest.statistics is not None else None
+    folder = watch.run_dir / "samples"
+    folder.mkdir(exist_ok=True)
+    content: dict[str, Any] = {"step": step, "texts": [asdict(text) for text in texts]}
+    picture = None
+    if loop is not None:
+        content |= {"episode": loop.episode, "error_m": loop.error_m}
+        title = f"{loop.episode}\nmean error of the displacement {1000 * loop.error_m:.1f} mm a step"
+        picture = draw(loop.actions, loop.at, loop.chunks, title, folder / f"step-{step:07d}.png")
+    (folder / f"step-{step:07d}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    lines = [f"**{t.question}**\n{t.text}\n(expected: {t.expected})" for t in texts]
+    watch.samples(step, "\n\n".join(lines), picture)
+
+
+def _episodes(stage: TrainedStage) -> list[int]:
+    """Those kept apart; all, where there are too few to keep some apart."""
+    return [int(e) for e in stage.held_out] or list(range(len(stage.frames.episodes)))
+
+
+def written(runtime: PolicyRuntime, stage: TrainedStage) -> list[Written]:
+    """Answers to questions, or reasoning about instructions, on the first frames of episodes kept apart."""
+    rng, found, episodes = np.random.default_rng(0), [], _episodes(stage)
+    for number in range(TEXTS):
+        episode = episodes[number % len(episodes)]
+        mode, question, expected = stage.asked(episode, rng)
+        image = stage.observation(int(stage.frames.first[episode])).images[runtime.manifest.views[0]]
+        *_, thought = runtime.think(image, question, mode)
+        found.append(Written(question, expected, thought.text))
+    return found
+
+
+def open_loop(runtime: PolicyRuntime, stage: TrainedStage) -> OpenLoop | None:
+    """Chunks for every F-th frame of an episode, each from the recorded image and state, not from its own doing."""
+    frames = stage.frames
+    usable = [e for e in _episodes(stage) if frames.episodes[e].length > 1]
+    if not usable:
+        return None
+    number = usable[0]
+    record, first, instruction = frames.episodes[number], int(frames.first[number]), stage.instruction(number)
+    length = min(record.length, LONGEST_EPISODE)
+    at = np.arange(0, length, runtime.manifest.horizon)
+    chunks = np.stack([predict(runtime, stage.observation(first + int(t)), instruction, int(t)) for t in at])
+    expected, inside = chunk_actions(frames, first + at, runtime.manifest.horizon)
+    error_m = float(np.linalg.norm(chunks[inside, :3] - expected[inside, :3], axis=-1).mean())
+    actions = np.asarray(frames.action[first : first + length])
+    return OpenLoop(f"{record.source} {record.seed}: {instruction}", actions, at, chunks, round(error_m, 5))

@@ -1,0 +1,84 @@
+"""What a resumed run needs, on disk: one folder per save, complete or not there at all.
+
+Tensors are written by ``torch.distributed.checkpoint`` as safetensors, each process its own shards, so a run may go
+on with another number of processes. Batches and noise are functions of the step's number, so neither random
+generators nor a sampler's position have to be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from .parallel import Processes
+
+FACTS_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What of a run's state is no tensor. ``shapes``: of every trained parameter, by name."""
+
+    step: int
+    seconds: float
+    parts: int
+    shapes: Mapping[str, Sequence[int]]
+    updates: Mapping[str, int]  # how often the optimiser has moved each parameter
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remark that one process saves alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], facts: Facts, group: Processes) -> None:
+    """Writes ``folder/step-N`` and then deletes older saves. A kill at any moment leaves the newest complete one."""
+    target = folder / f"step-{facts.step:07d}"
+    partial = target.with_suffix(".partial")
+    if target.exists():
+        return
+    if group.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    group.wait()
+    with _quiet():
+        writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=group.count == 1)
+    group.wait()
+    if group.is_first:
+        (partial / FACTS_FILE).write_text(json.dumps(asdict(facts)) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+        for old in folder.glob("step-*"):
+            if old != target:
+                shutil.rmtree(old)
+    group.wait()
+
+
+def newest(folder: Path) -> Path | None:
+    """The folder of the last complete save."""
+    complete = [path for path in folder.glob("step-*") if path.suffix != ".partial"]
+    return max(complete, default=None)
+
+
+def read_facts(folder: Path) -> Facts:
+    return Facts(**json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+
+
+def load(folder: Path, tensors: Mapping[str, Tensor], group: Processes) -> None:
+    """Fills ``tensors`` in place from a save, whatever number of processes wrote it."""
+    with _quiet(), torch.no_grad():
+        dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=group.count == 1)
