@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import torch
 from synthetic import workspace
 
 from instructvla_model import checkpoint
+from instructvla_model.batch import ActionBatch
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
 from instructvla_training import pipeline
 from instructvla_training.parallel import processes
-from instructvla_training.recipes import debug
+from instructvla_training.recipes import LossWeights, debug
 from instructvla_training.run import place
 from instructvla_training.stages.action_loss import flow_loss
 from instructvla_training.stages.run import prepare, run_stage
@@ -108,25 +110,22 @@ def test_a_checkpoint_without_its_state_is_not_overwritten(trained, tmp_path):
     assert (space.run("expert") / "log.jsonl").read_text() == (trained.run("expert") / "log.jsonl").read_text()
 
 
-def test_padding_past_an_episode_s_end_counts_as_the_recipe_says(trained):
-    recipe = debug("expert")
+@pytest.mark.parametrize(("padding", "expected"), [(0.0, 1.0), (1.0, 5.0), (0.5, 11 / 3)])
+def test_padding_past_an_episode_s_end_counts_as_the_recipe_says(monkeypatch, padding, expected):
+    inside_BF = torch.tensor([[True, True], [False, False]])
+    squared = torch.where(inside_BF, 1.0, 9.0)[:, None, :, None].expand(2, 3, 2, 7)
+    monkeypatch.setattr("instructvla_model.flow.errors", lambda *_, **__: squared)
+    recipe = replace(debug("expert"), weights=LossWeights(padding=padding))
+    batch = ActionBatch(torch.zeros(2), torch.zeros(2, 2, 7), inside_BF=inside_BF)
+    assert float(flow_loss(SimpleNamespace(expert=None), None, batch, recipe)) == pytest.approx(expected)
+
+
+def test_a_batch_says_which_steps_lie_past_the_end_of_their_episode(trained):
     with processes("cpu") as group:
-        stage = prepare(recipe, trained, group).stage
-    batch = stage.make_batch(np.random.default_rng(0))
-    action = batch.action
-    assert not action.inside_BF.all() and action.inside_BF.any(), "the batch must hold an episode's end"
-    other = torch.where(action.inside_BF[..., None], action.actions_BFA, 0.7)
-
-    def loss(actions, padding):
-        torch.manual_seed(0)
-        latents = torch.zeros(len(actions), stage.policy.config.n_queries, stage.policy.config.language.hidden_size)
-        own = replace(recipe, weights=replace(recipe.weights, padding=padding))
-        prefix = stage.policy.prefix(action, latents)
-        return float(flow_loss(stage.policy, prefix, replace(action, actions_BFA=actions), own))
-
-    assert loss(other, 0.0) == loss(action.actions_BFA, 0.0)
-    assert loss(other, 1.0) != loss(action.actions_BFA, 1.0)
-    assert loss(action.actions_BFA, 0.0) != loss(action.actions_BFA, 1.0)
+        stage = prepare(debug("expert"), trained, group).stage
+    index = np.array([0, 5])  # first and last frame of an episode of six
+    action = stage._actions(index, np.arange(2), np.random.default_rng(0))
+    assert action.inside_BF[0].sum() == min(6, stage.policy.config.expert.horizon) and action.inside_BF[1].sum() == 1
 
 
 @pytest.mark.parametrize("stage", ["base", "expert", "generalist"])

@@ -123,10 +123,14 @@ def nano(stage: str) -> StageRecipe:
     return RECIPES[f"nano-{stage}"]()
 
 
+def _owner(variant: Variant, stage: str) -> Variant:
+    """Whose run trains a stage of a variant."""
+    return variant if variant.own_expert or stage != "expert" else VARIANTS[0]
+
+
 def run_name(variant: Variant, stage: str, seed: int) -> str:
     """Of the run that trains a stage of a variant."""
-    owner = variant.name if variant.own_expert or stage != "expert" else BASELINE
-    return f"study-{owner}-{stage}" + (f"-seed{seed}" if seed else "")
+    return f"study-{_owner(variant, stage).name}-{stage}" + (f"-seed{seed}" if seed else "")
 
 
 def training(variant: Variant, stage: str, seed: int, budget: Budget, recipes: Recipes = nano) -> StageRecipe:
@@ -135,7 +139,7 @@ def training(variant: Variant, stage: str, seed: int, budget: Budget, recipes: R
     Corrections, where there are recordings of them, are trained on from the first step, so that all variants see the
     same data. Without the image stream the expert has no image tokens to point at, so those losses fall away with it.
     """
-    full = recipes(stage)
+    full, variant = recipes(stage), _owner(variant, stage)
     steps = budget.expert_steps if stage == "expert" else budget.generalist_steps
     weights = full.weights
     if not variant.switches.image_stream:
