@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -116,13 +116,13 @@ def whole_state(stage: nn.Module, group: Processes) -> dict[str, Tensor]:
     if group.count == 1:
         return {name: value.detach().cpu().clone() for name, value in stage.state_dict().items()}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(stage, options=options)
+    return dict(get_model_state_dict(stage, options=options))  # type: ignore[arg-type]  # all are tensors
 
 
 def moved(value: Value, device: torch.device) -> Value:
     """The same dataclass with its tensors, at any depth, on ``device``."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return cast(Value, value.to(device, non_blocking=True))
     if device.type != "cpu" and is_dataclass(value) and not isinstance(value, type):
         changes: dict[str, Any] = {f.name: moved(getattr(value, f.name), device) for f in fields(value)}
         return replace(value, **changes)
