@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Trainer:
             )
         self.watch = watch or Watch(self.run_dir, config.steps, shown=self.group.is_first)
         self.named = {n: p for n, p in stage.named_parameters() if p.requires_grad}
-        self.parameters = list(self.named.values())
+        self.parameters: list[Tensor] = list(self.named.values())
         if not self.parameters:
             raise ValueError("found no parameter that requires a gradient; choose the stage's trainable set first")
         groups = [
@@ -151,10 +151,11 @@ class Trainer:
         """Trains up to step ``until`` (default ``config.steps``). Batches are made ahead, in another thread."""
         stop = self.config.steps if until is None else min(until, self.config.steps)
         own_parts = range(self.group.rank, self.parts, self.group.count)
+        stage = cast(Stage, self.stage)
 
         def make(step: int) -> list[tuple[int, Any]]:
             draws = ((part, np.random.default_rng([self.config.seed, step, part])) for part in own_parts)
-            return [(part, moved(self.stage.make_batch(rng), self.group.device)) for part, rng in draws]
+            return [(part, moved(stage.make_batch(rng), self.group.device)) for part, rng in draws]
 
         with Prefetcher(make, self.step, stop) as batches, self.watch:
             self._loop(batches, stop, on_save)
@@ -246,7 +247,7 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
 
 
 class _Swap:
-    def __init__(self, parameters: list[nn.Parameter], average: list[Tensor]):
+    def __init__(self, parameters: list[Tensor], average: list[Tensor]):
         self.parameters, self.average = parameters, average
 
     def __enter__(self) -> None:
