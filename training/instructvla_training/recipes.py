@@ -166,7 +166,7 @@ def nano_franka() -> StageRecipe:
             families=("pick", "place"), family_weights=(0.45, 0.55), disturbed_fraction=1.0,
         ),
         start="checkpoints/nano-expert",
-    )
+    )  # fmt: skip
 
 
 def nano_generalist() -> StageRecipe:

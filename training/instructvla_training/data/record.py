@@ -35,9 +35,7 @@ def record(
     logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_worker) as pool:
-        futures = {
-            pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()
-        }
+        futures = {pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()}
         for done, future in enumerate(as_completed(futures), 1):
             kept = future.result()
             logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)

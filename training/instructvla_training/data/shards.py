@@ -117,17 +117,13 @@ def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> F
     parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     episodes: list[EpisodeRecord] = []
     for shard in shards:
-        rows = [
-            json.loads(line) for line in (shard / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
+        rows = [json.loads(line) for line in (shard / "episodes.jsonl").read_text(encoding="utf-8").splitlines()]
         records = [EpisodeRecord(**{**row, "motion": tuple(row["motion"])}) for row in rows]
         total = sum(record.length for record in records)
         for name in COLUMNS:
             column = np.load(shard / f"{name}.npy", allow_pickle=False)
             if len(column) != total:
-                raise ValueError(
-                    f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard"
-                )
+                raise ValueError(f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard")
             parts[name].append(column)
         episodes.extend(records)
         if limit_episodes is not None and len(episodes) >= limit_episodes:
