@@ -46,6 +46,12 @@ def test_a_checkpoint_of_before_robots_were_noted_is_a_widowxs() -> None:
     assert robot_of(read_manifest(START)) == "wx250s"
 
 
+def test_the_shipped_checkpoint_is_that_of_the_recipe() -> None:
+    notes = read_manifest(REPOSITORY / "checkpoints" / "nano-franka").training
+    assert (notes["recipe"], notes["robot"]) == ("nano-franka", "fr3")
+    assert notes["step"] == RECIPES["nano-franka"]().optimisation.steps
+
+
 @pytest.mark.slow
 def test_a_few_steps_make_a_checkpoint_for_the_franka(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").symlink_to(REPOSITORY / "checkpoints")
