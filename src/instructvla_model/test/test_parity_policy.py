@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import golden_tensors as golden
@@ -66,14 +67,18 @@ def sample_outputs(case: Case, name: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("stage", STAGES)
-def test_losses_latents_and_samples_agree(stage):
+@pytest.mark.parametrize(
+    ("attention", "atol"), [(golden.unfused_attention, 1e-5), (contextlib.nullcontext, golden.FUSED_ATOL)]
+)
+def test_losses_latents_and_samples_agree(stage, attention, atol):
     case = load(stage)
     names = sorted({key.split(".")[0] for key in case.tensors if key.split(".")[1:2] == ["in"]} - {"predict"})
     computed: dict[str, Tensor] = {}
-    for name in names:
-        computed |= sample_outputs(case, name)
+    with attention():
+        for name in names:
+            computed |= sample_outputs(case, name)
     rest = {key: tensor for key, tensor in case.tensors.items() if not key.startswith("predict.")}
-    golden.compare(computed, rest, atol=1e-5)
+    golden.compare(computed, rest, atol)
 
 
 @torch.no_grad()

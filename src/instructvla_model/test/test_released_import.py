@@ -46,7 +46,9 @@ def test_a_released_run_gives_the_references_numbers_and_goes_back_bit_for_bit(t
     assert (config.expert.attention, config.text_cache, config.film.depth) == ("additive_bias", "shared", 4)
     assert list(imported.skipped.values()) == [("vision_model.vision_model.head.probe",)]
     assert imported.fresh == ()
-    torch.testing.assert_close(latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=golden.FUSED_ATOL, rtol=0
+    )
     (file,) = export_checkpoint(tmp_path / "ours", tmp_path / "back.pt")
     back = torch.load(file, weights_only=True)["model"]
     del run.model["vision_model"]["vision_model.head.probe"]
@@ -77,7 +79,9 @@ def test_an_unloaded_stage_1_with_its_adapter_beside_it_is_stage_1_again(tmp_pat
     same(torch.load(file, weights_only=True)["model"], model)
     options = ImportOptions(adapters={"action": adapter})
     import_checkpoint(tmp_path / "unloaded.pt", tmp_path / "ours", run.preset, run.backbone, options=options)
-    torch.testing.assert_close(latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=golden.FUSED_ATOL, rtol=0
+    )
     out = export_checkpoint(tmp_path / "ours", tmp_path / "peft", "peft")
     assert {path.parent.name for path in out} == {"action"}
     back, given = (load_file(p / "adapter_model.safetensors") for p in (tmp_path / "peft" / "action", adapter))
@@ -95,7 +99,9 @@ def test_two_adapters_over_an_unloaded_stage_1_get_a_fresh_gate_and_say_so(tmp_p
     assert imported.manifest.stage == "generalist"
     assert imported.fresh and all(name.startswith("vlm.gate.") for name in imported.fresh)
     # both adapters are the same here: whatever the gate says, they sum to the one of stage 1
-    torch.testing.assert_close(latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        latents(tmp_path / "ours", run), run.tensors["s0.out.latent"], atol=golden.FUSED_ATOL, rtol=0
+    )
 
 
 @pytest.mark.parametrize("padding", [0, 3])
