@@ -98,6 +98,7 @@ class PolicyRuntime:
 
         `vlm_weights` "int8" stores the VLM's large matrices in a byte a number: less memory, about the same text.
         `compiled` hands both vision towers, whose shapes never change, to torch.compile; `warm_up` then takes long.
+        Without it, large models in float32 on a CPU get their matrices packed for oneDNN (packed.py).
 
         `threads` sets PyTorch's CPU threads for the whole process; None leaves small models (under
         SMALL_MODEL parameters) one thread and others what PyTorch has: on a busy machine the threads of

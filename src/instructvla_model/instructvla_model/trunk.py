@@ -99,11 +99,15 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim, config.rms_eps)
 
     def feed(self, x_BSD: Tensor, attended_BHSD: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            x_BSD = x_BSD + self.self_attn.output(attended_BHSD)
-            return x_BSD + self.mlp(self.post_attention_layernorm(x_BSD))
-        x_BSD = self.self_attn.output(attended_BHSD).add_(x_BSD)
-        return self.mlp(self.post_attention_layernorm(x_BSD)).add_(x_BSD)
+        x_BSD = _sum(x_BSD, self.self_attn.output(attended_BHSD))
+        return _sum(x_BSD, self.mlp(self.post_attention_layernorm(x_BSD)))
+
+
+def _sum(x: Tensor, branch: Tensor) -> Tensor:
+    """x + branch, in the branch's memory where no gradient and no other number type (autocast) forbids it."""
+    if torch.is_grad_enabled() or branch.dtype != x.dtype:
+        return x + branch
+    return branch.add_(x)
 
 
 def block_bias(n_vision: int, n_latent: int, n_action: int, device: torch.device) -> Tensor:

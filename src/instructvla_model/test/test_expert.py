@@ -325,3 +325,17 @@ def test_keys_and_values_kept_in_place_give_the_same_velocities(draws):
     for a, b, c in zip(plain, kept, copied, strict=True):
         torch.testing.assert_close(b, a, atol=1e-5, rtol=0)
         torch.testing.assert_close(c, a, atol=1e-5, rtol=0)
+
+
+def test_sums_keep_the_wider_number_type_with_and_without_gradients():
+    """Under autocast the branches are bfloat16 and the stream is not; validation must see what training sees."""
+    expert = build()
+    tokens = torch.randn(1, 5, 16)
+    layer = expert.VideoGPT.model.layers[0]
+    attended = torch.randn(1, 2, 5, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = layer.feed(tokens, attended)
+        with torch.no_grad():
+            validated = layer.feed(tokens, attended)
+    assert trained.dtype == validated.dtype == torch.float32
+    torch.testing.assert_close(validated, trained, atol=2e-2, rtol=0)

@@ -17,7 +17,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        plain = action.nargs == 0 or action.default in (None, "", argparse.SUPPRESS) or not action.option_strings
+        plain = action.nargs == 0 or action.default in (None, "", [], argparse.SUPPRESS) or not action.option_strings
         return text if plain or "default" in text else f"{text} (default: %(default)s)"
 
 

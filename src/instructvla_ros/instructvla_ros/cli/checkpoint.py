@@ -38,7 +38,9 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--dataset", metavar="NAME", help="whose statistics, if the file has several")
     parser.add_argument(
-        "--regime", choices=("reference", "paper"), help="default: reference for a policy, paper for a bare backbone"
+        "--regime",
+        choices=("reference", "paper"),
+        help="the released code's values or the paper's; default: reference for a policy, paper for a bare backbone",
     )
     parser.add_argument(
         "--adapter", action="append", default=[], metavar="NAME=DIR", help="peft folder to put onto an unloaded stage 1"
