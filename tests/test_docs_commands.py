@@ -38,11 +38,10 @@ def names_a_command(parser: argparse.ArgumentParser, words: list[str]) -> bool:
 
 def graph_arguments(line: list[str], words: list[str]) -> dict[str, str]:
     """name:=value words, known to the graph of the robot that the line names, or of the WidowX."""
-    from instructvla_ros.cli.up import parse_assignments
+    from instructvla_ros.cli.up import parse_assignments, startable
     from instructvla_ros.graph.description import resolve
-    from instructvla_ros.robots import graphs
 
-    known = graphs()
+    known = startable()
     robots = [word.removesuffix(".launch.py") for word in line if word.removesuffix(".launch.py") in known]
     given = parse_assignments(words)
     assert resolve(known[robots[0] if robots else "widowx"], given)

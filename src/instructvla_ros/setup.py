@@ -18,7 +18,11 @@ setup(
     ],
     entry_points={"console_scripts": ["instructvla = instructvla_ros.cli.main:main"]},
     install_requires=["setuptools", "numpy", "PyYAML"],
-    extras_require={"cli": ["rich", "rosbags", "opencv-python-headless", "imageio-ffmpeg"]},
+    extras_require={
+        "cli": ["rich", "opencv-python-headless", "imageio-ffmpeg"],
+        "bags": ["jinja2", "matplotlib", "mcap", "opencv-python-headless", "rosbags", "zstandard"],
+    },
+    package_data={f"{PACKAGE}.bags.report": ["*.j2"]},
     zip_safe=True,
     maintainer="InstructVLA ROS maintainers",
     maintainer_email="maintainers@example.com",

@@ -13,11 +13,12 @@ import pytest
 from instructvla_ros.control import ActionChunk, Command, WidowXController, WidowXControllerConfig
 from instructvla_ros.control.kinematics import JOINT_NAMES
 
-# Test modules are not a package: the fakes get a name of their own that all of them can import.
-_spec = importlib.util.spec_from_file_location("instructvla_ros_fakes", Path(__file__).with_name("fakes.py"))
-assert _spec is not None and _spec.loader is not None
-sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sys.modules[_spec.name])
+# Test modules are not a package: the helpers get names of their own that all of them can import.
+for _name in ("fakes", "bag_factory"):
+    _spec = importlib.util.spec_from_file_location(f"instructvla_ros_{_name}", Path(__file__).with_name(f"{_name}.py"))
+    assert _spec is not None and _spec.loader is not None
+    sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_spec.name])
 
 DRIVER_NAMES = [*JOINT_NAMES, "gripper", "left_finger", "right_finger"]
 READY_RAD = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from instructvla_ros.cli.streaming import TextStream
@@ -114,16 +111,13 @@ def test_latencies_leave_out_the_warm_up() -> None:
 pytest.importorskip("rclpy")
 pytest.importorskip("instructvla_msgs.msg")
 
-from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 
-from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning, SafetyState  # noqa: E402
+from instructvla_msgs.msg import LatentAction, Reasoning, SafetyState  # noqa: E402
 from instructvla_ros.cli import arguments as command_line  # noqa: E402
 from instructvla_ros.cli import main as cli_main  # noqa: E402
 from instructvla_ros.cli import up  # noqa: E402
-from instructvla_ros.cli.recording import Recorder, message_definition  # noqa: E402
 from instructvla_ros.cli.view import LiveView  # noqa: E402
 from instructvla_ros.graph.widowx import WIDOWX  # noqa: E402
-from instructvla_ros.nodes import qos  # noqa: E402
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, *argv: str) -> Any:
@@ -225,61 +219,6 @@ def test_the_live_view_shows_text_rates_age_and_the_reason_for_a_hold() -> None:
     assert rows["instruction"] == "2: pick up the can" and rows["reasoning"] == "grasp…"
     assert rows["latent age"] == "0.10 s" and rows["latents"] == "2.0 Hz" and rows["gates"] == "0.25, 0.75"
     assert rows["arm"] == "holding  F01 camera image is old"
-
-
-@pytest.mark.parametrize("kind", [Reasoning, LatentAction, ActionChunk, SafetyState, JointState, CompressedImage])
-def test_definitions_made_from_message_classes_have_the_type_hash_of_the_package(kind: Any) -> None:
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    package = kind.__module__.split(".")[0]
-    described = Path(sys.prefix) / "share" / package / "msg" / f"{kind.__name__}.json"
-    if not described.is_file():
-        pytest.skip("the interfaces are not installed beside this Python")
-    name = f"{package}/msg/{kind.__name__}"
-    expected = {h["type_name"]: h["hash_string"] for h in json.loads(described.read_text())["type_hashes"]}[name]
-    store = get_typestore(Stores.EMPTY)
-    for type_name, text in message_definition(kind).items():
-        store.register(get_types_from_msg(text, type_name))
-    assert store.hash_rihs01(name) == expected
-
-
-class FakeClient:
-    """Hands messages to the recorder without DDS."""
-
-    def __init__(self) -> None:
-        self.callbacks: dict[str, Any] = {}
-        self.node = SimpleNamespace(resolve_topic_name=lambda t: t if t.startswith("/") else f"/instructvla/{t}")
-
-    def subscribe(self, kind: Any, topic: str, callback: Any, profile: Any, *, raw: bool = False) -> None:
-        self.callbacks[topic] = callback
-
-
-def test_a_recorded_bag_reads_back_message_by_message(tmp_path: Path) -> None:
-    from rclpy.serialization import serialize_message
-    from rosbags.highlevel import AnyReader
-
-    client = FakeClient()
-    recorder = Recorder(client, tmp_path / "bag", image_rate_hz=1000.0)
-    recorder.add_topic(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
-    recorder.add_camera("/cam", qos.IMAGE)
-    chunk = ActionChunk(instruction_id=3, seq=5, horizon=1, dt_s=0.2, delta_xyz_m=[1.0, 2.0, 3.0], gripper=[1.0])
-    client.callbacks["action_chunk"](serialize_message(chunk))
-    pixels = np.full((64, 80, 3), (200, 30, 10), np.uint8)
-    message = Image(height=64, width=80, encoding="rgb8", step=240, data=pixels.tobytes())
-    message.header.frame_id = "cam"
-    for _ in range(3):
-        client.callbacks["/cam"](message)
-        recorder._next_image_s.clear()
-    recorder.close()
-    client.callbacks["action_chunk"](serialize_message(chunk))  # after the end: ignored
-    with AnyReader([tmp_path / "bag"]) as reader:
-        read = [(c.topic, reader.deserialize(raw, c.msgtype)) for c, _, raw in reader.messages()]
-    assert [topic for topic, _ in read].count("/instructvla/action_chunk") == 1
-    back = next(m for topic, m in read if topic == "/instructvla/action_chunk")
-    assert (back.seq, back.instruction_id, back.delta_xyz_m.tolist()) == (5, 3, [1.0, 2.0, 3.0])
-    pictures = [m for topic, m in read if topic == "/cam/compressed"]
-    assert len(pictures) == 3 and pictures[0].header.frame_id == "cam"
-    assert bytes(pictures[0].data) == recorder.frames["/cam"][0].jpeg
 
 
 def test_data_commands_reach_the_training_package_with_all_their_words(monkeypatch: pytest.MonkeyPatch) -> None:

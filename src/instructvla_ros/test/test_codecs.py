@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from instructvla_msgs.msg import LatentAction, SafetyState  # noqa: E402
 from instructvla_ros.control.types import Command, ExecutedStep, Mode  # noqa: E402
 from instructvla_ros.nodes import codecs, latent_codec  # noqa: E402
+from instructvla_ros.policy import ingest  # noqa: E402
 
 
 def image(encoding: str, channels: int, *, padding: int = 0, height: int = 64, width: int = 80) -> Image:
@@ -44,7 +45,7 @@ def test_f02_every_common_encoding_becomes_rgb(
     encoding: str, channels: int, order: tuple[int, ...], padding: int
 ) -> None:
     message = image(encoding, channels, padding=padding)
-    rgb = codecs.image_to_rgb(message)
+    rgb = ingest.image_to_rgb(message)
     plain = np.arange(64 * 80 * channels, dtype=np.uint8).reshape(64, 80, channels)
     np.testing.assert_array_equal(rgb, plain[..., list(order)])
     assert rgb.flags["C_CONTIGUOUS"] and rgb.dtype == np.uint8
@@ -61,7 +62,7 @@ def test_f02_every_common_encoding_becomes_rgb(
 )
 def test_f02_an_image_that_cannot_be_used_is_refused_with_the_reason(message: Image, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        codecs.image_to_rgb(message)
+        ingest.image_to_rgb(message)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.25, 1_795_397_497.524598, 12.9999999999])

@@ -10,8 +10,7 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("imageio_ffmpeg")
 
-from instructvla_ros.cli.film import write_contact_sheet, write_film  # noqa: E402
-from instructvla_ros.cli.recording import Frame  # noqa: E402
+from instructvla_ros.cli.film import Frame, write_contact_sheet, write_film  # noqa: E402
 from instructvla_ros.cli.timeline import Timeline  # noqa: E402
 
 

@@ -18,6 +18,7 @@ import yaml
 from instructvla_ros.graph import environment, files
 from instructvla_ros.graph.command import node_command
 from instructvla_ros.graph.description import ArgumentError, argument_values, is_true, resolve
+from instructvla_ros.graph.replay import REPLAY
 from instructvla_ros.graph.supervisor import Process, Supervisor
 from instructvla_ros.graph.widowx import WIDOWX
 from instructvla_ros.robots import arm_named, arms, graphs
@@ -37,10 +38,7 @@ def test_the_simulated_arm_is_only_there_when_asked_for() -> None:
 
 
 def test_arguments_reach_parameters_and_remappings() -> None:
-    nodes = {
-        n.name: n
-        for n in resolve(WIDOWX, {"robot_name": "left", "camera_topic": "/cam", "namespace": "/two"})
-    }
+    nodes = {n.name: n for n in resolve(WIDOWX, {"robot_name": "left", "camera_topic": "/cam", "namespace": "/two"})}
     controller = nodes["widowx_controller_node"]
     assert ("robot_name", "left") in controller.parameters
     assert ("camera/image_raw", "/cam") in controller.remappings
@@ -61,10 +59,7 @@ def test_an_argument_of_wrong_type_is_refused() -> None:
 
 
 def test_command_lines_quote_strings_so_that_yaml_keeps_their_type() -> None:
-    nodes = {
-        n.name: n
-        for n in resolve(WIDOWX, {"sim": "true", "robot_name": "0", "task_instruction": "it's here"})
-    }
+    nodes = {n.name: n for n in resolve(WIDOWX, {"sim": "true", "robot_name": "0", "task_instruction": "it's here"})}
     command = node_command(nodes["sim_node"])
     assert command[1:3] == ["-m", "instructvla_sim.nodes.sim_node"]
     given = dict(text.split(":=", 1) for text in command if ":=" in text)
@@ -109,7 +104,7 @@ def test_the_graph_of_a_franka_can_be_asked_for_any_route_and_for_a_panda() -> N
 
 
 def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
-    for node in resolve(WIDOWX, {"sim": "true"}):
+    for node in resolve(WIDOWX, {"sim": "true", "record": "true"}) + resolve(REPLAY, {"live": "true"}):
         assert files.params_file(node.params_file).is_file()
         if node.package == "instructvla_ros":
             assert importlib.util.find_spec(node.module) is not None
@@ -118,14 +113,28 @@ def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
             assert os.access(script, os.X_OK)
 
 
+def test_a_recording_is_replayed_by_one_node_and_live_by_the_policy_without_a_controller() -> None:
+    assert [n.name for n in resolve(REPLAY, {"bag": "x"})] == ["replay_node"]
+    live = resolve(REPLAY, {"bag": "x", "live": "true"})
+    assert [n.name for n in live] == ["replay_node", "reasoning_node", "action_expert_node", "lifecycle_manager_node"]
+    assert dict(live[0].parameters)["live"] is True and dict(live[1].parameters)["use_sim_time"] is True
+    manager = yaml.safe_load(files.params_file(live[-1].params_file).read_text(encoding="utf-8"))
+    wanted = manager["/**/lifecycle_manager_node"]["ros__parameters"]["node_names"]
+    assert wanted == ["reasoning_node", "action_expert_node"]
+
+
+def test_the_recorder_joins_a_graph_when_asked_to_and_its_end_ends_nothing() -> None:
+    assert "recorder_node" not in [n.name for n in resolve(WIDOWX, {})]
+    node = next(n for n in resolve(WIDOWX, {"record": "true", "recording": "here"}) if n.name == "recorder_node")
+    assert dict(node.parameters)["output"] == "here" and not node.required
+
+
 def test_a_missing_parameter_file_says_where_it_was_looked_for() -> None:
     with pytest.raises(FileNotFoundError, match=r"looked for .*launch/config/none\.yaml"):
         files.params_file("none.yaml")
 
 
-def test_a_checkpoint_is_found_by_path_by_name_or_by_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_found_by_path_by_name_or_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nano-expert").mkdir()
     (tmp_path / "mine").mkdir()
     monkeypatch.setenv("INSTRUCTVLA_CHECKPOINTS", str(tmp_path))
@@ -168,9 +177,7 @@ def documented(node_name: str) -> tuple[dict[str, Any], str]:
     for path in sorted((LAUNCH_FOLDER / "config").glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if f"/**/{node_name}" in content:
-            return parameters_in(content[f"/**/{node_name}"]["ros__parameters"]), path.read_text(
-                encoding="utf-8"
-            )
+            return parameters_in(content[f"/**/{node_name}"]["ros__parameters"]), path.read_text(encoding="utf-8")
     raise AssertionError(f"{node_name} is in no parameter file")
 
 
@@ -188,6 +195,8 @@ NODES = (
     "franka_controller_node",
     "arm_controller_node",
     "lifecycle_manager_node",
+    "recorder_node",
+    "replay_node",
 )
 
 
@@ -234,6 +243,14 @@ def test_the_death_of_a_required_node_stops_the_others_and_gives_its_status() ->
     ending = supervisor.wait(poll_s=0.01)
     assert (ending.status, ending.reason) == (3, "dies exited with status 3")
     assert not any(alive(pid) for pid in pids.values())
+
+
+def test_the_good_end_of_a_node_that_finishes_is_the_end_of_the_work() -> None:
+    short = [sys.executable, "-S", "-c", "pass"]
+    supervisor = Supervisor([Process("stays", SLEEPER), Process("works", short, finishes=True)], os.environ)
+    supervisor.start()
+    ending = supervisor.wait(poll_s=0.01)
+    assert (ending.status, ending.reason) == (0, "works has finished")
 
 
 def test_the_death_of_a_node_that_is_not_required_changes_nothing() -> None:
@@ -366,9 +383,7 @@ def run_launch_file(monkeypatch: pytest.MonkeyPatch, name: str, **given: str) ->
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     entities = module.generate_launch_description().args[0]
-    declared = {
-        e.args[0]: e.kwargs["default_value"] for e in entities if type(e).__name__ == "DeclareLaunchArgument"
-    }
+    declared = {e.args[0]: e.kwargs["default_value"] for e in entities if type(e).__name__ == "DeclareLaunchArgument"}
     assert set(given) <= set(declared)
     set_variables = {e.args[0] for e in entities if type(e).__name__ == "SetEnvironmentVariable"}
     assert set_variables == set(environment.DEFAULTS)

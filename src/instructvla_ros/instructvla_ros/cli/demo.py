@@ -148,8 +148,7 @@ def _write_files(
 ) -> None:
     from instructvla_ros.cli.film import write_contact_sheet, write_film
 
-    recorder = session.recorder
-    primary, wrist = (recorder.frames[topic] for topic in session.cameras)
+    primary, wrist = (session.frames[topic] for topic in session.cameras)
     begin_s = max(0.0, session.said_at_s - 0.3)
     primary = [frame for frame in primary if frame.time_s >= begin_s]
     frames = write_film(folder / "demo.mp4", primary, wrist, session.timeline)
@@ -171,7 +170,5 @@ def _write_files(
         "host_cpus": os.cpu_count(),
     }
     (folder / "outcome.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"left in {folder}: demo.mp4 ({frames} frames), contact_sheet.png, bag ({recorder.messages} messages)",
-        flush=True,
-    )
+    count = session.recorder.writer.state.messages
+    print(f"left in {folder}: demo.mp4 ({frames} frames), contact_sheet.png, bag ({count} messages)", flush=True)

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from instructvla_msgs.msg import Reasoning, SafetyState
 from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.bags.recorder import Recorder, RecordingPlan
+from instructvla_ros.bags.writer import BagWriter
 from instructvla_ros.cli.bring_up import wait_until_active
-from instructvla_ros.cli.recording import Recorder, topic_table
+from instructvla_ros.cli.film import Frame
 from instructvla_ros.cli.ros_client import RosClient
 from instructvla_ros.cli.streaming import TextStream
 from instructvla_ros.cli.timeline import Timeline
@@ -24,6 +25,7 @@ from instructvla_ros.nodes import qos
 from instructvla_ros.policy.task_status import TaskStatus, TaskWatch
 
 _POLL_S = 0.1
+_FILM_HZ = 10.0
 _SETTLE_S = 1.0  # film on for a moment after the end
 
 
@@ -60,28 +62,34 @@ class DemoSession:
         self.timeline = Timeline()
         self.watch = TaskWatch()
         self.said_at_s = 0.0
-        """When the instruction was given, on the recorder's clock."""
+        """When the instruction was given, on the clock of the frames."""
         self._fault = ""
         self._mode = ""
         self._written = threading.Event()
         self._stream = TextStream(write, self._written.set)
-        self.recorder = Recorder(client, folder / "bag")
-        for kind, topic, profile in topic_table():
-            self.recorder.add_topic(kind, topic, profile)
-        joint_states = values.get("joint_states_topic") or f"/{values['robot_name']}/joint_states"
-        self.recorder.add_topic(JointState, joint_states, qos.JOINT_STATES)
         self.cameras = (values["camera_topic"], values["wrist_topic"])
-        for topic in self.cameras:
-            self.recorder.add_camera(topic, qos.IMAGE)
+        self.frames: dict[str, list[Frame]] = {topic: [] for topic in self.cameras}
+        """Frames of each camera as they were recorded, in the bag's thread."""
+        joint_states = values.get("joint_states_topic") or f"/{values['robot_name']}/joint_states"
+        plan = RecordingPlan(joint_states, *self.cameras, max_image_hz=_FILM_HZ)
+        self._began_ns = time.time_ns()
+        self.recorder = Recorder(client.node, BagWriter(folder / "bag"), plan, on_jpeg=self._on_jpeg)
         client.subscribe(Reasoning, "reasoning", self._on_reasoning, qos.REASONING)
         client.subscribe(String, "sim/task_status", self._on_status, qos.TASK_STATUS)
         client.subscribe(SafetyState, "safety_state", self._on_safety, qos.SAFETY_STATE)
 
+    def now_s(self) -> float:
+        """Seconds since the recording began: the clock of the frames."""
+        return (time.time_ns() - self._began_ns) * 1e-9
+
     # Callbacks.
+
+    def _on_jpeg(self, topic: str, jpeg: bytes, received_ns: int) -> None:
+        self.frames[topic].append(Frame(jpeg, (received_ns - self._began_ns) * 1e-9))
 
     def _on_reasoning(self, message: Reasoning) -> None:
         self._stream.on_message(message)
-        now_s = self.recorder.now_s()
+        now_s = self.now_s()
         self.timeline.note("instruction", now_s, message.instruction)
         if message.text:
             self.timeline.note("reasoning", now_s, message.text)
@@ -97,7 +105,7 @@ class DemoSession:
         self._note_phase()
 
     def _note_phase(self) -> None:
-        self.timeline.note("phase", self.recorder.now_s(), phase_of(self.watch.status, self._mode))
+        self.timeline.note("phase", self.now_s(), phase_of(self.watch.status, self._mode))
 
     # Steps.
 
@@ -114,11 +122,11 @@ class DemoSession:
     def _missing(self) -> str:
         if not self.watch.status.details:
             return "no task status from the simulator"
-        return "" if self.recorder.frames[self.cameras[0]] else f"no image on {self.cameras[0]}"
+        return "" if self.frames[self.cameras[0]] else f"no image on {self.cameras[0]}"
 
     def say(self, instruction: str, think: bool) -> None:
         """Give the instruction by the service; raises ValueError when it is refused."""
-        self.said_at_s = self.recorder.now_s()
+        self.said_at_s = self.now_s()
         request = SetInstruction.Request(instruction=instruction, think=think)
         response = self._client.call(SetInstruction, "set_instruction", request)
         if not response.accepted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,6 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from instructvla_ros.cli.recording import Frame, decode
 from instructvla_ros.cli.timeline import Timeline
 
 TRACKS = ("instruction", "reasoning", "phase")
@@ -22,6 +22,22 @@ _MARGIN = 20
 _DARK, _LIGHT, _FAINT, _GREEN = (24, 27, 31), (244, 245, 246), (150, 158, 168), (104, 211, 145)
 _COLORS = {"instruction": _LIGHT, "reasoning": _LIGHT, "phase": _FAINT}
 _LABEL_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A camera frame as JPEG, and when it was received (s since the recording began)."""
+
+    jpeg: bytes
+    time_s: float
+
+
+def decode(frame: Frame) -> np.ndarray:
+    """(H, W, 3) uint8 BGR of a recorded frame."""
+    image = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("a recorded frame is no JPEG; was it changed after recording?")
+    return np.asarray(image)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -8,7 +8,21 @@ import sys
 from collections.abc import Sequence
 
 from instructvla_ros.cli import arguments as command_line
-from instructvla_ros.cli import bench, checkpoint, control, data, demo, fault, say, scene, status, up, watch
+from instructvla_ros.cli import (
+    bench,
+    checkpoint,
+    control,
+    data,
+    demo,
+    fault,
+    record,
+    replay,
+    say,
+    scene,
+    status,
+    up,
+    watch,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         prog="instructvla", description="Start the InstructVLA graph, talk to it, watch it, stop it."
     )
     commands = root.add_subparsers(dest="command", metavar="command")
-    for module in (up, say, watch, status, control, scene, demo, bench, fault, checkpoint, data):
+    for module in (up, say, watch, status, control, scene, record, replay, demo, bench, fault, checkpoint, data):
         module.add_parsers(commands)
     command_line.add_namespace(root)
     command_line.complete(root)

@@ -12,14 +12,20 @@ from typing import Any
 from instructvla_ros.graph import environment, files
 from instructvla_ros.graph.command import node_command
 from instructvla_ros.graph.description import ArgumentError, Graph, argument_values, resolve
+from instructvla_ros.graph.replay import REPLAY
 from instructvla_ros.graph.supervisor import Process, Supervisor
 from instructvla_ros.robots import graphs
+
+
+def startable() -> dict[str, Graph]:
+    """What can be started: the robots' graphs, and that of a recording."""
+    return {**graphs(), REPLAY.name: REPLAY}
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `up`."""
     parser = commands.add_parser("up", help="start the graph and supervise it", description=_arguments_help())
-    parser.add_argument("robot", choices=sorted(graphs()), help="whose graph to start")
+    parser.add_argument("robot", choices=sorted(startable()), help="whose graph to start; replay: that of a recording")
     parser.add_argument("--sim", action="store_true", help="simulated arm and cameras (the same as sim:=true)")
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="arguments of the graph, see above")
     parser.set_defaults(run=run)
@@ -27,7 +33,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _arguments_help() -> str:
     lines = ["Start the nodes of a robot's graph. Arguments of the graph:"]
-    for name, graph in graphs().items():
+    for name, graph in startable().items():
         lines.append(f"  {name}:")
         lines += [f"    {a.name}:={a.default or '...'}  {a.description}" for a in graph.arguments]
     return "\n".join(lines)
@@ -70,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = parse_assignments(arguments.arguments)
     if arguments.sim:
         given["sim"] = "true"
-    supervisor = make_supervisor(graphs()[arguments.robot], given, arguments.namespace)
+    supervisor = make_supervisor(startable()[arguments.robot], given, arguments.namespace)
     supervisor.handle_signals()
     supervisor.start()
     ending = supervisor.wait()

@@ -14,6 +14,8 @@ from instructvla_ros.control.types import JointSample
 from instructvla_ros.control.wx250s import WX250S
 
 STATE_DIM = 8
+STATE_NAMES = tuple(f"state_{number}" for number in range(STATE_DIM))
+"""Joint names under which a data set that knows no joints keeps the policy's state in a bag."""
 
 
 class JointStateReader:
@@ -28,6 +30,8 @@ class JointStateReader:
     def read(self, names: Sequence[str], positions: Sequence[float], stamp_s: float, received_s: float) -> JointSample:
         """Return the sample; raises ValueError that names the missing or non-finite joints."""
         layout = tuple(names)
+        if layout == STATE_NAMES:
+            return JointSample(np.empty(0), math.nan, stamp_s, received_s, np.asarray(positions, np.float32))
         if layout != self._layout:
             missing = [name for name in self._wanted if name not in layout]
             if missing:
@@ -44,6 +48,11 @@ class JointStateReader:
             if not math.isfinite(value):
                 raise ValueError(f"joint state has {value} for {name}; a finite position was expected")
         return JointSample(np.array(values[:-1]), values[-1], float(stamp_s), float(received_s))
+
+
+def state_of(sample: JointSample, arm: ArmModel = WX250S) -> np.ndarray:
+    """The policy's state (8,) float32 at a sample."""
+    return state_vector(sample.arm_rad, sample.finger_m, arm) if sample.state is None else sample.state
 
 
 def state_vector(arm_rad: JointAngles, finger_m: float, arm: ArmModel = WX250S) -> np.ndarray:

@@ -68,12 +68,13 @@ class ExecutedStep:
 @dataclass(frozen=True)
 class JointSample:
     """One accepted joint state. `arm_rad` (n,) in the order of the arm's joint names, `finger_m` the measured finger,
-    both finite."""
+    both finite. Recorded data may know the policy's `state` (8,) and no joints."""
 
     arm_rad: np.ndarray
     finger_m: float
     stamp_s: float
     received_s: float
+    state: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

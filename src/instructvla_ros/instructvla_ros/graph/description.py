@@ -28,7 +28,8 @@ class NodeSpec:
     `module` is run by the supervisor, `executable` by ros2 launch. `params_file` names a YAML of the package
     `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings (list: texts
     between commas). `when` names a boolean argument. `required`: its death stops the graph, after `respawns` new starts
-    within a minute. `nice` 0..19 gives way to other nodes on a busy processor.
+    within a minute; with `finishes`, its end with status 0 is the end of the work. `nice` 0..19 gives way to other nodes
+    on a busy processor.
     """
 
     name: str
@@ -42,6 +43,7 @@ class NodeSpec:
     remappings: tuple[tuple[str, str], ...] = ()
     when: str = ""
     required: bool = True
+    finishes: bool = False
     nice: int = 0
     respawns: int = 0
 
@@ -61,6 +63,7 @@ class ResolvedNode:
     required: bool
     nice: int
     respawns: int = 0
+    finishes: bool = False
 
 
 Rewiring = Callable[[list[ResolvedNode], Mapping[str, str]], list[ResolvedNode]]
@@ -126,9 +129,7 @@ def _typed(name: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        raise ArgumentError(
-            f"parameter {name} is {text!r}; expected a value of type {kind.__name__}"
-        ) from error
+        raise ArgumentError(f"parameter {name} is {text!r}; expected a value of type {kind.__name__}") from error
 
 
 def resolve(graph: Graph, given: Mapping[str, str]) -> list[ResolvedNode]:
@@ -155,6 +156,7 @@ def resolve(graph: Graph, given: Mapping[str, str]) -> list[ResolvedNode]:
                 node.required,
                 node.nice,
                 node.respawns,
+                node.finishes,
             )
         )
     return graph.rewire(found, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from instructvla_ros.graph import faults
+from instructvla_ros.graph import faults, recorder
 from instructvla_ros.graph.description import Argument, Graph, NodeSpec
 
 _MODEL = {"checkpoint": "{checkpoint}", "device": "{device}"}
@@ -17,6 +17,7 @@ ARGUMENTS = (
     Argument("wrist_topic", "/wrist/image_raw", "wrist camera, used by checkpoints with two views"),
     Argument("device", "auto", "where the model runs: auto, cpu, cuda, cuda:1"),
     Argument("namespace", "/instructvla", "namespace of the project's topics; several robots run by namespace"),
+    *recorder.ARGUMENTS,
 )
 SIM_ARGUMENTS = (
     Argument("sim", "false", "true starts the simulated arm and cameras instead of expecting the real ones"),
@@ -73,7 +74,7 @@ def policy_graph(
     sim: NodeSpec | None = None,
     checkpoint: str = "",
 ) -> Graph:
-    """The graph of a robot: simulation if there is one, policy, controller, lifecycle manager.
+    """The graph of a robot: simulation if there is one, policy, controller, lifecycle manager, recorder if asked for.
 
     `expert` tells the action expert whose joint states mean what: arm, joint_states_topic, base_frame. `checkpoint` is
     the default of that argument.
@@ -112,5 +113,6 @@ def policy_graph(
     )
     shared = tuple(Argument(a.name, checkpoint, a.description) if a.name == "checkpoint" else a for a in ARGUMENTS)
     everything = (*arguments, *shared, *(SIM_ARGUMENTS if sim is not None else ()))
-    nodes = (*(() if sim is None else (sim,)), reasoning, action_expert, robot, manager)
+    recording = recorder.node(expert["joint_states_topic"])
+    nodes = (*(() if sim is None else (sim,)), reasoning, action_expert, robot, manager, recording)
     return Graph(name, everything, nodes, faults.with_relay)

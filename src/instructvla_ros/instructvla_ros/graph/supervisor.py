@@ -27,12 +27,13 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 @dataclass(frozen=True)
 class Process:
     """What to run: `argv`, a name for messages, whether its end ends the graph, and how often it is started again when
-    it crashes, in any `RESPAWN_WINDOW_S`."""
+    it crashes, in any `RESPAWN_WINDOW_S`. `finishes`: its end with status 0 is the end of the work."""
 
     name: str
     argv: Sequence[str]
     required: bool = True
     respawns: int = 0
+    finishes: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class Supervisor:
             status = self._running[process.name].poll()
             if status is None or (status != 0 and self._respawn(process, status)):
                 continue
+            if status == 0 and process.finishes:
+                return Ending(0, f"{process.name} has finished")
             if process.required:
                 return Ending(abs(status) or 1, f"{process.name} {_how(status)}")
         return None

@@ -15,18 +15,17 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, JointState
 
 from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning
-from instructvla_ros.control.pictures import is_black
 from instructvla_ros.control.state import STATE_DIM, JointStateReader
 from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
-from instructvla_ros.nodes.codecs import chunk_to_message, image_to_rgb, time_to_s
+from instructvla_ros.nodes.codecs import chunk_to_message
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError, main_of
 from instructvla_ros.nodes.parameters import build_config
 from instructvla_ros.nodes.settings import EXPERT, RobotSettings, expert_config, model_settings
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.expert_worker import ExpertWorker, Inputs
-from instructvla_ros.policy.reasoning_worker import Frame
+from instructvla_ros.policy.ingest import frame_of, sample_of
 from instructvla_ros.policy.state_range import StateRange
 from instructvla_ros.robots import arm_named
 
@@ -115,15 +114,12 @@ class ActionExpertNode(ManagedNode):
         if worker is None or thread is None:
             return
         try:
-            image = image_to_rgb(message)
+            frame = frame_of(message, time.monotonic())
         except ValueError as error:
             self._complain(f"{view}: {error}")
             return
-        if is_black(image):
-            self._complain(f"{view} image is black; is the lens covered, or the light off? (F03)")
-            return
         self._input_problem = ""
-        worker.offer_image(view, Frame(image, time_to_s(message.header.stamp), time.monotonic()))
+        worker.offer_image(view, frame)
         thread.wake()
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -131,9 +127,7 @@ class ActionExpertNode(ManagedNode):
         if worker is None:
             return
         try:
-            sample = self._reader.read(
-                message.name, message.position, time_to_s(message.header.stamp), time.monotonic()
-            )
+            sample = sample_of(self._reader, message, time.monotonic())
         except ValueError as error:
             self._complain(str(error))
             return

@@ -13,10 +13,9 @@ from instructvla_msgs.msg import ActionChunk as ActionChunkMsg
 from instructvla_msgs.msg import EndEffectorDelta, SafetyState
 from instructvla_msgs.msg import Reasoning as ReasoningMsg
 from instructvla_ros.control.types import ActionChunk, Command, ExecutedStep, Mode
+from instructvla_ros.policy.ingest import time_to_s
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate
 
-MIN_IMAGE_PX = 64
-_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _MODES = {
     Mode.WAITING: SafetyState.MODE_HOLDING,
     Mode.HOMING: SafetyState.MODE_RESETTING,
@@ -25,11 +24,6 @@ _MODES = {
     Mode.STOPPED: SafetyState.MODE_STOPPED,
     Mode.FAULT: SafetyState.MODE_FAULT,
 }
-
-
-def time_to_s(stamp: Time) -> float:
-    """Seconds of a stamp; float64 keeps today's times to a quarter of a microsecond."""
-    return stamp.sec + stamp.nanosec * 1e-9
 
 
 def s_to_time(seconds: float) -> Time:
@@ -48,31 +42,6 @@ def raw_stamp_s(serialized: bytes) -> float:
         raise ValueError("serialized message is not plain CDR; cannot read its stamp")
     sec, nanosec = struct.unpack_from("<iI" if serialized[1] == 1 else ">iI", serialized, 4)
     return sec + nanosec * 1e-9
-
-
-def image_to_rgb(message: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a sensor_msgs/Image; raises ValueError with the reason it cannot be used
-    (F02)."""
-    channels = _CHANNELS.get(message.encoding)
-    if channels is None:
-        raise ValueError(
-            f"image encoding {message.encoding!r} is not supported; expected one of {', '.join(_CHANNELS)}"
-        )
-    height, width, step = message.height, message.width, message.step
-    if min(height, width) < MIN_IMAGE_PX:
-        raise ValueError(f"image is {width}x{height}; at least {MIN_IMAGE_PX} px on each side are needed")
-    if step < width * channels or len(message.data) < step * height:
-        raise ValueError(
-            f"image of {width}x{height} {message.encoding} has step {step} and {len(message.data)} bytes; "
-            f"expected at least {width * channels} and {step * height}"
-        )
-    rows = np.frombuffer(message.data, np.uint8, count=step * height).reshape(height, step)
-    pixels = rows[:, : width * channels].reshape(height, width, channels)
-    if message.encoding.startswith("bgr"):
-        pixels = pixels[..., 2::-1]
-    elif channels == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
 
 
 def _floats(values: Any) -> array[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from instructvla_ros.nodes.parameters import Parameter
-from instructvla_ros.nodes.settings import CONTROLLER, EXPERT, MANAGER, REASONING
+from instructvla_ros.nodes.settings import CONTROLLER, EXPERT, MANAGER, REASONING, RECORDER, REPLAY
 from instructvla_ros.nodes.settings_arm import ARM
 from instructvla_ros.nodes.settings_franka import FRANKA
 
@@ -16,4 +16,6 @@ NODE_PARAMETERS: Mapping[str, list[Parameter]] = {
     "franka_controller_node": FRANKA,
     "arm_controller_node": ARM,
     "lifecycle_manager_node": MANAGER,
+    "recorder_node": RECORDER,
+    "replay_node": REPLAY,
 }

@@ -39,3 +39,5 @@ CLOCK = _profile(10)
 DIAGNOSTICS = _profile(10)
 # The simulator's verdict on the task, latched so that the demo sees it whenever it looks.
 TASK_STATUS = _profile(1, latched=True)
+# Beginnings and ends of episodes for recordings; latched, so that a recorder that joins in between hears the last one.
+EPISODE_MARK = _profile(10, latched=True)

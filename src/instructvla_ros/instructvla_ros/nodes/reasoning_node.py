@@ -16,16 +16,16 @@ from sensor_msgs.msg import Image
 
 from instructvla_msgs.msg import LatentAction, Reasoning, SafetyState
 from instructvla_msgs.srv import SetInstruction
-from instructvla_ros.control.pictures import is_black
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
-from instructvla_ros.nodes.codecs import image_to_rgb, reasoning_to_message, s_to_time, time_to_s
+from instructvla_ros.nodes.codecs import reasoning_to_message, s_to_time
 from instructvla_ros.nodes.execute_server import ExecuteServer
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
 from instructvla_ros.nodes.settings import REASONING, model_settings, reasoning_config
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
+from instructvla_ros.policy.ingest import frame_of
 from instructvla_ros.policy.instructions import Instruction, InstructionError, check_instruction
-from instructvla_ros.policy.reasoning_worker import Frame, ReasoningUpdate, ReasoningWorker
+from instructvla_ros.policy.reasoning_worker import ReasoningUpdate, ReasoningWorker
 
 _LATCHED_MODES = (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT)
 _MAX_MODEL_FAILURES = 3
@@ -102,16 +102,13 @@ class ReasoningNode(ManagedNode):
         if worker is None or thread is None:
             return
         try:
-            image = image_to_rgb(message)
+            frame = frame_of(message, time.monotonic())
         except ValueError as error:
             self._image_problem = str(error)
             self.get_logger().warning(self._image_problem, throttle_duration_sec=5.0)
             return
-        if is_black(image):
-            self._image_problem = "image is black; is the lens covered, or the light off? (F03)"
-            return
         self._image_problem, self._frame_id = "", message.header.frame_id
-        worker.offer_image(Frame(image, time_to_s(message.header.stamp), time.monotonic()))
+        worker.offer_image(frame)
         thread.wake()
 
     def _on_safety_state(self, message: SafetyState) -> None:

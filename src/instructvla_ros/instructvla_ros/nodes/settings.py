@@ -172,6 +172,29 @@ MANAGER = [
     Parameter("transition_timeout_s", 180.0, 1.0, 3600.0),
 ]
 
+RECORDER = [
+    Parameter("joint_states_topic", RobotSettings.joint_states_topic),
+    Parameter("output", ""),
+    Parameter("storage", "mcap", choices=("mcap", "sqlite3")),
+    Parameter("everything", False),
+    Parameter("jpeg_quality", 90, 0, 100),
+    Parameter("camera_topic", "/camera/camera/color/image_raw"),
+    Parameter("wrist_topic", "/wrist/image_raw"),
+]
+
+REPLAY = [
+    Parameter("bag", ""),
+    Parameter("output", ""),
+    Parameter("live", False),
+    Parameter("rate", 1.0, 0.01, 100.0),
+    Parameter("graph_timeout_s", 120.0, 0.0, 3600.0),
+    Parameter("instruction", ""),
+    Parameter("checkpoint", ""),
+    Parameter("device", "auto"),
+    Parameter("seed", 0, 0, 2**31 - 1),
+    Parameter("actions", "auto", choices=("auto", "steps", "commands", "states")),
+]
+
 
 def model_settings(values: Mapping[str, Any]) -> ModelSettings:
     """Read the model's settings."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.safety import check_chunk
-from instructvla_ros.control.state import state_vector
+from instructvla_ros.control.state import state_of
 from instructvla_ros.control.types import JointSample
 from instructvla_ros.control.wx250s import WX250S
 from instructvla_ros.policy.latent_gate import LatentGate, LatentLimits, LatentUse
@@ -153,9 +153,7 @@ class ExpertWorker:
         with self._lock:
             return self._gate.age_s(self._clock())
 
-    def _inputs(
-        self, frames: Sequence[Frame | None], samples: Sequence[JointSample], now_s: float
-    ) -> Inputs | None:
+    def _inputs(self, frames: Sequence[Frame | None], samples: Sequence[JointSample], now_s: float) -> Inputs | None:
         config = self._config
         images: dict[str, np.ndarray] = {}
         for view, frame in zip(config.views, frames, strict=True):
@@ -180,6 +178,6 @@ class ExpertWorker:
                 limit = config.max_skew_s
                 self.problem = f"joint state and image are {skew_s:.2f} s apart, limit {limit} s (F04)"
                 return None
-            state = state_vector(nearest.arm_rad, nearest.finger_m, self._arm)
+            state = state_of(nearest, self._arm)
         self.problem = ""
         return Inputs(images, state, first.stamp_s)

@@ -186,14 +186,10 @@ class ReasoningWorker:
         self.problem = ""
         return frame
 
-    def _update(
-        self, text: str, final: bool, n_tokens: int, latency_s: float, stamp_s: float
-    ) -> ReasoningUpdate:
+    def _update(self, text: str, final: bool, n_tokens: int, latency_s: float, stamp_s: float) -> ReasoningUpdate:
         assert self._instruction is not None
         rate = n_tokens / latency_s if latency_s > 0.0 else 0.0
-        return ReasoningUpdate(
-            self._instruction, self._text_seq, text, final, n_tokens, latency_s, rate, stamp_s
-        )
+        return ReasoningUpdate(self._instruction, self._text_seq, text, final, n_tokens, latency_s, rate, stamp_s)
 
     def _superseded(self) -> bool:
         with self._lock:

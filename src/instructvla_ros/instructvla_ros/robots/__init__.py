@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
@@ -36,3 +37,9 @@ def arm_named(name: str) -> ArmModel:
     if name not in known:
         raise ValueError(f"arm is {name!r}; expected one of {', '.join(sorted(known))}")
     return known[name]
+
+
+def arm_of(names: Sequence[str]) -> ArmModel | None:
+    """The arm all of whose joints, finger included, are among the names; None where there is none."""
+    known = set(names)
+    return next((arm for arm in arms().values() if {*arm.joint_names, arm.fingers.joint} <= known), None)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from instructvla_ros.control.arm import ArmModel
-from instructvla_ros.control.franka import FR3, PANDA
 from instructvla_ros.control.state import JointStateReader, state_vector
 from instructvla_ros.control.types import JointSample
-from instructvla_ros.control.wx250s import WX250S
+from instructvla_ros.robots import arm_of, arms
 
 from .episode import DataError
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
-ARMS = (WX250S, FR3, PANDA)
-
-
-def arm_of(names: Sequence[str]) -> ArmModel | None:
-    """The arm all of whose joints, finger included, are among the names; None where there is none."""
-    known = set(names)
-    return next((arm for arm in ARMS if {*arm.joint_names, arm.fingers.joint} <= known), None)
 
 
 class Joints:
@@ -53,7 +44,7 @@ class Joints:
         if not self._samples:
             raise DataError(
                 f"found joint states {self._others or 'of no topic'}, expected all joints and the finger of one of "
-                f"{[arm.name for arm in ARMS]}; record the topic <robot_name>/joint_states"
+                f"{sorted(arms())}; record the topic <robot_name>/joint_states"
             )
         return np.array([sample.stamp_s for sample in self._samples])
 

@@ -1,0 +1,117 @@
+"""Two checkpoints over the same bags, and one report against an older one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from instructvla_ros.bags.score import METRICS, ChunkScores
+
+BLOCK = 10
+"""Chunks that follow each other see almost the same; they are drawn together (moving blocks)."""
+DRAWS = 2000
+GATED = (
+    "translation_error_mm", "rotation_error_deg", "direction_cosine", "path_error_mm", "gripper_agreement",
+    "seam_jump_mm", "text_recall_of_instruction", "text_f1_to_reference",
+)  # fmt: skip
+SCHEMA = "instructvla.replay/1"
+_FLOORS = {"mm": 0.05, "deg": 0.02, "": 0.002}
+"""Differences below these are rounding, whatever their share."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of B minus A over paired chunks with its 95 % bootstrap interval. `better` is "A", "B" or ""."""
+
+    metric: str
+    n: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    better: str
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One number of the gate: `worse_by` is the share of the baseline by which it got worse (negative: better)."""
+
+    metric: str
+    before: float
+    after: float
+    worse_by: float
+    failed: bool
+
+
+def compare(a: ChunkScores, b: ChunkScores, seed: int = 0) -> tuple[Difference, ...]:
+    """Paired differences of every number, over the chunks that both made from the same image."""
+    keys_b = {key: n for n, key in enumerate(zip(b.episode.tolist(), b.stamp_s.tolist(), strict=True))}
+    pairs = [
+        (n, keys_b[key])
+        for n, key in enumerate(zip(a.episode.tolist(), a.stamp_s.tolist(), strict=True))
+        if key in keys_b
+    ]
+    rows = np.array(pairs, int).reshape(-1, 2)
+    random = np.random.default_rng(seed)
+    return tuple(
+        _difference(name, a.values[name][rows[:, 0]], b.values[name][rows[:, 1]], more, random)
+        for name, (_, more) in METRICS.items()
+    )
+
+
+def _difference(name: str, a: np.ndarray, b: np.ndarray, more: bool, random: np.random.Generator) -> Difference:
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    if not len(a):
+        return Difference(name, 0, math.nan, math.nan, math.nan, math.nan, math.nan, "")
+    gap = b - a
+    means = _block_means(gap, random)
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    better = ""
+    if low > 0.0 or high < 0.0:
+        better = "B" if (low > 0.0) == more else "A"
+    return Difference(name, len(a), float(a.mean()), float(b.mean()), float(gap.mean()), low, high, better)
+
+
+def _block_means(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(DRAWS,) means of resampled moving blocks."""
+    length = min(BLOCK, len(values))
+    sums = np.convolve(values, np.ones(length), mode="valid")  # of every block
+    blocks = max(1, round(len(values) / length))
+    drawn = random.integers(0, len(sums), (DRAWS, blocks))
+    return sums[drawn].mean(axis=1) / length
+
+
+def gate(report: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -> tuple[Regression, ...]:
+    """The first checkpoint's means against those of an older report; fails where one is worse by more than `limit`.
+
+    Raises ValueError where the two cannot be compared: another form, other bags, other recorded actions.
+    """
+    if baseline.get("schema") != SCHEMA:
+        raise ValueError(f"the baseline has the form {baseline.get('schema')!r}; expected {SCHEMA}: make it anew")
+    for what, key in (("bags", "fingerprint"), ("recorded actions", "actions")):
+        old, new = ([bag[key] for bag in made["bags"]] for made in (baseline, report))
+        if old != new:
+            raise ValueError(
+                f"the baseline was made from other {what}; replay the same ones, or make the baseline anew"
+            )
+    if baseline["seed"] != report["seed"]:
+        raise ValueError(f"the baseline was made with seed {baseline['seed']}, this report with {report['seed']}")
+    before, after = (next(iter(made["summary"].values())) for made in (baseline, report))
+    found = []
+    for name in GATED:
+        old, new = before.get(name, {}), after.get(name, {})
+        if old.get("mean") is None or new.get("mean") is None:
+            if old.get("mean") is not None:
+                found.append(Regression(name, old["mean"], math.nan, math.inf, True))
+            continue
+        loss = (old["mean"] - new["mean"]) if old["higher_is_better"] else (new["mean"] - old["mean"])
+        share = loss / max(abs(old["mean"]), 1e-9)
+        floor = _FLOORS.get(old["unit"], 0.0)
+        found.append(Regression(name, old["mean"], new["mean"], share, share > limit and loss > floor))
+    return tuple(found)

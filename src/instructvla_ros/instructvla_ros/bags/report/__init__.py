@@ -1,0 +1,1 @@
+"""What came of a replay, for machines (JSON, CSV), for browsers (one HTML file) and for papers (PNG)."""

@@ -1,0 +1,67 @@
+"""Any episode as a recording, so that it can be replayed: images, states, instruction and executed steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from instructvla_ros.bags.messages import COMPRESSED, DELTA, JOINT_STATE, REASONING, STRING, MessageMaker
+from instructvla_ros.bags.writer import CLOSED, BagWriter
+from instructvla_ros.control.state import STATE_NAMES
+
+from .formats.episode import DataError, Episode, EpisodeDataset
+
+START_NS = 1_600_000_000 * 10**9
+"""Data sets tell no time of day: their recordings begin then, which keeps them the same byte for byte."""
+PAUSE_S = 2.0
+TOPICS = {"primary": "/camera/camera/color/image_raw/compressed", "wrist": "/wrist/image_raw/compressed"}
+STATE_TOPIC, NAMESPACE = "/dataset/joint_states", "/instructvla"
+
+
+def to_bag(
+    dataset: EpisodeDataset,
+    target: Path,
+    numbers: Sequence[int] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Writes episodes (all, or those numbered) one after the other into one new bag -> how many. Raises DataError.
+
+    Data sets know no joints: the policy's state is kept as a joint state with the names of `STATE_NAMES`.
+    """
+    chosen = range(len(dataset)) if numbers is None else numbers
+    writer, maker, now_ns = BagWriter(target), MessageMaker(), START_NS
+    for topic, kind in (
+        (STATE_TOPIC, JOINT_STATE), (f"{NAMESPACE}/reasoning", REASONING), (f"{NAMESPACE}/ee_delta", DELTA),
+        (f"{NAMESPACE}/annotation", STRING), *((TOPICS[view], COMPRESSED) for view in dataset.views),
+    ):  # fmt: skip
+        writer.add_topic(topic, kind)
+    for done, number in enumerate(chosen):
+        report(done, len(chosen))
+        now_ns = _write(writer, maker, dataset[number], done + 1, dataset.dt_s, now_ns) + round(PAUSE_S * 1e9)
+    state = writer.close()
+    if state.ended != CLOSED or state.dropped:
+        raise DataError(f"{target}: {state.ended}, {state.dropped} messages dropped; make room and write it again")
+    return len(chosen)
+
+
+def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int, dt_s: float, start_ns: int) -> int:
+    """One episode from a time on; returns its end."""
+    if not episode.instruction:
+        raise DataError(f"{episode.name}: found no instruction, expected one; leave the episode out with --episodes")
+    writer.put(f"{NAMESPACE}/reasoning", start_ns, maker.reasoning(start_ns, number, episode.instruction))
+    annotation = episode.annotation
+    if annotation is not None and annotation.pairs:
+        writer.put(f"{NAMESPACE}/annotation", start_ns + 1, maker.text(annotation.pairs[0].answer))
+    streams = {view: iter(images) for view, images in episode.images.items()}
+    stamp_ns = start_ns
+    for step in range(len(episode)):
+        stamp_ns = start_ns + round((step + 1) * dt_s * 1e9)
+        position = np.asarray(episode.state_TS[step], float)
+        writer.put(STATE_TOPIC, stamp_ns, maker.joints(stamp_ns, STATE_NAMES, position))
+        for view, images in streams.items():
+            writer.put(TOPICS[view], stamp_ns + 1, maker.picture(stamp_ns, next(images)))
+        delta = maker.step(stamp_ns, np.asarray(episode.action_TA[step], float), dt_s, number, step)
+        writer.put(f"{NAMESPACE}/ee_delta", stamp_ns + 2, delta)
+    return stamp_ns
