@@ -17,8 +17,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "output", nargs="?", type=Path, default=None, metavar="FOLDER", help="default: recording_<time>"
     )
     parser.add_argument(
-        "--joint-states-topic", default="/wx250s/joint_states", metavar="TOPIC", help="states of the arm and its fingers"
-    )
+        "--joint-states-topic", default="/wx250s/joint_states", metavar="TOPIC",
+        help="states of the arm and its fingers",
+    )  # fmt: skip
     parser.add_argument(
         "--camera-topic", default="/camera/camera/color/image_raw", metavar="TOPIC", help="third-person camera"
     )
@@ -50,8 +51,8 @@ def record(arguments: argparse.Namespace) -> int:
 
     folder = arguments.output or Path(f"recording_{datetime.now():%Y%m%d_%H%M%S}")
     plan = RecordingPlan(
-        arguments.joint_states_topic, arguments.camera_topic, arguments.wrist_topic, tuple(arguments.topics), arguments.all,
-        0 if arguments.raw_images else pictures.JPEG_QUALITY,
+        arguments.joint_states_topic, arguments.camera_topic, arguments.wrist_topic, tuple(arguments.topics),
+        arguments.all, 0 if arguments.raw_images else pictures.JPEG_QUALITY,
     )  # fmt: skip
     writer = BagWriter(folder, storage=arguments.storage)
     with RosClient(arguments.namespace) as client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from typing import Any
 
@@ -31,17 +30,6 @@ def s_to_time(seconds: float) -> Time:
     sec = int(seconds // 1)
     nanosec = round((seconds - sec) * 1e9)
     return Time(sec=sec + nanosec // 1_000_000_000, nanosec=nanosec % 1_000_000_000)
-
-
-def raw_stamp_s(serialized: bytes) -> float:
-    """The header stamp of a serialized message whose first field is a Header, without reading the rest.
-
-    Raises ValueError on anything that is not plain CDR.
-    """
-    if len(serialized) < 12 or serialized[0] != 0 or serialized[1] > 1:
-        raise ValueError("serialized message is not plain CDR; cannot read its stamp")
-    sec, nanosec = struct.unpack_from("<iI" if serialized[1] == 1 else ">iI", serialized, 4)
-    return sec + nanosec * 1e-9
 
 
 def _floats(values: Any) -> array[float]:

@@ -24,17 +24,12 @@ from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, Safet
 from instructvla_ros.control import ArmController, Command, Mode
 from instructvla_ros.control.watch import WatchConfig
 from instructvla_ros.nodes import qos
-from instructvla_ros.nodes.codecs import (
-    message_to_chunk,
-    raw_stamp_s,
-    safety_mode,
-    step_to_message,
-    time_to_s,
-)
+from instructvla_ros.nodes.codecs import message_to_chunk, safety_mode, step_to_message, time_to_s
 from instructvla_ros.nodes.controller_watch import ControllerWatch
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError
 from instructvla_ros.nodes.parameters import Parameter
 from instructvla_ros.nodes.stats import RateMeter
+from instructvla_ros.policy.ingest import raw_stamp_s
 
 _INBOX_LIMIT = 1000
 _ANSWER_S = 1.0

@@ -7,6 +7,7 @@ serve alike.
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
@@ -24,6 +25,17 @@ _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 def time_to_s(stamp: Any) -> float:
     """Seconds of a stamp; float64 keeps today's times to a quarter of a microsecond."""
     return float(stamp.sec + stamp.nanosec * 1e-9)
+
+
+def raw_stamp_s(serialized: bytes) -> float:
+    """The header stamp of a serialized message whose first field is a Header, without reading the rest.
+
+    Raises ValueError on anything that is not plain CDR.
+    """
+    if len(serialized) < 12 or serialized[0] != 0 or serialized[1] > 1:
+        raise ValueError("serialized message is not plain CDR; cannot read its stamp")
+    sec, nanosec = struct.unpack_from("<iI" if serialized[1] == 1 else ">iI", serialized, 4)
+    return sec + nanosec * 1e-9
 
 
 def frame_of(message: Any, received_s: float) -> Frame:
