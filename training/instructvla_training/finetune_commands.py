@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .data.commands import add_reading, reading
+from .data.options import add_reading, reading
 from .recipes import MULTIMODAL_RATIO
 
 

@@ -29,12 +29,12 @@ def test_each_instruction_with_enough_steps_is_an_episode(recorded):
     assert dataset.dt_s == pytest.approx(0.2) and dataset.views == ("primary",)
 
 
-def test_a_step_has_the_newest_image_and_state_at_its_beginning(recorded):
+def test_a_step_has_the_newest_image_and_the_state_at_its_beginning(recorded):
     episode = BagDataset(recorded)[0]
     assert [which(image) for image in episode.images["primary"]] == list(range(8))
     assert which(episode.images["primary"][5]) == 5
-    for step in (0, 3, 7):  # a step begins 0.05 s after the first of its two samples
-        assert np.allclose(episode.state_TS[step], state_vector(NEUTRAL_RAD + 0.02 * step, 0.03), atol=1e-6)
+    for step in (0, 3, 7):  # a step begins half-way between its two samples of the joints
+        assert np.allclose(episode.state_TS[step], state_vector(NEUTRAL_RAD + 0.02 * step + 0.005, 0.03), atol=1e-5)
     assert np.allclose(episode.action_TA[3], [0.03, 0, 0, 0, 0, 0.1, 1.0])
     assert episode.time_s == pytest.approx(0.2 * np.arange(8))
 
@@ -44,28 +44,28 @@ def test_raw_images_are_read_in_the_order_of_their_channels(tmp_path):
     assert np.array_equal(BagDataset(tmp_path)[0].images["primary"][2], picture(2))
 
 
-def test_actions_can_be_the_differences_of_reached_states(recorded):
-    executed, reached = BagDataset(recorded)[0], BagDataset(recorded, actions="reached")[0]
-    assert len(reached) == len(executed) - 1
-    assert np.allclose(reached.action_TA[:, :3], np.diff(executed.state_TS[:, :3], axis=0), atol=1e-6)
-    assert np.allclose(reached.action_TA[:, 6], executed.state_TS[1:, 7])
+def test_actions_can_be_the_differences_of_states(recorded):
+    reached = BagDataset(recorded, actions="states")[0]
+    assert reached.time_s == pytest.approx(0.2 * np.arange(len(reached)))
+    assert np.allclose(reached.action_TA[:-1, :3], np.diff(reached.state_TS[:, :3], axis=0), atol=1e-6)
+    assert np.allclose(reached.action_TA[:-1, 6], reached.state_TS[1:, 7])
 
 
 def test_a_recording_of_a_driven_arm_is_one_episode_with_the_text_beside_it(tmp_path):
     bag(tmp_path / "driven", ((0, "", 9),), executed=False)
-    (tmp_path / "driven" / "instruction.txt").write_text("stack the cubes\n")
-    with pytest.raises(DataError, match="--actions reached"):
+    with pytest.raises(DataError, match="no instruction"):
         BagDataset(tmp_path)
-    (episode,) = BagDataset(tmp_path, actions="reached")
+    (tmp_path / "driven" / "instruction.txt").write_text("stack the cubes\n")
+    (episode,) = BagDataset(tmp_path)
     assert episode.instruction == "stack the cubes" and len(episode) >= 6
     assert np.allclose(episode.action_TA[:-1, :3], np.diff(episode.state_TS[:, :3], axis=0), atol=1e-6)
-    assert episode.time_s == pytest.approx(0.2 * np.arange(len(episode)))
+    assert BagDataset(tmp_path, instruction="another")[0].instruction == "another"
 
 
 def test_joint_states_of_no_known_arm_are_named(tmp_path):
-    bag(tmp_path / "other", joint_names=["shoulder", "elbow"])
-    with pytest.raises(DataError, match=r"elbow.*expected all joints.*wx250s"):
-        BagDataset(tmp_path)[0]
+    bag(tmp_path / "other", joint_names=["shoulder", "elbow"], executed=False)
+    with pytest.raises(DataError, match=r"shoulder, elbow.*wx250s"):
+        BagDataset(tmp_path)
 
 
 def test_a_pause_of_an_instruction_makes_two_episodes(tmp_path):
@@ -77,5 +77,23 @@ def test_a_folder_without_bags_and_one_without_steps_are_named(tmp_path):
     with pytest.raises(DataError, match="instructvla record"):
         BagDataset(tmp_path)
     bag(tmp_path / "idle", ((1, "nothing", 1),))
-    with pytest.raises(DataError, match="no executed steps"):
+    with pytest.raises(DataError, match="found no episode of at least 4 steps"):
         BagDataset(tmp_path)
+
+
+def test_a_bag_of_which_nothing_can_be_read_is_told_and_the_others_are_used(tmp_path):
+    bag(tmp_path / "good")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "torn_0.mcap").write_bytes(b"no mcap at all")
+    dataset = BagDataset(tmp_path)
+    assert len(dataset) == 1 and len(dataset.problems) == 2
+    assert any("does not begin with the MCAP magic" in text for found in dataset.problems.values() for text in found)
+
+
+def test_the_step_of_executed_steps_is_their_own(tmp_path):
+    bag(tmp_path / "run")
+    with pytest.raises(DataError, match=r"executed steps of 0.2 s, expected 0.1 s.*--actions states"):
+        BagDataset(tmp_path, dt_s=0.1)
+    assert BagDataset(tmp_path, actions="states", dt_s=0.1).dt_s == 0.1
+    with pytest.raises(DataError, match=r"step of 0\.0 s"):
+        BagDataset(tmp_path, dt_s=0.0)

@@ -62,7 +62,7 @@ def test_f02_every_common_encoding_becomes_rgb(
 )
 def test_f02_an_image_that_cannot_be_used_is_refused_with_the_reason(message: Image, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        ingest.image_to_rgb(message)
+        ingest.frame_of(message, 0.0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.25, 1_795_397_497.524598, 12.9999999999])

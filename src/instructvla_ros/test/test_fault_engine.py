@@ -96,7 +96,7 @@ def test_messages_are_spoiled_so_that_the_graphs_own_checks_notice() -> None:
     from instructvla_ros.control.pictures import is_black
     from instructvla_ros.control.state import JointStateReader
     from instructvla_ros.faults.messages import SPOILS, handling
-    from instructvla_ros.nodes.codecs import image_to_rgb, time_to_s
+    from instructvla_ros.policy.ingest import image_to_rgb, time_to_s
 
     def look(message: Image) -> None:
         if is_black(image_to_rgb(message)):

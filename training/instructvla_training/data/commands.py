@@ -1,4 +1,4 @@
-"""``instructvla-train data``: record, convert, inspect, stats, lint, annotate."""
+"""``instructvla-train data``: record, convert, from-bag, to-bag, inspect, stats, lint, annotate."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from instructvla_training.recipes import DataRecipe
 
+from . import bag_commands
+from .options import add_reading, add_writing, counter, reading
+
 if TYPE_CHECKING:
     from .formats.episode import EpisodeDataset
-    from .formats.opening import Reading
 
 RECORDED = ("stills", "demonstrations", "corrections")
 
@@ -38,11 +40,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert = kinds.add_parser("convert", help="write any dataset as LeRobot v3")
     convert.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     convert.add_argument("target", type=Path, help="new folder")
-    convert.add_argument("--codec", choices=["av1", "h264"], default="av1", help="of the video files")
-    convert.add_argument("--height", type=int, help="resize images to this height, an even number; default as they are")
-    convert.add_argument("--robot", default="unknown", help="robot_type of the new dataset")
+    add_writing(convert)
     add_reading(convert)
     convert.set_defaults(run=_convert)
+    bag_commands.add_parsers(kinds)
     _add_annotate(kinds)
 
 
@@ -73,48 +74,6 @@ def _add_annotate(kinds: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     add_reading(annotate)
     annotate.set_defaults(run=_annotate)
-
-
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Options that say of a dataset what it does not say of itself."""
-    group = parser.add_argument_group("reading")
-    group.add_argument(
-        "--camera", action="append", default=[], metavar="VIEW=KEY", help="which camera is primary, wrist"
-    )
-    group.add_argument("--state", choices=["rpy", "quaternion", "axis-angle"], help="LeRobot: what the state is")
-    group.add_argument("--invert-gripper", action="store_true", help="LeRobot: the action's gripper is 1 when closed")
-    group.add_argument("--split", default="train", help="TFDS: which split")
-    group.add_argument(
-        "--source",
-        dest="rlds_source",
-        choices=["bridge", "fractal", "libero", "franka"],
-        help="TFDS: whose layout of the fields",
-    )
-    group.add_argument("--actions", choices=["executed", "reached"], default="executed", help="bags: what an action is")
-    group.add_argument("--annotations", type=Path, metavar="FILE", help="VLA-IT annotations of the episodes")
-
-
-def reading(options: argparse.Namespace) -> Reading:
-    from .formats.opening import Reading
-
-    unclear = [text for text in options.camera if "=" not in text]
-    if unclear:
-        sys.exit(f"--camera {unclear[0]}: expected VIEW=KEY, for instance primary=observation.images.front")
-    return Reading(
-        cameras=dict(text.split("=", 1) for text in options.camera),
-        state=options.state,
-        invert_gripper=options.invert_gripper,
-        split=options.split,
-        source=options.rlds_source,
-        actions=options.actions,
-        annotations=options.annotations,
-    )
-
-
-def counter(done: int, total: int) -> None:
-    """Progress on one line of a terminal; silent elsewhere."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{done + 1}/{total} " + ("\n" if done + 1 == total else ""))
 
 
 def _add_record(kinds: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""Any dataset written as LeRobot v3, its annotations beside it under their new keys."""
+"""Any dataset written as LeRobot v3, its annotations beside it under their new keys, of bags also their account."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from instructvla_training.language import vla_it
 
+from .formats import bag_account
+from .formats.bag import BagDataset
 from .formats.episode import EpisodeDataset, Images
 from .formats.lerobot_writer import LeRobotWriter
 
@@ -61,4 +63,6 @@ def convert(
         count = writer.episodes
     if annotations:
         vla_it.write(target / ANNOTATIONS_FILE, annotations)
+    if isinstance(dataset, BagDataset):
+        bag_account.write(target, dataset.dt_s, dataset.accounts, dataset.problems)
     return count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from .formats.episode import DataError, Episode, EpisodeDataset
 START_NS = 1_600_000_000 * 10**9
 """Data sets tell no time of day: their recordings begin then, which keeps them the same byte for byte."""
 PAUSE_S = 2.0
+_QUEUED_BYTES = 32_000_000
 TOPICS = {"primary": "/camera/camera/color/image_raw/compressed", "wrist": "/wrist/image_raw/compressed"}
 STATE_TOPIC, NAMESPACE = "/dataset/joint_states", "/instructvla"
 
@@ -31,10 +34,29 @@ def to_bag(
     Data sets know no joints: the policy's state is kept as a joint state with the names of `STATE_NAMES`.
     """
     chosen = range(len(dataset)) if numbers is None else numbers
-    writer, maker, now_ns = BagWriter(target), MessageMaker(), START_NS
+    unknown = [number for number in chosen if not 0 <= number < len(dataset)]
+    if unknown:
+        raise DataError(f"{dataset.name} has no episodes {unknown}; expected numbers from 0 to {len(dataset) - 1}")
+    try:
+        writer = BagWriter(target)
+    except OSError as error:
+        raise DataError(str(error)) from error
+    try:
+        _write_all(writer, dataset, chosen, report)
+    except BaseException:
+        writer.close()
+        shutil.rmtree(target, ignore_errors=True)  # half a bag is of no use: the data set is still there
+        raise
+    return len(chosen)
+
+
+def _write_all(
+    writer: BagWriter, dataset: EpisodeDataset, chosen: Sequence[int], report: Callable[[int, int], None]
+) -> None:
+    maker, now_ns = MessageMaker(), START_NS
     for topic, kind in (
         (STATE_TOPIC, JOINT_STATE), (f"{NAMESPACE}/reasoning", REASONING), (f"{NAMESPACE}/ee_delta", DELTA),
-        (f"{NAMESPACE}/annotation", STRING), *((TOPICS[view], COMPRESSED) for view in dataset.views),
+        (f"{NAMESPACE}/annotation", STRING), (f"{NAMESPACE}/episode", STRING), *((TOPICS[view], COMPRESSED) for view in dataset.views),
     ):  # fmt: skip
         writer.add_topic(topic, kind)
     for done, number in enumerate(chosen):
@@ -42,14 +64,15 @@ def to_bag(
         now_ns = _write(writer, maker, dataset[number], done + 1, dataset.dt_s, now_ns) + round(PAUSE_S * 1e9)
     state = writer.close()
     if state.ended != CLOSED or state.dropped:
-        raise DataError(f"{target}: {state.ended}, {state.dropped} messages dropped; make room and write it again")
-    return len(chosen)
+        raise DataError(f"{writer.folder}: {state.ended}, {state.dropped} messages dropped; make room and try again")
 
 
 def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int, dt_s: float, start_ns: int) -> int:
     """One episode from a time on; returns its end."""
     if not episode.instruction:
         raise DataError(f"{episode.name}: found no instruction, expected one; leave the episode out with --episodes")
+    begin = {"mark": "begin", "instruction": episode.instruction}
+    writer.put(f"{NAMESPACE}/episode", start_ns, maker.text(json.dumps(begin)))
     writer.put(f"{NAMESPACE}/reasoning", start_ns, maker.reasoning(start_ns, number, episode.instruction))
     annotation = episode.annotation
     if annotation is not None and annotation.pairs:
@@ -57,6 +80,7 @@ def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int
     streams = {view: iter(images) for view, images in episode.images.items()}
     stamp_ns = start_ns
     for step in range(len(episode)):
+        writer.wait_below(_QUEUED_BYTES)
         stamp_ns = start_ns + round((step + 1) * dt_s * 1e9)
         position = np.asarray(episode.state_TS[step], float)
         writer.put(STATE_TOPIC, stamp_ns, maker.joints(stamp_ns, STATE_NAMES, position))
@@ -64,4 +88,6 @@ def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int
             writer.put(TOPICS[view], stamp_ns + 1, maker.picture(stamp_ns, next(images)))
         delta = maker.step(stamp_ns, np.asarray(episode.action_TA[step], float), dt_s, number, step)
         writer.put(f"{NAMESPACE}/ee_delta", stamp_ns + 2, delta)
-    return stamp_ns
+    stop_ns = stamp_ns + round(dt_s * 1e9)  # the last step takes its time, too
+    writer.put(f"{NAMESPACE}/episode", stop_ns, maker.text(json.dumps({"mark": "end"})))
+    return stop_ns

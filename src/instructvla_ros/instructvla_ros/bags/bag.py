@@ -68,9 +68,9 @@ class Bag:
         """What was wrong so far."""
         return self._problems.all()
 
-    def note(self, where: str, what: str) -> None:
+    def note(self, where: str, what: str, count: int = 1) -> None:
         """Add a problem that a reader of the messages has found."""
-        self._problems.note(where, what)
+        self._problems.note(where, what, count)
 
     @property
     def start_ns(self) -> int:

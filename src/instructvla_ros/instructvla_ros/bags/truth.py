@@ -116,6 +116,27 @@ class Truth:
             fingers = self.states.finger_at(times) if samples else np.zeros(len(times))
             self._track = Track(times.tolist(), [event.arm_rad for event in self._commands], fingers.tolist(), arm)
         self._began_s = np.array([step.began_s for step in self._steps])
+        self._kept = [event.sample for event in self._joints if event.sample.state is not None]
+        self._kept_s = np.array([sample.stamp_s for sample in self._kept])
+
+    @property
+    def steps(self) -> Sequence[StepEvent]:
+        """The executed steps, in the order in which they came."""
+        return self._steps
+
+    @property
+    def stamps_s(self) -> np.ndarray:
+        """When states are known, ascending."""
+        return self._kept_s if len(self._kept_s) else self.states.times_s
+
+    def state(self, time_s: float) -> np.ndarray | None:
+        """The policy's state (8,) at a time, None where it is not known: between joint states interpolated; of a data
+        set's own states the newest one."""
+        if not len(self._kept_s):
+            return self.states.state(time_s) if len(self.states) else None
+        place = int(np.searchsorted(self._kept_s, time_s + 1e-6, side="right")) - 1
+        fresh = place >= 0 and time_s - self._kept_s[place] <= MAX_HOLE_S
+        return self._kept[place].state if fresh else None
 
     def actions(self, stamp_s: float, dt_s: float, steps: int, stop_s: float = math.inf) -> np.ndarray:
         """(steps, 7) of what was done from the stamp on, NaN where it is not known or beyond `stop_s`."""

@@ -64,6 +64,7 @@ class BagWriter:
         self._connections: dict[str, Connection] = {}  # the writer's thread
         self._custom: dict[str, str] = {}
         self._lock = threading.Lock()  # guards what follows
+        self._less = threading.Condition(self._lock)
         self._topics: set[str] = set()
         self._queue_limit = queue_bytes
         self._queued = self._messages = self._bytes = self._dropped = 0
@@ -98,6 +99,11 @@ class BagWriter:
             self._queued += size
             self._pool.submit(self._write, topic, stamp_ns, make, size)
         return True
+
+    def wait_below(self, queued_bytes: int) -> None:
+        """Wait until no more than so much is queued: for those who can, a recorder cannot."""
+        with self._less:
+            self._less.wait_for(lambda: self._queued <= queued_bytes)
 
     def note(self, key: str, value: str) -> None:
         """Keep a text in the bag's metadata (custom_data)."""
@@ -142,8 +148,9 @@ class BagWriter:
                     self._bytes += len(data)
                 self._guard.wrote(len(data))
                 self._note_space()
-        with self._lock:
+        with self._less:
             self._queued -= size
+            self._less.notify_all()
 
     def _note_space(self) -> None:
         free = self._guard.free_bytes

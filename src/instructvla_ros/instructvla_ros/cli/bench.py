@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from instructvla_ros.cli import bench_ik, bench_memory, bench_model, soak
+from instructvla_ros.cli import bench_bag, bench_ik, bench_memory, bench_model, soak
 from instructvla_ros.cli.bench_stats import Report, Writing, longest_gap_s, rate_hz, spread
 from instructvla_ros.cli.up import make_supervisor, parse_assignments
 from instructvla_ros.graph.description import argument_values
@@ -32,13 +32,14 @@ _OVERRIDES: Mapping[str, Mapping[str, Any]] = {"reasoning_node": {"reasoning_per
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `bench graph`, `bench soak`, `bench model`, `bench memory` and `bench ik`."""
-    text = "measure the running graph, in good times and in bad, a model alone, or the arms' kinematics"
+    """Add `bench graph`, `bench soak`, `bench model`, `bench memory`, `bench ik` and `bench bag`."""
+    text = "measure the running graph, in good times and in bad, a model alone, the arms' kinematics, or recordings"
     bench = commands.add_parser("bench", help=text)
     subjects = bench.add_subparsers(dest="what", required=True, metavar="what")
     bench_model.add_parser(subjects)
     bench_memory.add_parser(subjects)
     bench_ik.add_parser(subjects)
+    bench_bag.add_parser(subjects)
     soak.add_arguments(subjects.add_parser("soak", help="many minutes with a random fault every so often"))
     parser = subjects.add_parser("graph", help="measure the running graph: rates, gaps, ages, CPU shares")
     parser.add_argument(

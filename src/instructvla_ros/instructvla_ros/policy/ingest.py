@@ -40,10 +40,18 @@ def raw_stamp_s(serialized: bytes) -> float:
 
 def frame_of(message: Any, received_s: float) -> Frame:
     """The frame of an Image or CompressedImage; raises ValueError with the reason it cannot be used (F02, F03)."""
-    pixels = image_to_rgb(message) if hasattr(message, "encoding") else compressed_to_rgb(message)
+    pixels = pixels_of(message)
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_IMAGE_PX:
+        raise ValueError(f"image is {width}x{height}; at least {MIN_IMAGE_PX} px on each side are needed")
     if is_black(pixels):
         raise ValueError("image is black; is the lens covered, or the light off? (F03)")
     return Frame(pixels, time_to_s(message.header.stamp), received_s)
+
+
+def pixels_of(message: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an Image or CompressedImage, whatever it shows; raises ValueError where it is no image."""
+    return image_to_rgb(message) if hasattr(message, "encoding") else compressed_to_rgb(message)
 
 
 def sample_of(reader: JointStateReader, message: Any, received_s: float) -> JointSample:
@@ -59,7 +67,6 @@ def image_to_rgb(message: Any) -> np.ndarray:
             f"image encoding {message.encoding!r} is not supported; expected one of {', '.join(_CHANNELS)}"
         )
     height, width, step = message.height, message.width, message.step
-    _check_size(height, width)
     if step < width * channels or len(message.data) < step * height:
         raise ValueError(
             f"image of {width}x{height} {message.encoding} has step {step} and {len(message.data)} bytes; "
@@ -77,13 +84,7 @@ def image_to_rgb(message: Any) -> np.ndarray:
 def compressed_to_rgb(message: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a sensor_msgs/CompressedImage (JPEG or PNG); raises ValueError where it is neither."""
     data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
     if image is None:
         raise ValueError(f"compressed image of format {message.format!r} cannot be decoded; expected JPEG or PNG")
-    _check_size(*image.shape[:2])
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def _check_size(height: int, width: int) -> None:
-    if min(height, width) < MIN_IMAGE_PX:
-        raise ValueError(f"image is {width}x{height}; at least {MIN_IMAGE_PX} px on each side are needed")
+    return np.asarray(image)

@@ -1,140 +1,57 @@
-"""rosbag2 recordings (MCAP or SQLite) of the project's own graph as episodes.
+"""rosbag2 recordings of any known arm as episodes on the policy's steps, with an account of holes and skew.
 
-An episode is an uninterrupted run of executed steps (`ee_delta`) of one instruction; a bag without any, such as one
-of a teleoperated arm, is one episode whose text stands in a file beside it. States come from the joint states through
-the arm's kinematics, which their names tell; images are the newest ones at the beginning of each step.
+Episodes are cut by the recorder's marks, else by instructions. Steps are those that the controller executed where the
+bag has them; else an even grid from the first image on, whose actions are the joint goals sent to the driver or the
+states reached. Each step has the newest image of each camera; a hole ends a run of steps, and what follows is the
+next one.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
 
-from instructvla_ros.control.rotations import matrix_to_rpy, rpy_to_matrix
+from instructvla_ros.bags.bag import Bag
+from instructvla_ros.bags.decode import Decoder
+from instructvla_ros.bags.episodes import Episode as Cut
+from instructvla_ros.bags.episodes import find_episodes
+from instructvla_ros.bags.events import EventReader
+from instructvla_ros.bags.roles import find_roles
+from instructvla_ros.bags.truth import SOURCES, Truth
+from instructvla_ros.bags.types import BagError
+from instructvla_ros.policy.ingest import pixels_of, raw_stamp_s
 
-from .bag_states import JOINT_STATE, Joints
-from .episode import DataError, Episode, EpisodeDataset, Images, StateLayout, choose_cameras, decode_image
+from .bag_account import Account
+from .episode import VIEWS, DataError, Episode, EpisodeDataset, Images, StateLayout
 
-MAX_AGE_S = 0.5
-"""Of an image or a state at the beginning of a step; the controller stops at such ages too."""
+ACTIONS = ("auto", *SOURCES)
+STEP_S = 0.2
+"""Of the grid of bags without executed steps."""
+MAX_IMAGE_AGE_S = 0.5
+"""At the beginning of a step; the controller stops at such ages too."""
 GAP_STEPS = 3.0
-"""A pause longer than this many steps ends an episode."""
+"""A pause longer than this many steps ends a run of executed steps."""
 MIN_STEPS = 4
-ACTIONS = ("executed", "reached")
 INSTRUCTION_FILE = "instruction.txt"
 """In a bag's folder: what the person who drove the arm was told to do."""
-STEP_S = 0.2
-"""Of the steps that a bag without executed ones is cut into."""
-_IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
-_CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
-_MARGIN_NS = 2_000_000_000
-
-
-@dataclass(frozen=True)
-class _Step:
-    received_ns: int
-    stamp_s: float
-    dt_s: float
-    action: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Run:
-    bag: Path
-    name: str
-    instruction: str
-    steps: tuple[_Step, ...]
+_FILES = (".mcap", ".db3")
 
 
 def find_bags(root: Path) -> list[Path]:
-    """Bag folders at or below ``root``, in name order."""
-    return sorted(path.parent for path in Path(root).rglob("metadata.yaml"))
-
-
-class BagDataset(EpisodeDataset):
-    """All bags below a folder. Opening it reads the small messages; joint states and images are read with an episode.
-
-    ``actions``: "executed" takes the steps that the controller executed; "reached" the differences of the states
-    that were reached, as Bridge does, with the opening of the step after; only so can bags without executed steps be
-    read.
-    """
-
-    format = "bag"
-    layout = StateLayout.RPY
-
-    def __init__(self, root: Path, *, cameras: Mapping[str, str] | None = None, actions: str = "executed") -> None:
-        """``cameras``: view -> image topic. Raises DataError."""
-        if actions not in ACTIONS:
-            raise DataError(f"actions {actions!r}; expected one of {ACTIONS}")
-        self.root, self.name, self._actions = Path(root), Path(root).name, actions
-        self._bags = find_bags(self.root)
-        if not self._bags:
-            raise DataError(
-                f"{root}: found no metadata.yaml, expected rosbag2 folders; record some: instructvla record"
-            )
-        self._cameras = self._choose(cameras or {})
-        self.views = tuple(self._cameras)
-        self._runs = [run for bag in self._bags for run in _runs(bag, actions)]
-        if not self._runs:
-            raise DataError(
-                f"{root}: found no executed steps in {len(self._bags)} bags; expected the topic ee_delta, and "
-                f"at least {MIN_STEPS} steps of an instruction; recordings of a teleoperated arm: --actions reached"
-            )
-        self.dt_s = float(np.median([step.dt_s for run in self._runs for step in run.steps]))
-
-    @property
-    def reading(self) -> str:
-        return f"{super().reading} {self._actions} {sorted(self._cameras.items())}"
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
-        run = self._runs[self._checked(index)]
-        begin_s = np.array([step.stamp_s for step in run.steps])
-        window = (run.steps[0].received_ns - _MARGIN_NS, run.steps[-1].received_ns + _MARGIN_NS)
-        with _open(run.bag) as reader:
-            state, state_age_s = _states(reader, window, begin_s)
-            stamps = {view: _stamps(reader, topic, window) for view, topic in self._cameras.items()}
-        newest = {view: _newest(found[0], begin_s) for view, found in stamps.items()}
-        age_s = np.max([state_age_s, *(begin_s - found[0][newest[view]] for view, found in stamps.items())], axis=0)
-        kept = _kept(age_s, run)
-        action = np.array([step.action for step in run.steps])
-        if self._actions == "reached":
-            action = _reached(state)
-            kept = kept[kept < len(state) - 1]
-        return Episode(
-            file_path=str(run.bag.relative_to(self.root.parent)),
-            episode_id=run.name,
-            instruction=run.instruction,
-            state_TS=state[kept].astype(np.float32),
-            action_TA=action[kept].astype(np.float32),
-            images={
-                view: BagImages(run.bag, self._cameras[view], tuple(stamps[view][1][newest[view][kept]].tolist()))
-                for view in self._cameras
-            },
-            time_s=begin_s[kept] - begin_s[kept[0]],
-        )
-
-    def files(self) -> list[Path]:
-        return [path for bag in self._bags for path in sorted(bag.iterdir()) if path.is_file()]
-
-    def _choose(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        with _open(self._bags[0]) as reader:
-            topics = sorted({c.topic for c in reader.connections if c.msgtype in _IMAGE_TYPES})
-        return choose_cameras(topics, wanted, self._bags[0])
+    """Bags at or below ``root``, in name order: folders with metadata.yaml or, where that was lost, storage files."""
+    root = Path(root)
+    if root.is_file():
+        return [root] if root.suffix in _FILES else []
+    found = {path.parent for path in root.rglob("metadata.yaml")}
+    return sorted(found | {path.parent for kind in _FILES for path in root.rglob(f"*{kind}")})
 
 
 @dataclass(frozen=True)
 class BagImages(Images):
-    """Images of one topic by the times at which they were received (the same may come several times)."""
+    """Images of one topic by the times at which they were received, ascending (the same may come several times)."""
 
     bag: Path
     topic: str
@@ -144,21 +61,27 @@ class BagImages(Images):
         return len(self.received_ns)
 
     def __getitem__(self, step: int) -> np.ndarray:
-        return next(self._read([self.received_ns[step]]))
+        return next(self._read((self.received_ns[step],)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self._read(self.received_ns)
 
     def _read(self, wanted: Sequence[int]) -> Iterator[np.ndarray]:
         """One pass over the topic from the first wanted time to the last."""
-        with _open(self.bag) as reader:
-            connections = [c for c in reader.connections if c.topic == self.topic]
-            position = 0
-            for connection, time_ns, data in reader.messages(connections, wanted[0], wanted[-1] + 1):
-                if time_ns != wanted[position]:
+        position = 0
+        with Bag(self.bag) as bag:
+            decoder = Decoder(bag)
+            for record in bag.messages([self.topic], wanted[0], wanted[-1] + 1):
+                if record.stamp_ns != wanted[position]:
                     continue
-                image = _decode(reader.deserialize(data, connection.msgtype), f"{self.bag} {self.topic}")
-                while position < len(wanted) and wanted[position] == time_ns:
+                message = decoder.decode(record)
+                if message is None:
+                    break
+                try:
+                    image = pixels_of(message)
+                except ValueError as error:
+                    raise DataError(f"{self.bag} {self.topic}: {error}; leave the recording out") from error
+                while position < len(wanted) and wanted[position] == record.stamp_ns:
                     position += 1
                     yield image
                 if position == len(wanted):
@@ -166,129 +89,194 @@ class BagImages(Images):
         raise DataError(f"{self.bag} {self.topic}: no image received at {wanted[position]} ns; was the bag changed?")
 
 
-def _open(bag: Path) -> AnyReader:
-    try:
-        return AnyReader([bag])
-    except AnyReaderError as error:
-        raise DataError(f"{bag}: {error}; expected a rosbag2 folder; finish or copy the recording again") from error
+class BagDataset(EpisodeDataset):
+    """Bags, or all those below folders. Opening it reads everything but the pixels once; `accounts` and `problems` (by
+    bag) then say what was found."""
+
+    format = "bag"
+    layout = StateLayout.RPY
+
+    def __init__(
+        self, root: Path | Sequence[Path], *, cameras: Mapping[str, str] | None = None, actions: str = "auto",
+        instruction: str = "", dt_s: float | None = None,
+    ) -> None:  # fmt: skip
+        """``cameras``: view -> image topic; ``instruction`` takes the place of what the bags say; ``dt_s``: of the grid.
+
+        Raises DataError where no episode is found.
+        """
+        if actions not in ACTIONS:
+            raise DataError(f"actions {actions!r}; expected one of {', '.join(ACTIONS)}")
+        if dt_s is not None and not 0.01 <= dt_s <= 10.0:
+            raise DataError(f"step of {dt_s} s; expected 0.01 to 10 s")
+        self._roots = [Path(root)] if isinstance(root, str | Path) else [Path(one) for one in root]
+        self.root, self.name = self._roots[0], self._roots[0].name
+        self._actions, self._instruction, self._dt_s = actions, instruction, dt_s
+        self._cameras = dict(cameras or {})
+        self.accounts: list[Account] = []
+        self.problems: dict[str, tuple[str, ...]] = {}
+        self._episodes: list[Episode] = []
+        self._steps_s: set[float] = set()
+        self._read_all()
+
+    @property
+    def reading(self) -> str:
+        return f"{super().reading} {self._actions} {sorted(self._cameras.items())} {self._instruction}"
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
+        return self._episodes[self._checked(index)]
+
+    def files(self) -> list[Path]:
+        bags = [bag for root in self._roots for bag in find_bags(root)]
+        return [path for bag in bags for path in (sorted(bag.iterdir()) if bag.is_dir() else [bag]) if path.is_file()]
+
+    def _read_all(self) -> None:
+        """Every bag; one of which nothing can be made is a problem, none at all an error."""
+        bags = [(root, bag) for root in self._roots for bag in find_bags(root)]
+        if not bags:
+            raise DataError(
+                f"{', '.join(map(str, self._roots))}: found no rosbag2 (a folder with metadata.yaml, an .mcap or a .db3 "
+                "file), expected at least one; record some: instructvla record"
+            )
+        for root, path in bags:
+            name = str(path.relative_to(root.parent))
+            try:
+                with Bag(path) as bag:
+                    self._read(bag, name)
+                    self.problems[name] = tuple(str(problem) for problem in bag.problems)
+            except (BagError, DataError) as error:
+                self.problems[name] = (str(error),)
+        if not self._episodes:
+            told = "; ".join(f"{bag}: {', '.join(found)}" for bag, found in self.problems.items() if found)
+            raise DataError(
+                f"found no episode of at least {MIN_STEPS} steps with images, states and actions; expected some. "
+                f"{told or 'Nothing is wrong with the bags but their length'}"
+            )
+        if len(self._steps_s) > 1:
+            raise DataError(f"found steps of {sorted(self._steps_s)} s, expected one length; take the bags apart")
+        (self.dt_s,) = self._steps_s
+        self._agree_on_views()
+
+    def _agree_on_views(self) -> None:
+        views = [set(episode.images) for episode in self._episodes]
+        self.views = tuple(view for view in VIEWS if all(view in found for found in views))
+        for episode in self._episodes:
+            for view in sorted(set(episode.images) - set(self.views)):
+                note = f"other bags have no {view} camera: it is left out here"
+                told = self.problems[episode.file_path]
+                self.problems[episode.file_path] = told if note in told else (*told, note)
+        self._episodes = [
+            replace(episode, images={view: episode.images[view] for view in self.views}) for episode in self._episodes
+        ]
+
+    def _read(self, bag: Bag, name: str) -> None:
+        decoder = Decoder(bag)
+        roles = find_roles(bag, self._cameras)
+        if not roles.primary:
+            raise DataError(f"{bag.path}: found no primary camera, expected one; name it: --camera primary=TOPIC")
+        reader, truth = EventReader(bag, decoder, roles), Truth(self._actions)
+        for event in reader.read(images=False):
+            truth.add(event)
+        truth.finish(reader.arm)
+        if not truth.source:
+            told = "; ".join(str(problem) for problem in bag.problems) or "no joint states, no executed steps"
+            raise DataError(f"found nothing that was done ({told}); record the joint states of a known arm")
+        dt_s = self._dt_s or STEP_S
+        if truth.source == "steps":
+            dt_s = float(np.median([step.dt_s for step in truth.steps]))
+            if self._dt_s is not None and abs(dt_s - self._dt_s) > 1e-6:
+                raise DataError(f"found executed steps of {dt_s:g} s, expected {self._dt_s:g} s; say --actions states")
+        stamps = {view: _stamps(bag, topic) for view in VIEWS if (topic := getattr(roles, view))}
+        for cut in find_episodes(bag, decoder, roles, self._instruction or _told(bag.path)):
+            self._resample(bag, name, cut, truth, stamps, {view: getattr(roles, view) for view in stamps}, dt_s)
+
+    def _resample(
+        self, bag: Bag, name: str, cut: Cut, truth: Truth, stamps: Mapping[str, np.ndarray], topics: Mapping[str, str],
+        dt_s: float,
+    ) -> None:  # fmt: skip
+        """The runs of steps of an episode for which images, state and action are known."""
+        first, last = (int(np.searchsorted(stamps["primary"][:, 1], t)) for t in (cut.start_ns, cut.stop_ns))
+        if last - first < 2:
+            bag.note(topics["primary"], f"has no images of episode {cut.instruction_id} ({cut.instruction})")
+            return
+        begin_s, end_s = (stamps["primary"][n, 0] * 1e-9 for n in (first, last - 1))
+        if truth.source == "steps":
+            within = [step for step in truth.steps if cut.start_ns <= step.received_ns < cut.stop_ns]
+            grid_s = np.array([step.began_s for step in within])
+            actions = np.array([step.action for step in within]).reshape(-1, 7)
+        else:
+            grid_s = begin_s + dt_s * np.arange(int((end_s - begin_s) / dt_s + 1e-6) + 1)
+            actions = np.array([truth.actions(time_s, dt_s, 1)[0] for time_s in grid_s])
+        states = [truth.state(time_s) for time_s in grid_s]
+        newest = {view: _newest(rows[:, 0] * 1e-9, grid_s) for view, rows in stamps.items()}
+        skew_s = np.array([grid_s - stamps[view][newest[view], 0] * 1e-9 for view in stamps])
+        good = np.isfinite(actions).all(axis=1) & np.array([state is not None for state in states], bool)
+        good &= ((skew_s >= -1e-6) & (skew_s <= MAX_IMAGE_AGE_S)).all(axis=0)
+        runs = [run for run in _runs(good, grid_s, GAP_STEPS * dt_s) if run[1] - run[0] >= MIN_STEPS]
+        kept = np.concatenate([np.arange(*run) for run in runs]) if runs else np.empty(0, int)
+        worst = skew_s.max(axis=0)[kept] if len(kept) else np.zeros(1)
+        span_ns = (begin_s * 1e9, end_s * 1e9)
+        self.accounts.append(
+            Account(
+                name, str(cut.instruction_id), cut.instruction, cut.success, truth.source, len(runs), len(kept),
+                len(grid_s) - len(kept), _gap_s(stamps["primary"][first:last, 0]),
+                _gap_s(_within(truth.stamps_s * 1e9, *span_ns)), float(worst.max()), float(worst.mean()),
+            )
+        )  # fmt: skip
+        for part, (start, stop) in enumerate(runs):
+            self._steps_s.add(round(dt_s, 6))
+            state = np.array([found for found in states[start:stop] if found is not None], np.float32)
+            images = {
+                view: BagImages(bag.path, topics[view], tuple(stamps[view][newest[view][start:stop], 1].tolist()))
+                for view in stamps
+            }
+            self._episodes.append(
+                Episode(
+                    name, f"{cut.instruction_id}.{part}", cut.instruction, state,
+                    actions[start:stop].astype(np.float32), images, grid_s[start:stop] - grid_s[start],
+                )
+            )  # fmt: skip
 
 
-def _runs(bag: Path, actions: str) -> list[_Run]:
-    """Runs of executed steps of one bag, or the whole of it where it has none."""
-    texts: dict[int, str] = {}
-    steps: dict[int, list[_Step]] = {}
-    with _open(bag) as reader:
-        kinds = ("instructvla_msgs/msg/EndEffectorDelta", "instructvla_msgs/msg/Reasoning")
-        wanted = [c for c in reader.connections if c.msgtype in kinds]
-        for connection, time_ns, data in reader.messages(wanted) if wanted else ():
-            message: Any = reader.deserialize(data, connection.msgtype)
-            if connection.msgtype == kinds[0]:
-                steps.setdefault(message.instruction_id, []).append(_step(message, time_ns))
-            elif message.instruction:
-                texts.setdefault(message.instruction_id, message.instruction)
-        if not steps and actions == "reached":
-            return _whole(bag, reader, next(iter(texts.values()), ""))
-    runs = []
-    for number, found in sorted(steps.items()):
-        for part, run in enumerate(_split(found)):
-            if len(run) >= MIN_STEPS:
-                runs.append(_Run(bag, f"{number}.{part}", texts.get(number, ""), tuple(run)))
-    return runs
-
-
-def _whole(bag: Path, reader: AnyReader, text: str) -> list[_Run]:
-    """Steps of even length from the first joint state to the last, without actions."""
-    wanted = [c for c in reader.connections if c.msgtype == JOINT_STATE]
-    times = [(time_ns, _raw_stamp_s(data)) for _, time_ns, data in (reader.messages(wanted) if wanted else ())]
-    if not times:
-        return []
-    behind_s = times[0][1] - times[0][0] * 1e-9  # of the stamps' clock against the recorder's
-    stamps_s = np.arange(times[0][1] + STEP_S, times[-1][1], STEP_S)
-    steps = tuple(_Step(round((t - behind_s) * 1e9), float(t), STEP_S, (0.0,) * 7) for t in stamps_s)
+def _told(bag: Path) -> str:
     file = bag / INSTRUCTION_FILE
-    told = file.read_text(encoding="utf-8").strip() if file.is_file() else text
-    return [_Run(bag, "0", told, steps)] if len(steps) >= MIN_STEPS else []
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
-def _step(message: Any, received_ns: int) -> _Step:
-    xyz, rpy = message.delta_xyz_m, message.delta_rpy_rad
-    action = (xyz.x, xyz.y, xyz.z, rpy.x, rpy.y, rpy.z, message.gripper)
-    return _Step(received_ns, _stamp_s(message.header), float(message.dt_s), action)
-
-
-def _split(steps: Sequence[_Step]) -> Iterator[list[_Step]]:
-    run: list[_Step] = []
-    for step in steps:
-        if run and step.stamp_s - run[-1].stamp_s > GAP_STEPS * step.dt_s:
-            yield run
-            run = []
-        run.append(step)
-    yield run
-
-
-def _states(reader: AnyReader, window: tuple[int, int], begin_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """States (T, 8) at the beginnings of steps and their ages (T,)."""
-    joints = Joints()
-    for connection, time_ns, data in reader.messages(
-        [c for c in reader.connections if c.msgtype == JOINT_STATE], *window
-    ):
-        joints.add(reader.deserialize(data, connection.msgtype), connection.topic, time_ns)
-    stamps_s = joints.stamps_s()
-    newest = _newest(stamps_s, begin_s)
-    return np.stack([joints.state(int(n)) for n in newest]), begin_s - stamps_s[newest]
-
-
-def _stamps(reader: AnyReader, topic: str, window: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Header stamps (s) and receive times (ns) of a topic's images, without decoding them."""
-    wanted = [c for c in reader.connections if c.topic == topic]
-    rows = [(_raw_stamp_s(data), time_ns) for _, time_ns, data in reader.messages(wanted, *window)]
-    if not rows:
-        raise DataError(f"found no image on {topic} during the episode; expected some; was the camera recorded?")
-    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+def _stamps(bag: Bag, topic: str) -> np.ndarray:
+    """(n, 2) header stamps and receive times (ns), both ascending, of a topic's images, whose pixels are not decoded."""
+    rows = []
+    for record in bag.messages([topic]):
+        try:
+            rows.append((round(raw_stamp_s(record.data) * 1e9), record.stamp_ns))
+        except ValueError as error:
+            bag.note(topic, str(error))
+    found = np.array(rows, np.int64).reshape(-1, 2)
+    newer = found[:, 0] > np.concatenate([[-1], np.maximum.accumulate(found[:, 0])[:-1]])[: len(found)]
+    if not newer.all():
+        bag.note(topic, "images whose stamps run backwards or stand still were left out", int((~newer).sum()))
+    return found[newer]
 
 
 def _newest(stamps_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:
     """Index of the newest stamp not after each time; 0 where all are later."""
-    return np.maximum(np.searchsorted(stamps_s, at_s, side="right") - 1, 0)
+    return np.maximum(np.searchsorted(stamps_s, at_s + 1e-6, side="right") - 1, 0)
 
 
-def _kept(age_s: np.ndarray, run: _Run) -> np.ndarray:
-    """Steps from the first on that has fresh inputs. Raises DataError where a later one has none."""
-    fresh = (age_s >= 0.0) & (age_s <= MAX_AGE_S)
-    first = int(np.argmax(fresh))
-    if not fresh[first:].all() or not fresh.any():
-        worst = float(np.abs(age_s[first:]).max())
-        raise DataError(
-            f"{run.bag} {run.name}: a step has an image or a state {worst:.2f} s away, expected at most {MAX_AGE_S} s; "
-            "leave the episode out or record it again"
-        )
-    return np.arange(first, len(age_s))
+def _runs(good: np.ndarray, times_s: np.ndarray, gap_s: float) -> list[tuple[int, int]]:
+    """Beginnings and ends of the runs of True that no gap in time divides."""
+    places = np.flatnonzero(good)
+    if not len(places):
+        return []
+    breaks = np.flatnonzero((np.diff(places) > 1) | (np.diff(times_s[places]) > gap_s)) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(places, breaks)]
 
 
-def _reached(state_TS: np.ndarray) -> np.ndarray:
-    """Actions (T - 1, 7) that lead from each state to the next."""
-    rotations = [rpy_to_matrix(*state[3:6]) for state in state_TS]
-    turns = [matrix_to_rpy(after @ before.T) for before, after in pairwise(rotations)]
-    return np.column_stack([np.diff(state_TS[:, :3], axis=0), np.array(turns), state_TS[1:, 7]])
+def _gap_s(times_ns: np.ndarray) -> float:
+    return float(np.diff(times_ns).max() * 1e-9) if len(times_ns) > 1 else 0.0
 
 
-def _decode(message: Any, source: str) -> np.ndarray:
-    if hasattr(message, "format"):
-        return decode_image(bytes(message.data), source)
-    order = _CHANNELS.get(message.encoding)
-    if order is None:
-        raise DataError(f"{source}: found encoding {message.encoding!r}, expected one of {sorted(_CHANNELS)}")
-    rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)
-    channels = 1 if message.encoding == "mono8" else len(message.encoding.rstrip("8"))
-    pixels = rows[:, : message.width * channels].reshape(message.height, message.width, channels)
-    return np.ascontiguousarray(pixels[..., order])
-
-
-def _stamp_s(header: Any) -> float:
-    return float(header.stamp.sec + header.stamp.nanosec * 1e-9)
-
-
-def _raw_stamp_s(data: bytes) -> float:
-    """The header stamp of a serialised message whose first field is a header (CDR)."""
-    sec, nanosec = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return float(sec + nanosec * 1e-9)
+def _within(times_ns: np.ndarray, begin_ns: float, end_ns: float) -> np.ndarray:
+    return times_ns[(times_ns >= begin_ns) & (times_ns <= end_ns)]

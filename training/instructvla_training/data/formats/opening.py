@@ -27,7 +27,7 @@ class Reading:
     invert_gripper: bool = False  # LeRobot
     split: str = "train"  # RLDS
     source: str | None = None  # RLDS
-    actions: str = "executed"  # bags
+    actions: str = "auto"  # bags: one of bag.ACTIONS
     annotations: Path | None = None
 
 
@@ -52,5 +52,5 @@ def _open(path: Path, reading: Reading) -> EpisodeDataset:
         return BagDataset(path, cameras=reading.cameras, actions=reading.actions)
     raise DataError(
         f"{path}: found no dataset; expected LeRobot (meta/info.json), TFDS (dataset_info.json, features.json) or "
-        "rosbag2 folders (metadata.yaml)"
+        "rosbag2 (metadata.yaml, or .mcap or .db3 files)"
     )

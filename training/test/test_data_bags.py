@@ -1,0 +1,181 @@
+"""From recordings to training data and back: what was driven is what is learned, what was learned can be replayed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from robot_data import episode
+
+from instructvla_ros.bags.bag import Bag
+from instructvla_ros.bags.replay import ReplayOptions, replay
+from instructvla_ros.bags.score import score_chunks
+from instructvla_training.cli import main
+from instructvla_training.data.formats.bag import BagDataset
+from instructvla_training.data.formats.episode import ArrayImages, DataError, Episode, EpisodeDataset, StateLayout
+from instructvla_training.data.formats.opening import open_dataset
+from instructvla_training.data.to_bag import to_bag
+
+
+def beside(name: str) -> Any:
+    """A helper of the ROS package's tests."""
+    full = f"instructvla_ros_{name}"
+    if full not in sys.modules:
+        path = Path(__file__).parents[2] / "src/instructvla_ros/test" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+factory, fakes = beside("bag_factory"), beside("fakes")
+
+
+class Few(EpisodeDataset):
+    """Episodes in memory, with images large enough for a camera."""
+
+    name, format, dt_s, layout, views = "few", "made", 0.2, StateLayout.RPY, ("primary",)
+
+    def __init__(self, count: int = 2) -> None:
+        self.root = Path("few")
+        self._episodes = [self._large(episode(n, 8)) for n in range(count)]
+
+    def _large(self, made: Episode) -> Episode:
+        frames = np.stack([factory.Factory().picture(0.2 * step) for step in range(len(made))])
+        return Episode(
+            made.file_path, made.episode_id, made.instruction, made.state_TS, made.action_TA,
+            {"primary": ArrayImages(frames)},
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
+        return self._episodes[index]
+
+    def files(self) -> list[Path]:
+        return []
+
+
+def test_a_recording_becomes_steps_on_the_policys_grid(tmp_path: Path) -> None:
+    bag = factory.write(tmp_path / "run", factory.recording(4.0))
+    dataset = BagDataset(bag)
+    (found,) = list(dataset)
+    assert found.instruction == "put the carrot on the plate" and dataset.views == ("primary", "wrist")
+    from instructvla_ros.control.state import state_vector
+
+    begin_s = 0.1  # the first image after the instruction
+    for step in (0, 7):
+        arm = np.array(factory.arm_at(begin_s + 0.2 * step))
+        assert found.state_TS[step] == pytest.approx(state_vector(arm, 0.037), abs=1e-4)
+    moved = np.cumsum(found.action_TA[:-1, :3], axis=0)
+    assert found.state_TS[0, :3] + moved == pytest.approx(found.state_TS[1:, :3], abs=1e-4)
+    images = list(found.images["primary"])
+    assert len(images) == len(found) and np.array_equal(images[3], factory.Factory().picture(0.7))
+    assert np.array_equal(found.images["primary"][3], images[3])
+    (account,) = dataset.accounts
+    assert account.steps == len(found) and account.longest_camera_gap_s == pytest.approx(0.1, abs=1e-6)
+    assert account.largest_skew_s == pytest.approx(0.1, abs=0.01), "the wrist camera has 5 Hz"
+
+
+def test_a_hole_divides_an_episode_and_is_accounted_for(tmp_path: Path) -> None:
+    messages = [
+        m for m in factory.recording(6.0)
+        if not ("image" in m.topic and 2.0 < (m.stamp_ns - factory.START_NS) * 1e-9 < 3.5)
+    ]  # fmt: skip
+    dataset = BagDataset(factory.write(tmp_path / "run", messages))
+    (account,) = dataset.accounts
+    assert account.longest_camera_gap_s == pytest.approx(1.5, abs=0.11) and account.left_out >= 5
+    assert [episode.episode_id for episode in dataset] == ["1.0", "1.1"] and account.runs == 2
+    assert sum(map(len, dataset)) == account.steps
+    assert account.largest_skew_s <= 0.5 + 1e-6, "an image that is older than the limit goes into no step"
+
+
+def test_images_whose_stamps_run_backwards_are_left_out_and_told(tmp_path: Path) -> None:
+    made = factory.Factory()
+    odd = made.image(factory.PRIMARY, 0.2)
+    late = factory.Message(odd.topic, odd.type_name, factory.START_NS + 1_550_000_000, odd.data)
+    messages = sorted([*factory.recording(4.0), late], key=lambda m: m.stamp_ns)
+    dataset = BagDataset(factory.write(tmp_path / "run", messages))
+    assert any("run backwards" in text for text in dataset.problems["run"]) and len(dataset) == 1
+
+
+def test_a_camera_that_only_some_bags_have_is_left_out_and_told(tmp_path: Path) -> None:
+    both = factory.write(tmp_path / "both", factory.recording(2.0))
+    one = factory.write(tmp_path / "one", factory.recording(2.0, wrist=False))
+    dataset = BagDataset([both, one])
+    assert dataset.views == ("primary",) and all(set(e.images) == {"primary"} for e in dataset)
+    assert any("no wrist camera" in text for text in dataset.problems["both"])
+
+
+def test_a_recording_without_a_usable_episode_says_so(tmp_path: Path) -> None:
+    short = factory.write(tmp_path / "short", factory.recording(0.7))
+    with pytest.raises(DataError, match="found no episode of at least 4 steps"):
+        BagDataset(short)
+    numb = factory.write(tmp_path / "numb", [m for m in factory.recording(2.0) if "joint" not in m.topic])
+    with pytest.raises(DataError, match="no joint states"):
+        BagDataset(numb)
+
+
+def test_from_bag_writes_lerobot_with_its_account_and_to_bag_brings_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = factory.write(tmp_path / "run", factory.recording(3.0, wrist=False))
+    target, back = tmp_path / "lerobot", tmp_path / "back"
+    assert main(["data", "from-bag", str(bag), str(target), "--codec", "h264"]) == 0
+    assert "skew up to" in capsys.readouterr().out
+    account = json.loads((target / "meta/recordings.json").read_text())
+    assert account["episodes"][0]["instruction"] == "put the carrot on the plate"
+    dataset = open_dataset(target)
+    original = BagDataset(bag)[0]
+    assert dataset[0].action_TA == pytest.approx(original.action_TA, abs=1e-6)
+    assert main(["data", "to-bag", str(target), str(back)]) == 0
+    with Bag(back) as read:
+        assert read.problems == ()
+        result = replay(read, {"fake": fakes.FakeRuntime()}, ReplayOptions())
+    assert result.truth.source == "steps" and len(result.runs[0].predictions) == len(original)
+    recorded = score_chunks(result, result.runs[0]).recorded[:, 0]
+    assert recorded == pytest.approx(original.action_TA, abs=1e-6)
+
+
+def test_a_policy_is_fed_the_states_and_images_of_a_dataset_episode(tmp_path: Path) -> None:
+    data = Few()
+    assert to_bag(data, tmp_path / "bag") == 2
+    runtime = fakes.FakeRuntime()
+    with Bag(tmp_path / "bag") as bag:
+        result = replay(bag, {"fake": runtime}, ReplayOptions())
+    acts = [call for kind, call in runtime.calls if kind == "act"]
+    assert [e.instruction for e in result.episodes] == [data[0].instruction, data[1].instruction]
+    assert np.array([call["state"] for call in acts]) == pytest.approx(
+        np.concatenate([data[0].state_TS, data[1].state_TS]), abs=1e-6
+    )
+
+
+def test_the_same_dataset_gives_the_same_bag(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        to_bag(Few(1), tmp_path / name)
+    a, b = ([(r.stamp_ns, r.topic, r.data) for r in Bag(tmp_path / name).messages()] for name in ("a", "b"))
+    assert a == b
+
+
+def test_an_episode_without_an_instruction_is_refused(tmp_path: Path) -> None:
+    data = Few(1)
+    object.__setattr__(data[0], "instruction", "")
+    with pytest.raises(DataError, match="found no instruction"):
+        to_bag(data, tmp_path / "bag")
+    assert not (tmp_path / "bag").exists()
+
+
+def test_wrong_numbers_and_a_folder_that_is_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="numbers from 0 to 0"):
+        to_bag(Few(1), tmp_path / "bag", [3])
+    (tmp_path / "bag").mkdir()
+    with pytest.raises(DataError, match="never written over"):
+        to_bag(Few(1), tmp_path / "bag")
+    assert (tmp_path / "bag").is_dir()
