@@ -14,6 +14,7 @@ from instructvla_ros.cli import (
     control,
     data,
     demo,
+    export,
     fault,
     record,
     replay,
@@ -24,6 +25,11 @@ from instructvla_ros.cli import (
     watch,
 )
 
+_MODULES = (
+    up, say, watch, status, control, scene, record, replay, export, demo, bench, fault, checkpoint, data
+)  # fmt: skip
+"""In the order of the help."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -31,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         prog="instructvla", description="Start the InstructVLA graph, talk to it, watch it, stop it."
     )
     commands = root.add_subparsers(dest="command", metavar="command")
-    for module in (up, say, watch, status, control, scene, record, replay, demo, bench, fault, checkpoint, data):
+    for module in _MODULES:
         module.add_parsers(commands)
     command_line.add_namespace(root)
     command_line.complete(root)

@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.live:
         return _play(arguments, options)
     from instructvla_ros.bags.evaluate import evaluate, load_checkpoints
+    from instructvla_ros.cli.progress import ProgressBar
 
     runtimes = load_checkpoints(arguments.checkpoint, arguments.device)
     made = evaluate(
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         baseline=arguments.baseline,
         limit=limit,
-        progress=_Progress,
+        progress=ProgressBar,
     )
     _print(made)
     return REGRESSED if made.regressed else 0
@@ -131,32 +132,6 @@ def _play(arguments: argparse.Namespace, options: ReplayOptions) -> int:
             print(f"{path}: {played.messages} messages and {played.instructions} instructions played")
             print(f"the latest came {played.latest_s * 1e3:.0f} ms after its time")
     return 0
-
-
-class _Progress:
-    """A bar on a terminal, nothing elsewhere. Called with the share that is done."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._bar = name, None
-
-    def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-            self._bar.start()
-            self._task = self._bar.add_task(self._name, total=1.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, done: float) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
 
 
 def _print(made: Evaluation) -> None:
