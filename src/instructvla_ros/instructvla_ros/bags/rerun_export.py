@@ -18,9 +18,9 @@ from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.episodes import Episode, find_episodes
 from instructvla_ros.bags.roles import find_roles
 from instructvla_ros.bags.types import BagError, Record
-from instructvla_ros.control.arms import arm_of
 from instructvla_ros.control.state import JointStateReader, state_of
 from instructvla_ros.policy.ingest import sample_of
+from instructvla_ros.robots import arm_of
 
 STATE_NAMES = ("x_m", "y_m", "z_m", "roll_rad", "pitch_rad", "yaw_rad")
 STEP_NAMES = ("dx_m", "dy_m", "dz_m", "droll_rad", "dpitch_rad", "dyaw_rad", "gripper")

@@ -28,8 +28,8 @@ class NodeSpec:
     `module` is run by the supervisor, `executable` by ros2 launch. `params_file` names a YAML of the package
     `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings (list: texts
     between commas). `when` names a boolean argument. `required`: its death stops the graph, after `respawns` new starts
-    within a minute; with `finishes`, its end with status 0 is the end of the work. `nice` 0..19 gives way to others on a
-    busy processor.
+    within a minute; with `finishes`, its end with status 0 is the end of the work. `nice` 0..19 gives way to others on
+    a busy processor.
     """
 
     name: str
