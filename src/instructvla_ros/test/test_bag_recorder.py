@@ -1,7 +1,9 @@
-"""The recorder over DDS, in one process: every message of every topic, JPEG for cameras, marks, parameters."""
+"""The recorder over DDS, in one process: every message of every topic, JPEG for cameras, marks, parameters; and what is
+heard live against what is read from the bag, bit for bit."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instructvla_ros_fakes import FakeRuntime
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 rclpy = pytest.importorskip("rclpy")
@@ -20,15 +23,20 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
-from instructvla_msgs.msg import ActionChunk  # noqa: E402
+from instructvla_msgs.msg import ActionChunk, Reasoning  # noqa: E402
 from instructvla_msgs.srv import SetInstruction  # noqa: E402
 from instructvla_ros.bags.bag import Bag  # noqa: E402
 from instructvla_ros.bags.decode import Decoder  # noqa: E402
 from instructvla_ros.bags.episodes import find_episodes  # noqa: E402
+from instructvla_ros.bags.events import EventReader, ImageEvent, JointEvent  # noqa: E402
 from instructvla_ros.bags.recorder import Recorder, RecordingPlan  # noqa: E402
+from instructvla_ros.bags.replay import PolicyReplay, ReplayOptions, replay  # noqa: E402
 from instructvla_ros.bags.roles import find_roles, recorder_note  # noqa: E402
 from instructvla_ros.bags.writer import BagWriter  # noqa: E402
+from instructvla_ros.control.state import JointStateReader  # noqa: E402
+from instructvla_ros.control.wx250s import WX250S  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
+from instructvla_ros.policy.ingest import frame_of, raw_stamp_s, sample_of, time_to_s  # noqa: E402
 
 LIMIT_S = 120.0
 CAMERA, JOINTS = "/camera/camera/color/image_raw", "/wx250s/joint_states"
@@ -176,3 +184,78 @@ def test_marks_parameters_and_what_came_too_late_are_in_the_bag(stage: Stage, tm
         assert (note["lost"], note["dropped"], note["images"]) == (0, 0, "jpeg 90")
         assert json.loads(bag.info.custom["instructvla"]) == note
         assert bag.topics[f"{CAMERA}/compressed"].count == 1
+
+
+def drawn(*parts: bytes) -> np.random.Generator:
+    """Numbers that change with every bit of the parts."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(b"|".join(parts)).digest()[:8], "big"))
+
+
+class Sensitive(FakeRuntime):
+    """Its latents and chunks depend on every bit of what it is given."""
+
+    def latents(self, image: np.ndarray, instruction: str, thought: Any, **options: Any) -> Any:
+        plan = super().latents(image, instruction, thought, **options)
+        plan.latents = drawn(image.tobytes(), instruction.encode(), plan.text.encode()).normal(size=(2, 4))
+        return plan
+
+    def act(self, observation: Any, plan: Any, *, seed: int | None, seq: int) -> Any:
+        chunk = super().act(observation, plan, seed=seed, seq=seq)
+        seen = [image.tobytes() for _, image in sorted(observation.images.items())]
+        noise = drawn(*seen, observation.state.tobytes(), plan.latents.tobytes(), str(seed).encode())
+        chunk.delta_xyz_m[:] = noise.normal(size=(8, 3))
+        return chunk
+
+
+def test_what_is_heard_live_and_what_is_in_the_bag_are_the_same_frames_stamps_and_chunks_bit_for_bit(
+    tmp_path: Path, new_ros_domain: Callable[[], int]
+) -> None:
+    stage = Stage(tmp_path / "bag", new_ros_domain(), RecordingPlan(jpeg_quality=0))
+    heard: dict[tuple[str, float], Any] = {}
+    try:
+        for kind, topic in ((Image, CAMERA), (JointState, JOINTS)):
+            stage.listener.create_subscription(
+                kind, topic, lambda m, t=topic: heard.__setitem__((t, time_to_s(m.header.stamp)), m), 50
+            )
+        said = stage.publisher(Reasoning, "reasoning", qos.REASONING)
+        camera, joints = stage.publisher(Image, CAMERA, 10), stage.publisher(JointState, JOINTS, 10)
+        for publisher in (camera, joints):
+            stage.until(lambda p=publisher: p.get_subscription_count() == 2, "both listeners")
+        said.publish(Reasoning(instruction_id=1, seq=1, instruction="pick up the can"))
+        stage.until(lambda: stage.recorder.received.get("/instructvla/reasoning", 0) == 1, "the instruction")
+        names = [*WX250S.joint_names, WX250S.fingers.joint]
+        for number in range(12):
+            stage.later_s = 0.1 * number  # at least so much between the times of reception
+            state = JointState(name=names, position=[0.01 * number, -0.4, 0.3, 0.05, 1.5, -0.1, 0.03])
+            picture = image(number)
+            for message in (state, picture):
+                message.header.stamp.sec, message.header.stamp.nanosec = 1000 + number // 10, number % 10 * 10**8
+            joints.publish(state)
+            stage.until(lambda n=number: stage.recorder.received.get(JOINTS, 0) > n, "joint states")
+            camera.publish(picture)
+            stage.until(lambda n=number: stage.recorder.received.get(CAMERA, 0) > n, "the camera")
+        stage.until(lambda: len(heard) == 24, "the other listener")
+    finally:
+        stage.end()
+    options, reader = ReplayOptions(seed=3), JointStateReader()
+    with Bag(tmp_path / "bag") as bag:
+        result = replay(bag, {"bag": Sensitive()}, options)
+        (episode,) = result.episodes
+        live = PolicyReplay("live", Sensitive(), options, WX250S)
+        live.begin(episode, think=True)
+        frames = []
+        for record in bag.messages([CAMERA, JOINTS], episode.start_ns):
+            message, received_s = heard.pop((record.topic, raw_stamp_s(record.data))), record.stamp_ns * 1e-9
+            if record.topic == CAMERA:
+                frames.append(frame_of(message, received_s))
+                live.on_event(ImageEvent(record.stamp_ns, "primary", frames[-1]))
+            else:
+                live.on_event(JointEvent(record.stamp_ns, sample_of(reader, message, received_s)))
+        stored = EventReader(bag, Decoder(bag), find_roles(bag)).read()
+        read = [event.frame for event in stored if isinstance(event, ImageEvent)]
+    assert heard == {}
+    assert [(f.stamp_s, f.image.tobytes()) for f in frames] == [(f.stamp_s, f.image.tobytes()) for f in read]
+    chunks = [[(p.stamp_s, p.seq, p.latent_seq, p.actions.tobytes()) for p in r.predictions] for r in
+              (live.result(), result.runs[0])]  # fmt: skip
+    assert chunks[0] == chunks[1] and len(chunks[0]) > 3
+    assert len({actions for *_, actions in chunks[0]}) == len(chunks[0]), "the policy ignored its input"

@@ -208,6 +208,7 @@ def test_marks_cut_episodes_and_carry_the_outcome(messages: list[Message], tmp_p
         mark(1.0, mark="begin", instruction="first"), mark(2.5, mark="end", success=True),
         mark(3.0, mark="begin", instruction="second"), mark(5.0, mark="end", success=False),
         factory.pack("/instructvla/episode", 5.5, factory.make("std_msgs/msg/String", data="{")),
+        factory.pack("/instructvla/episode", 5.6, factory.make("std_msgs/msg/String", data="[1]")),
     ]  # fmt: skip
     folder = write(tmp_path / "bag", sorted([*messages, *marks], key=lambda m: m.stamp_ns))
     with Bag(folder) as bag:
@@ -217,7 +218,7 @@ def test_marks_cut_episodes_and_carry_the_outcome(messages: list[Message], tmp_p
             ("first", True, 1.5),
             ("second", False, 2.0),
         ]
-        assert "marks that are no JSON" in str(bag.problems[0])
+        assert "marks that are no JSON object were left aside (2 times)" in str(bag.problems[0])
 
 
 def test_roles_follow_the_recorders_note_then_names_and_say_what_they_chose(
@@ -230,12 +231,17 @@ def test_roles_follow_the_recorders_note_then_names_and_say_what_they_chose(
         roles = find_roles(bag)
         assert (roles.primary, roles.wrist, roles.joints) == (PRIMARY, WRIST, JOINTS)
         assert find_roles(bag, {"primary": "/head/image_raw"}).primary == "/head/image_raw"
-        for wrong, expected in (({"primry": "/x"}, "no role 'primry'"), ({"primary": "/x"}, "no topic /x")):
+        for wrong, expected in (
+            ({"primry": "/x"}, "no role 'primry'"),
+            ({"primary": "/x"}, "no topic /x"),
+            ({"label": JOINTS}, "JointState; label is of std_msgs/msg/String"),
+        ):
             with pytest.raises(BagError, match=expected):
                 find_roles(bag, wrong)
-    noted = json.dumps({"roles": {"primary": "/head/image_raw", "wrist": "/gone"}})
+    noted = json.dumps({"roles": {"primary": "/head/image_raw", "wrist": "/gone", "joints": REASONING}})
     with Bag(write(tmp_path / "noted", both, custom=noted)) as bag:
         assert NOTE == "instructvla" and find_roles(bag).primary == "/head/image_raw"
+        assert find_roles(bag).joints == JOINTS, "a note that does not fit is left aside"
     with (
         Bag(write(tmp_path / "blind", [m for m in messages if m.topic == JOINTS])) as bag,
         pytest.raises(BagError, match="holds no camera images"),
@@ -267,6 +273,18 @@ def test_bad_encodings_changing_cameras_and_jumping_clocks_are_told_and_replayed
     assert "changes from 128x96 to 160x120" in text and "jumps by +100.0 s" in text and "(F16)" in text
     stamps = np.array([p.stamp_s for p in result.runs[0].predictions]) - START_NS * 1e-9
     assert stamps.min() < 1.0 and 3.5 < stamps.max() < 4.0, "images of another clock fit no joint state"
+
+
+def test_an_instruction_that_is_not_utf8_is_told_and_can_be_said_anew(tmp_path: Path) -> None:
+    spoilt = [
+        replace(m, data=m.data.replace(b"carrot", b"c\xe9rr\xf8t")) if m.topic == REASONING else m
+        for m in recording(2.0, wrist=False)
+    ]
+    folder = write(tmp_path / "bag", spoilt)
+    with pytest.raises(BagError, match="say it with --instruction"):
+        run(folder)
+    result, problems = run(folder, FakeRuntime(), instruction="put the carrot on the plate")
+    assert result.runs[0].predictions and any("not UTF-8" in text for text in problems)
 
 
 def test_without_joint_states_a_policy_that_needs_them_predicts_nothing_and_the_bag_says_why(tmp_path: Path) -> None:

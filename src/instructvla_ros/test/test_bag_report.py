@@ -15,7 +15,7 @@ from instructvla_ros_fakes import FakeRuntime
 from instructvla_ros.bags import evaluate as evaluation
 from instructvla_ros.bags.evaluate import Evaluation, evaluate
 from instructvla_ros.bags.replay import ReplayOptions
-from instructvla_ros.bags.report import figures
+from instructvla_ros.bags.report import figures, pdf
 from instructvla_ros.bags.report.page import short, words
 from instructvla_ros.cli.main import main
 
@@ -67,10 +67,16 @@ def test_the_page_needs_nothing_but_itself_and_is_well_formed(made: Evaluation) 
 
 def test_the_folder_holds_page_json_table_and_pictures(made: Evaluation) -> None:
     names = {str(path.relative_to(made.folder)) for path in made.folder.rglob("*") if path.is_file()}
-    assert {"index.html", "report.json", "chunks.csv", "figures/along_the_chunk.png", "figures/histograms.png"} <= names
-    assert "figures/episode_run_0.png" in names and any(name.startswith("figures/worst_run_") for name in names)
+    assert {"index.html", "report.pdf", "report.json", "chunks.csv", "figures/along_the_chunk.png"} <= names
+    assert {"figures/histograms.png", "figures/episode_run_0.png"} <= names
+    assert any(name.startswith("figures/worst_run_") for name in names)
     rows = (made.folder / "chunks.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + sum(c["chunks"] for c in made.report["checkpoints"])
+
+
+def test_the_pdf_has_a_page_for_the_numbers_for_each_episode_and_for_the_worst_moments(made: Evaluation) -> None:
+    data = (made.folder / "report.pdf").read_bytes()
+    assert data.startswith(b"%PDF-") and re.findall(rb"/Count (\d+)", data) == [b"3"]
 
 
 def test_the_json_says_what_was_compared_with_what(made: Evaluation) -> None:
@@ -95,7 +101,7 @@ def test_the_same_bag_and_seed_give_the_same_files_byte_for_byte(
     bag = write(tmp_path / "run", messages, storage="sqlite3", compression="file")
     runtimes = {"first": FakeRuntime(), "second": FakeRuntime(chunk_value=0.02)}
     again = evaluate([bag], runtimes, ReplayOptions(seed=4), tmp_path / "out")
-    for name in ("report.json", "chunks.csv", "index.html"):
+    for name in ("report.json", "chunks.csv", "index.html", "report.pdf"):
         assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes(), name
 
 
@@ -139,6 +145,7 @@ def test_instructions_cannot_smuggle_markup_into_the_page(undrawn: None, tmp_pat
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures cost most of a report's time; tests of other things do without."""
     monkeypatch.setattr(figures, "save", lambda figure, kind: b"<svg/>")
+    monkeypatch.setattr(pdf, "render", lambda *_: b"%PDF")
 
 
 @pytest.fixture

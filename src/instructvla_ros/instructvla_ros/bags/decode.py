@@ -50,6 +50,9 @@ class Decoder:
             return None
         try:
             return self._store.deserialize_cdr(record.data, record.type_name)
+        except UnicodeDecodeError:
+            self._bag.note(record.topic, "messages whose text is not UTF-8 were left out")
+            return None
         except (SerdeError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
             self._bag.note(record.topic, f"messages that do not fit {record.type_name} ({type(error).__name__})")
             return None

@@ -85,7 +85,9 @@ def _marks(bag: Bag, decoder: Decoder, roles: Roles) -> Iterator[_Cut]:
         try:
             mark = json.loads(message.data) if message is not None else {}
         except json.JSONDecodeError:
-            bag.note(record.topic, "marks that are no JSON were left aside")
+            mark = None
+        if not isinstance(mark, dict):
+            bag.note(record.topic, "marks that are no JSON object were left aside")
             continue
         if mark.get("mark") == "begin":
             yield _Cut(record.stamp_ns, str(mark.get("instruction", "")))

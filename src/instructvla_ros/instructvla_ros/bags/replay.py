@@ -106,8 +106,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-class _Player:
-    """One checkpoint on the replay's clock."""
+class PolicyReplay:
+    """One checkpoint on the replay's clock, which the events move."""
 
     def __init__(self, name: str, runtime: Any, options: ReplayOptions, arm: ArmModel) -> None:
         manifest = runtime.manifest
@@ -201,7 +201,7 @@ def replay(
             bag.name, "has no joint states: nothing is known of what was reached, nor of the state that policies need"
         )
     reader = EventReader(bag, decoder, roles)
-    players = [_Player(name, runtime, options, reader.arm) for name, runtime in runtimes.items()]
+    players = [PolicyReplay(name, runtime, options, reader.arm) for name, runtime in runtimes.items()]
     truth, frames = Truth(options.actions), 0
     # An episode that ends where the next begins ends first.
     turns = deque(

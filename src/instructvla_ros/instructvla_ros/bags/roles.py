@@ -54,10 +54,17 @@ _BY_TYPE = {
 _STRINGS = {"label": "instruction", "mark": "episode", "note": "annotation"}  # last part of the topic's name
 
 
+def _types(role: str) -> tuple[str, ...]:
+    """What messages of a role are."""
+    if role in ("primary", "wrist"):
+        return IMAGE_TYPES
+    return ("std_msgs/msg/String",) if role in _STRINGS else (_BY_TYPE[role],)
+
+
 def find_roles(bag: Bag, given: Mapping[str, str] | None = None) -> Roles:
     """The roles; `given` (role -> topic) comes first. Choices among several are noted on the bag.
 
-    Raises BagError for a role or a topic that does not exist, and for a bag without any camera image.
+    Raises BagError for a role or a topic that does not exist or does not fit, and for a bag without any camera image.
     """
     chosen = dict(given or {})
     for role, topic in chosen.items():
@@ -65,8 +72,12 @@ def find_roles(bag: Bag, given: Mapping[str, str] | None = None) -> Roles:
             raise BagError(f"there is no role {role!r}; expected one of {', '.join(ROLE_NAMES)}")
         if topic not in bag.topics:
             raise BagError(f"the bag has no topic {topic}; it has {', '.join(bag.topics) or 'none'}")
-    noted = {role: topic for role, topic in recorder_note(bag).get("roles", {}).items() if topic in bag.topics}
-    chosen = {role: topic for role, topic in noted.items() if role in ROLE_NAMES} | chosen
+        if bag.topics[topic].type_name not in _types(role):
+            raise BagError(f"{topic} is of {bag.topics[topic].type_name}; {role} is of {' or '.join(_types(role))}")
+    noted = recorder_note(bag).get("roles")
+    for role, topic in noted.items() if isinstance(noted, dict) else ():
+        if role in ROLE_NAMES and topic in bag.topics and bag.topics[topic].type_name in _types(role):
+            chosen.setdefault(role, topic)
     images = [t for t in bag.topics.values() if t.type_name in IMAGE_TYPES and t.count]
     _choose_cameras(bag, images, chosen)
     for role, type_name in _BY_TYPE.items():

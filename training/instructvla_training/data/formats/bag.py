@@ -100,7 +100,7 @@ class BagDataset(EpisodeDataset):
         self, root: Path | Sequence[Path], *, cameras: Mapping[str, str] | None = None, actions: str = "auto",
         instruction: str = "", dt_s: float | None = None,
     ) -> None:  # fmt: skip
-        """``cameras``: view -> image topic; ``instruction`` takes the place of what the bags say; ``dt_s``: of the grid.
+        """``cameras``: view -> image topic; ``instruction`` instead of what the bags say; ``dt_s``: of the grid.
 
         Raises DataError where no episode is found.
         """
@@ -137,8 +137,8 @@ class BagDataset(EpisodeDataset):
         bags = [(root, bag) for root in self._roots for bag in find_bags(root)]
         if not bags:
             raise DataError(
-                f"{', '.join(map(str, self._roots))}: found no rosbag2 (a folder with metadata.yaml, an .mcap or a .db3 "
-                "file), expected at least one; record some: instructvla record"
+                f"{', '.join(map(str, self._roots))}: found no rosbag2, expected a folder with metadata.yaml, an .mcap or "
+                "a .db3 file; record some: instructvla record"
             )
         for root, path in bags:
             name = str(path.relative_to(root.parent))
@@ -150,10 +150,7 @@ class BagDataset(EpisodeDataset):
                 self.problems[name] = (str(error),)
         if not self._episodes:
             told = "; ".join(f"{bag}: {', '.join(found)}" for bag, found in self.problems.items() if found)
-            raise DataError(
-                f"found no episode of at least {MIN_STEPS} steps with images, states and actions; expected some. "
-                f"{told or 'Nothing is wrong with the bags but their length'}"
-            )
+            raise DataError(f"found no episode of at least {MIN_STEPS} steps, expected some; what was found: {told}")
         if len(self._steps_s) > 1:
             raise DataError(f"found steps of {sorted(self._steps_s)} s, expected one length; take the bags apart")
         (self.dt_s,) = self._steps_s
@@ -225,6 +222,9 @@ class BagDataset(EpisodeDataset):
                 _gap_s(_within(truth.stamps_s * 1e9, *span_ns)), float(worst.max()), float(worst.mean()),
             )
         )  # fmt: skip
+        if not runs:
+            what = f"no {MIN_STEPS} steps in a row have images, state and action"
+            bag.note(name, f"episode {cut.instruction_id}: {what}")
         for part, (start, stop) in enumerate(runs):
             self._steps_s.add(round(dt_s, 6))
             state = np.array([found for found in states[start:stop] if found is not None], np.float32)
@@ -246,7 +246,7 @@ def _told(bag: Path) -> str:
 
 
 def _stamps(bag: Bag, topic: str) -> np.ndarray:
-    """(n, 2) header stamps and receive times (ns), both ascending, of a topic's images, whose pixels are not decoded."""
+    """(n, 2) header stamps and receive times (ns), both ascending, of a topic's images, whose pixels are not read."""
     rows = []
     for record in bag.messages([topic]):
         try:

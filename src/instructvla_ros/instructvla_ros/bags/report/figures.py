@@ -83,7 +83,7 @@ def along_the_chunk(names: Sequence[str], scores: Sequence[ChunkScores]) -> Figu
         axis.set_ylim(bottom=0)
         axis.set_xlabel("step of the chunk")
     if len(names) > 1:
-        axes[0].legend(loc="upper left", fontsize=8)
+        axes[0].legend(loc="upper left", fontsize=8, frameon=False)
     return figure
 
 
@@ -107,6 +107,8 @@ def histograms(names: Sequence[str], scores: Sequence[ChunkScores]) -> Figure:
         axis.set_title(title, loc="left", fontsize=9.5, color=RECORDED)
         axis.set_yticks([])
         axis.grid(False)
+    if len(names) > 1:
+        axes[0].legend(loc="upper right", fontsize=7.5, frameon=False)
     return figure
 
 
@@ -136,7 +138,7 @@ def timeline(replay: BagReplay, episode: int) -> Figure:
     axes[7].set_ylabel("path error\nmm", rotation=0, ha="right", va="center")
     axes[7].set_ylim(bottom=0)
     axes[7].set_xlabel("time in the bag, s")
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, fontsize=8.5)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, fontsize=8.5, frameon=False)
     figure.align_ylabels(axes)
     return figure
 
@@ -147,7 +149,7 @@ def _line(axis: Axes, times: np.ndarray, values: np.ndarray, color: str, label: 
 
 def moment(replay: BagReplay, chunk: int) -> Figure:
     """The path of one chunk seen from above and from the side, predicted and recorded, mm."""
-    figure, axes = styled(4.4, 2.2, nrows=1, ncols=2)
+    figure, axes = styled(4.4, 2.4, nrows=1, ncols=2)
     scores = replay.scores[0]
     for axis, (across, up), title in zip(axes, ((1, 0), (0, 2)), ("from above", "from the side"), strict=True):
         for rows, color, label in (
@@ -162,5 +164,6 @@ def moment(replay: BagReplay, chunk: int) -> Figure:
         axis.set_ylabel(("x, mm (forward)", "z, mm (up)")[up == 2])
         axis.set_aspect("equal", adjustable="datalim")
     axes[0].invert_xaxis()  # y points left
-    axes[1].legend(fontsize=7.5, loc="best")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7.5, frameon=False)
     return figure

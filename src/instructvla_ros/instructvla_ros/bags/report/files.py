@@ -1,4 +1,4 @@
-"""Write a report's folder: index.html, report.json, chunks.csv and figures/*.png."""
+"""Write a report's folder: index.html, report.pdf, report.json, chunks.csv and figures/*.png."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.comparison import Regression
 from instructvla_ros.bags.decode import Decoder
-from instructvla_ros.bags.report import figures
+from instructvla_ros.bags.report import figures, pdf
 from instructvla_ros.bags.report.content import BagReplay, to_csv, to_json
 from instructvla_ros.bags.report.page import SHOWN_EPISODES, KeyFrame, Pictures, render
 from instructvla_ros.bags.score import merged
@@ -110,10 +110,12 @@ def write(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
         written.append(folder / name)
-    for name, figure in drawn.items():
-        file = folder / "figures" / f"{name}.png"
-        file.write_bytes(figures.save(figure, "png"))
-        written.append(file)
+    pngs = {name: figures.save(figure, "png") for name, figure in drawn.items()}
+    files = {f"figures/{name}.png": data for name, data in pngs.items()}
+    files["report.pdf"] = pdf.render(title, report, pngs, frames, moment_frames)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        written.append(folder / name)
     return written
 
 

@@ -85,6 +85,21 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def problems_of(report: Mapping[str, Any]) -> list[str]:
+    """What could not be used, bag by bag, and what the models raised."""
+    several = len(report["bags"]) > 1
+    problems = [
+        f"{bag['name'] + ', ' if several else ''}{p['where']}: {p['what']}"
+        + (f" ({p['count']} times)" if p["count"] > 1 else "")
+        for bag in report["bags"]
+        for p in bag["problems"]
+    ]
+    problems += [
+        f"{c['name']}: {text} ({count} times)" for c in report["checkpoints"] for text, count in c["failures"].items()
+    ]
+    return problems
+
+
 def render(
     title: str, report: Mapping[str, Any], pictures: Pictures, gate: Sequence[Regression] = (), limit: float = 0.0
 ) -> str:
@@ -114,16 +129,6 @@ def render(
         for name, cell in first.items()
         if any(summary[name]["n"] for summary in report["summary"].values())
     ]
-    several = len(report["bags"]) > 1
-    problems = [
-        f"{bag['name'] + ', ' if several else ''}{p['where']}: {p['what']}"
-        + (f" ({p['count']} times)" if p["count"] > 1 else "")
-        for bag in report["bags"]
-        for p in bag["problems"]
-    ]
-    problems += [
-        f"{c['name']}: {text} ({count} times)" for c in report["checkpoints"] for text, count in c["failures"].items()
-    ]
     return environment.get_template("page.html.j2").render(
         title=title,
         seed=report["seed"],
@@ -139,7 +144,7 @@ def render(
         shown=episodes,
         hidden=max(0, len(report["episodes"]) - len(episodes)),
         worst=worst,
-        problems=problems,
+        problems=problems_of(report),
         figures={
             "steps": data_uri("image/svg+xml", pictures.steps),
             "histograms": data_uri("image/svg+xml", pictures.histograms),
