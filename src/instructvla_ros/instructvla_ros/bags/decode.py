@@ -50,11 +50,10 @@ class Decoder:
             return None
         try:
             return self._store.deserialize_cdr(record.data, record.type_name)
-        except UnicodeDecodeError:
-            self._bag.note(record.topic, "messages whose text is not UTF-8 were left out")
-            return None
         except (SerdeError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
-            self._bag.note(record.topic, f"messages that do not fit {record.type_name} ({type(error).__name__})")
+            garbled = isinstance(error.__cause__ or error, UnicodeDecodeError)
+            what = "messages whose text is not UTF-8" if garbled else f"messages that do not fit {record.type_name}"
+            self._bag.note(record.topic, f"{what} were left out ({type(error.__cause__ or error).__name__})")
             return None
 
 
