@@ -196,6 +196,8 @@ class Recorder:
         return data
 
     def _on_lost(self, topic: str, event: Any) -> None:
+        if not event.total_count_change:  # some events only tell that there is none
+            return
         self.lost += int(event.total_count_change)
         self._node.get_logger().warning(f"{topic}: DDS lost messages, {self.lost} so far", throttle_duration_sec=5.0)
 
