@@ -309,6 +309,7 @@ def test_joint_states_and_robot_state_are_those_of_the_real_nodes(robot: Robot) 
     state = robot.heard["/franka_robot_state_broadcaster/robot_state"][-1]
     assert state.robot_mode == FrankaRobotState.ROBOT_MODE_MOVE
     assert state.o_t_ee.header.frame_id == "fr3_link0"
+    assert robot.server.joint_states_topic == "/joint_states"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ class FrankaServer:
         ):
             node.create_service(kind, f"/service_server/{service}", self._on_setting)
 
+    @property
+    def joint_states_topic(self) -> str:
+        """Absolute name of the topic with arm and fingers."""
+        return str(self._joint_states.topic_name)
+
     def inject(self, fault: str) -> str:
         """Make the robot fail; returns "" or why it cannot. `none` releases the user stop, but leaves a reflex."""
         if fault == "servo_overload":
