@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _headline(columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> st
     return (
         f"step {step} of {steps}, {columns['seconds'][-1] / 60:.1f} min of training, {speed:.1f} samples/s; "
         f"{about['processes']} process(es) on {about['machine']}, GPU: {about['gpu']}; "
-        f"torch {about['torch']}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        f"torch {about['torch']}; {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     )
 
 

@@ -9,10 +9,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from instructvla_model.policy import InstructVLA
 from instructvla_model.runtime import PolicyRuntime
@@ -27,28 +28,21 @@ TEXTS = 4
 LONGEST_EPISODE = 60
 
 
-class TrainedStage(Protocol):
+class TrainedStage(nn.Module):
     """A stage whose policy can be looked at on its own frames. ``held_out``: numbers of episodes never trained on."""
 
     policy: InstructVLA
     frames: Frames
-
-    @property
-    def held_out(self) -> np.ndarray: ...
-
-    def asked(self, episode: int, rng: np.random.Generator) -> tuple[str, str, str]:
-        """Mode of the runtime, question and expected answer about an episode's first frame."""
-
-    def instruction(self, episode: int) -> str: ...
-
-    def observation(self, frame: int) -> Observation: ...
-
-    def trainable(self) -> None: ...
-
-    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None: ...
-
-    def __getattr__(self, name: str) -> Any:  # the rest of torch.nn.Module
-        ...
+    held_out: np.ndarray
+    make_batch: Callable[[np.random.Generator], Any]
+    trainable: Callable[[], None]
+    """Chooses what requires gradients."""
+    encode_frames: Callable[[torch.device, Callable[[int, int], None]], None]
+    """Runs frozen towers over all frames at once; called for stages whose recipe says so."""
+    asked: Callable[[int, np.random.Generator], tuple[str, str, str]]
+    """Mode of the runtime, question and expected answer about an episode's first frame."""
+    instruction: Callable[[int], str]
+    observation: Callable[[int], Observation]
 
 
 @dataclass(frozen=True)

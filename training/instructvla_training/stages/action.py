@@ -81,7 +81,8 @@ class ActionStage(SimulatedStage):
         self.location = LocationHead(policy.config.expert.dim)
         self._looking_layer = (policy.config.expert.n_layers - 1) // 2
         self.image_recipe = recipe(policy.config.expert_recipe, policy.config.film.image_size)
-        self._base_m = np.float32(robot_spec(config.data.robot).base_m)  # states are told from it, objects are not
+        # states are told from it, objects are not
+        self._base_m = np.asarray(robot_spec(config.data.robot).base_m, np.float32)
         self._acting = Draw.by_dataset(frames, config.datasets, self.held_out)
         self._stills = Draw.by_dataset(frames, STILLS, self.held_out) if config.still_groups else None
         self.vlm_recipe = recipe(policy.config.vlm_recipe, policy.config.vision.image_size)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from instructvla_model.batch import ActionBatch, LanguageBatch
 from instructvla_model.image import recipe
@@ -22,6 +22,7 @@ from instructvla_training.data.augment import Augmentation, Draws, augment
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.episode_frames import MULTIMODAL, EpisodeFrames
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.samples import TrainedStage
 from instructvla_training.trainer import Drawn
 
 from .action_loss import flow_loss
@@ -42,7 +43,7 @@ class EpisodeBatch:
     drawn: Drawn
 
 
-class EpisodeStage(nn.Module):
+class EpisodeStage(TrainedStage):
     """``policy`` on ``data``; each dataset is normalised by its own statistics.
 
     ``moves``: the stage whose trainable set is used, by default the recipe's. Image tokens of the frozen tower are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import nn
 
 from instructvla_model.policy import InstructVLA
 from instructvla_model.types import Observation
@@ -11,12 +10,13 @@ from instructvla_training.data.observe import scene_view
 from instructvla_training.data.shards import Frames
 from instructvla_training.language import SceneView
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.samples import TrainedStage
 
 from .draw import held_out
 from .text import Prompter
 
 
-class SimulatedStage(nn.Module):
+class SimulatedStage(TrainedStage):
     """``policy`` on recorded ``frames`` of which the ground truth is known."""
 
     def __init__(self, policy: InstructVLA, prompter: Prompter, frames: Frames, recipe: StageRecipe):
