@@ -121,6 +121,8 @@ def test_a_recording_without_a_usable_episode_says_so(tmp_path: Path) -> None:
     numb = factory.write(tmp_path / "numb", [m for m in factory.recording(2.0) if "joint" not in m.topic])
     with pytest.raises(DataError, match="no joint states"):
         BagDataset(numb)
+    with pytest.raises(DataError, match="no recorded steps; it has states"):
+        BagDataset(factory.write(tmp_path / "driven", factory.recording(2.0)), actions="steps")
 
 
 def test_from_bag_writes_lerobot_with_its_account_and_to_bag_brings_it_back(

@@ -59,6 +59,8 @@ def test_the_file_is_one_of_the_viewers_and_is_never_written_over(bag: Path, tmp
         assert target.read_bytes()[:3] == b"RRF" and target.stat().st_size > 10_000
         with pytest.raises(FileExistsError, match="another name"):
             export(opened, target)
+        with pytest.raises(FileNotFoundError, match="is no folder"):
+            export(opened, tmp_path / "nowhere" / "run.rrd")
 
 
 def test_without_the_library_the_command_says_how_to_get_it(

@@ -104,11 +104,13 @@ def export(
     bag: Bag, target: Path, topics: Mapping[str, str] | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> int:  # fmt: skip
-    """Write the file -> number of entries. Raises ImportError without rerun-sdk, FileExistsError, BagError."""
+    """Write the file -> number of entries. Raises ImportError without rerun-sdk, OSError, BagError."""
     import rerun as rr
 
     if target.exists():
         raise FileExistsError(f"{target} exists already; choose another name")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} is no folder; make it first")
     stream = rr.RecordingStream("instructvla", recording_id=bag.name)
     stream.save(target)
     named: set[str] = set()

@@ -112,7 +112,8 @@ def _choose(bag: Bag, role: str, topics: Sequence[Topic], chosen: dict[str, str]
 def _choose_cameras(bag: Bag, images: Sequence[Topic], chosen: dict[str, str]) -> None:
     """The wrist camera by its name, the primary one by likeness; a raw topic before its compressed twin."""
     if not images:
-        raise BagError(f"{bag.name} holds no camera images (topics: {', '.join(bag.topics) or 'none'})")
+        told = "".join(f"; {problem}" for problem in bag.problems)
+        raise BagError(f"{bag.name} holds no camera images (topics: {', '.join(bag.topics) or 'none'}){told}")
     taken = set(chosen.values())
     left = [t for t in images if t.name not in taken and not any(word in t.name for word in _OTHER_IMAGES)]
     if "wrist" not in chosen:

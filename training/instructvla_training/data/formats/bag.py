@@ -144,9 +144,12 @@ class BagDataset(EpisodeDataset):
             name = str(path.relative_to(root.parent))
             try:
                 with Bag(path) as bag:
-                    self._read(bag, name)
+                    try:
+                        self._read(bag, name)
+                    except ValueError as error:
+                        bag.note(name, str(error))
                     self.problems[name] = tuple(str(problem) for problem in bag.problems)
-            except (BagError, DataError) as error:
+            except BagError as error:
                 self.problems[name] = (str(error),)
         if not self._episodes:
             told = "; ".join(f"{bag}: {', '.join(found)}" for bag, found in self.problems.items() if found)
