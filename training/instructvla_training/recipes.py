@@ -100,6 +100,9 @@ class StageRecipe:
     cache_images: bool = True  # encode every frame once, before the first step; needs memory for all of them
     start: str = ""
     """Finished checkpoint to start from, below the root, in place of the run ``after``."""
+    rehearsal: int = 0
+    """With a ``start`` of another robot: so many of its corrected episodes make half of the actions, lest the policy
+    forget what few demonstrations do not show, such as to open again after a miss."""
     corrections_at: int | None = None
     """After so many steps the policy itself drives and the demonstrator corrects it; the rest trains on both."""
     switches: Switches = field(default_factory=Switches)
@@ -153,12 +156,12 @@ def nano_franka() -> StageRecipe:
     """Stage 1 again, few-shot on another arm: 50 demonstrations of the Franka, from the WidowX checkpoint.
 
     Actions and states keep their normalisation, but for the place of the base. All demonstrations are disturbed: few as
-    they are, each shows how to come back.
+    they are, each shows how to come back. What to do after a miss is rehearsed with the WidowX's corrections.
     """
     return StageRecipe(
         stage="expert",
         preset="nano",
-        optimisation=Optimisation(steps=800, learning_rate=4.0e-4, warmup_steps=50, save_every=200),
+        optimisation=Optimisation(steps=500, learning_rate=5.0e-4, warmup_steps=50, save_every=250),
         name="franka",
         still_groups=8,
         data=DataRecipe(
@@ -166,6 +169,7 @@ def nano_franka() -> StageRecipe:
             families=("pick", "place"), family_weights=(0.45, 0.55), disturbed_fraction=1.0,
         ),
         start="checkpoints/nano-expert",
+        rehearsal=200,
     )  # fmt: skip
 
 

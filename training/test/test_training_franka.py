@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from instructvla_model.manifest import read_manifest
+from instructvla_model.presets import preset
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_training import pipeline
+from instructvla_training.data import demonstrations
+from instructvla_training.data.record import record
 from instructvla_training.evaluation.graph_policy import joint_sample
-from instructvla_training.recipes import RECIPES
+from instructvla_training.recipes import RECIPES, DataRecipe
 from instructvla_training.stages.run import run_stage
 from instructvla_training.workspace import robot_of
 
@@ -64,6 +67,8 @@ def test_a_few_steps_make_a_checkpoint_for_the_franka(tmp_path: Path) -> None:
         still_groups=1,
     )
     space = pipeline.workspace_of("nano-franka", tmp_path)
+    rehearsed = replace(space, variant="").dataset("corrections")
+    record(demonstrations.record_shard, rehearsed, 2, 2, 7, preset("nano"), DataRecipe(), 1)
     for what in ("stills", "demonstrations"):
         pipeline.record_data(what, space, recipe.data, 1)
     folder = run_stage(recipe, space, "cpu", 1)

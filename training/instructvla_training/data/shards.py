@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +101,19 @@ class Frames:
         if name in COLUMNS:
             return self.columns[name]
         raise AttributeError(name)
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
+    """Several sets of frames as one, in order."""
+    episodes = np.cumsum([0, *(len(part.episodes) for part in parts)])
+    frames = np.cumsum([0, *(len(part) for part in parts)])
+    return Frames(
+        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in COLUMNS},
+        episodes=tuple(record for part in parts for record in part.episodes),
+        episode=np.concatenate([part.episode + start for part, start in zip(parts, episodes, strict=False)]),
+        step=np.concatenate([part.step for part in parts]),
+        first=np.concatenate([part.first + start for part, start in zip(parts, frames, strict=False)]),
+    )
 
 
 def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> Frames:

@@ -20,7 +20,7 @@ from instructvla_sim.robots import robot_spec
 from instructvla_training.data.episode_frames import Part
 from instructvla_training.data.formats.llava import LlavaDataset
 from instructvla_training.data.formats.opening import Reading, open_dataset
-from instructvla_training.data.shards import Frames, read_frames
+from instructvla_training.data.shards import Frames, joined, read_frames
 from instructvla_training.data.survey import action_statistics, survey
 from instructvla_training.parallel import Processes, processes
 from instructvla_training.recipes import StageRecipe
@@ -64,7 +64,7 @@ def prepare(recipe: StageRecipe, space: Workspace, group: Processes) -> Prepared
         statistics = manifest.statistics
         if statistics is not None:
             statistics = seen_from(statistics, base_moved(robot_of(manifest), recipe.data.robot))
-        prepared = _simulated_stage(part, space, policy, tokenizer, statistics)
+        prepared = _simulated_stage(part, space, policy, tokenizer, statistics, robot_of(manifest))
         _load_heads(prepared.stage, folder if recipe.start else folder.parent)
         return prepared
     return _recorded_stage(part, space, policy, tokenizer)
@@ -106,11 +106,18 @@ def _tokenizer(recipe: StageRecipe, space: Workspace, group: Processes) -> Polic
 
 
 def _simulated_stage(
-    recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer, known: Statistics | None
+    recipe: StageRecipe,
+    space: Workspace,
+    policy: InstructVLA,
+    tokenizer: PolicyTokenizer,
+    known: Statistics | None,
+    before: str,
 ) -> Prepared:
     folders = [space.dataset(name) for name, _ in recipe.datasets]
     statistics = known or _statistics(folders[0])
     frames = read_frames([f for f in folders if f.exists()] + ([space.stills] if recipe.still_groups else []))
+    if recipe.rehearsal:
+        frames = joined([frames, _rehearsed(recipe, space, frames, base_moved(before, recipe.data.robot))])
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
     return Prepared(stage, tokenizer, statistics, _notes(recipe, frames))
 
@@ -140,6 +147,15 @@ def _notes(recipe: StageRecipe, frames: Frames) -> dict[str, Any]:
 def base_moved(before: str, now: str) -> np.ndarray:
     """(3,) metres from the base of one robot to that of another on the bench, against the axes."""
     return np.subtract(robot_spec(before).base_m, robot_spec(now).base_m)
+
+
+def _rehearsed(recipe: StageRecipe, space: Workspace, frames: Frames, moved_m: np.ndarray) -> Frames:
+    """Corrected episodes of the start's robot as seen from the new base; drawn as often as the new ones."""
+    old = read_frames([replace(space, variant="").dataset("corrections")], recipe.rehearsal)
+    acting = np.array([episode.source != "still" for episode in frames.episodes])[frames.episode]
+    weight = old.weight * (frames.weight[acting].sum() / old.weight.sum())
+    state = old.state + np.concatenate([moved_m, np.zeros(old.state.shape[1] - 3)]).astype(old.state.dtype)
+    return replace(old, columns={**old.columns, "state": state, "weight": weight.astype(old.weight.dtype)})
 
 
 def seen_from(statistics: Statistics, moved_m: np.ndarray) -> Statistics:
