@@ -18,7 +18,7 @@ pytest.importorskip("franka_msgs.msg")
 from control_msgs.action import FollowJointTrajectory, GripperCommand  # noqa: E402
 from franka_msgs.action import Grasp, Move  # noqa: E402
 from franka_msgs.msg import FrankaRobotState  # noqa: E402
-from rclpy.action import ActionServer  # noqa: E402
+from rclpy.action import ActionServer, GoalResponse  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -363,6 +363,31 @@ def test_f23_a_gripper_that_hangs_is_reported_after_two_seconds_and_the_arm_move
     for server in servers:
         server.destroy()
     hung.destroy_node()
+
+
+def test_f23_a_width_that_the_gripper_refuses_is_reported_and_sent_again_after_two_seconds(robot: Robot) -> None:
+    strict = rclpy.create_node("strict", context=robot.context)
+    asked_s: list[float] = []
+
+    def refuse(_: Any) -> GoalResponse:
+        asked_s.append(time.monotonic())
+        return GoalResponse.REJECT
+
+    for kind, name in ((Move, "move"), (Grasp, "grasp")):
+        ActionServer(strict, kind, f"/strict/{name}", lambda _: None, goal_callback=refuse)
+    robot.spin(strict)
+    with robot.live.locked() as world:
+        world.reset(4)
+    with Controller(robot, **{"hand.name": "/strict"}) as node:
+        robot.instruct()
+
+        def asked_again() -> bool:
+            robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
+            return len(asked_s) > 1
+
+        assert robot.until(asked_again), node.report()
+        assert asked_s[1] - asked_s[0] > 1.5
+        assert robot.until(lambda: "/strict refused the width 0.0 m" in node.report()[0]), node.report()
 
 
 def test_a_route_on_which_nobody_listens_keeps_the_node_unconfigured(robot: Robot) -> None:

@@ -30,6 +30,7 @@ class FrankaGripper:
         self._wanted_m: float | None = None
         self._sent_m: float | None = None
         self._sent_ns = 0
+        self._refused = False
         self._waiting: Any = None
         self._handle: Any = None
         self._cancel = False
@@ -72,7 +73,8 @@ class FrankaGripper:
                 self.notice = f"gripper {self._settings.name} does not answer within {self._settings.timeout_s} s (F23)"
                 self._waiting, self._sent_m = None, None
             return
-        if self._wanted_m != self._sent_m:
+        again = self._refused and self._age_s() > self._settings.timeout_s
+        if self._wanted_m != self._sent_m or again:
             self._send(self._wanted_m)
 
     def _age_s(self) -> float:
@@ -84,7 +86,7 @@ class FrankaGripper:
             self.notice = f"no gripper action server at {self._settings.name}; set gripper.name (F23)"
             return
         self._cancel_goal()
-        self._sent_m, self._sent_ns = width_m, self._node.get_clock().now().nanoseconds
+        self._sent_m, self._sent_ns, self._refused = width_m, self._node.get_clock().now().nanoseconds, False
         self._waiting = client.send_goal_async(goal)
         self._waiting.add_done_callback(self._on_answer)
 
@@ -108,6 +110,7 @@ class FrankaGripper:
         self._waiting = None
         handle = None if answer.exception() is not None else answer.result()
         if handle is None or not handle.accepted:
+            self._refused = True
             self.notice = f"gripper {self._settings.name} refused the width {self._sent_m} m (F23)"
             return
         self.notice, self._handle = "", handle
