@@ -175,6 +175,20 @@ def test_the_gate_sets_the_exit_status(
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"), [("{", "is not JSON"), ("[1]", "has the form list"), ("{}", "has the form None")]
+)
+def test_a_baseline_that_is_no_report_is_named(
+    shipped: dict[str, Any], text: str, expected: str, messages: list[Message], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    bag, file = str(write(tmp_path / "run", messages)), tmp_path / "wrong.json"
+    file.write_text(text, encoding="utf-8")
+    assert main(["replay", bag, "--output", str(tmp_path / "x"), "--baseline", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert f"{file} {expected}" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["nowhere"], "does not exist"),

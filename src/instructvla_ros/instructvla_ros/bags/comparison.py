@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,13 +89,23 @@ def _block_means(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return sums[drawn].mean(axis=1) / length
 
 
+def read_baseline(path: Path) -> dict[str, Any]:
+    """The report at ``path`` (a report.json). Raises FileNotFoundError, or ValueError for what is not such a report."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise ValueError(f"{path} is not JSON ({error}); give the report.json of an earlier replay") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        form = repr(found.get("schema")) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(f"{path} has the form {form}, expected {SCHEMA}; make the baseline anew")
+    return found
+
+
 def gate(report: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -> tuple[Regression, ...]:
     """The first checkpoint's means against those of an older report; fails where one is worse by more than `limit`.
 
-    Raises ValueError where the two cannot be compared: another form, other bags, other recorded actions.
+    Raises ValueError where the two cannot be compared: other bags, other recorded actions, another seed.
     """
-    if baseline.get("schema") != SCHEMA:
-        raise ValueError(f"the baseline has the form {baseline.get('schema')!r}; expected {SCHEMA}: make it anew")
     for what, key in (("bags", "fingerprint"), ("recorded actions", "actions")):
         old, new = ([bag[key] for bag in made["bags"]] for made in (baseline, report))
         if old != new:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instructvla_ros.bags.bag import Bag
-from instructvla_ros.bags.comparison import Regression, gate
+from instructvla_ros.bags.comparison import Regression, gate, read_baseline
 from instructvla_ros.bags.replay import ReplayOptions, replay
 from instructvla_ros.bags.report import content
 from instructvla_ros.bags.report import files as report_files
@@ -72,7 +71,7 @@ def evaluate(
     `limit` is the share by which the first checkpoint may be worse than the baseline (a report.json). Raises BagError
     for a bag of which nothing can be read, ValueError for a baseline that does not fit.
     """
-    older = json.loads(baseline.read_text(encoding="utf-8")) if baseline is not None else None
+    older = None if baseline is None else read_baseline(baseline)
     began_s = time.monotonic()
     replays = []
     for path in paths:
