@@ -62,12 +62,14 @@ def graph(running: "LiveGraph") -> "Iterator[LiveGraph]":
 
 
 def moves(graph: "LiveGraph") -> None:
-    """Give the instruction until the arm follows it."""
+    """Give the instruction until the arm follows it.
+
+    Given anew even to an arm that moves: after a fault that may be the rest of what it had been told.
+    """
     from live_graph import START_LIMIT_S
 
     def moving() -> bool:
-        if graph.safety().mode != EXECUTING:
-            graph.say(INSTRUCTION, think=False)
+        graph.say(INSTRUCTION, think=False)
         return graph.until(lambda: graph.safety().mode == EXECUTING, 10.0)
 
     assert graph.until(moving, START_LIMIT_S), f"{graph.safety()}\n{graph.log()}"
