@@ -175,7 +175,13 @@ def test_the_gate_sets_the_exit_status(
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("{", "is not JSON"), ("[1]", "has the form list"), ("{}", "has the form None")]
+    ("text", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "has the form list"),
+        ("{}", "has the form None"),
+        ('{"schema": "old"}', "has the form 'old'"),
+    ],
 )
 def test_a_baseline_that_is_no_report_is_named(
     shipped: dict[str, Any], text: str, expected: str, messages: list[Message], tmp_path: Path,
