@@ -190,10 +190,17 @@ def running(new_ros_domain: Callable[[], int]) -> Iterator[Graph]:
 
 @pytest.fixture
 def graph(running: Graph) -> Graph:
-    """The running graph, reset and listened to afresh."""
+    """The running graph, at rest and listened to afresh."""
     running.robot.camera_on = True
-    running.trigger("reset")
-    assert running.until(lambda: running.mode() in (SafetyState.MODE_HOLDING, SafetyState.MODE_IDLE))
+
+    def rests() -> bool:
+        """Stopped and reset; an instruction of the test before may still be on its way and start it again."""
+        running.trigger("stop")
+        assert running.until(lambda: running.mode() == SafetyState.MODE_STOPPED)
+        running.trigger("reset")
+        return running.until(lambda: running.mode() in (SafetyState.MODE_HOLDING, SafetyState.MODE_IDLE), 5.0)
+
+    assert running.until(rests)
     for heard in running.heard.values():
         heard.clear()
     return running

@@ -231,6 +231,20 @@ def test_f22_stop_latches_whatever_arrives_and_reset_anchors_at_the_measured_pos
     assert bench.tick().mode is Mode.MOVING
 
 
+def test_f22_an_instruction_heard_while_stopped_moves_nothing_after_the_reset(bench) -> None:
+    bench.chunk(xyz=(0.03, 0, 0))
+    bench.tick(4)
+    bench.controller.stop("operator pressed stop")
+    bench.controller.on_instruction(2, bench.now_s)  # it was on its way when the stop came
+    bench.controller.reset(bench.now_s)
+    bench.tick()
+    assert not bench.controller.following
+    bench.chunk(seq=20, xyz=(0.01, 0, 0), instruction_id=2)
+    assert bench.tick().mode is Mode.HOLD
+    bench.chunk(seq=21, xyz=(0.01, 0, 0), instruction_id=3)
+    assert bench.tick().mode is Mode.MOVING
+
+
 def test_the_gripper_closes_when_the_policy_says_so_and_stays_when_stopped(bench) -> None:
     bench.chunk(gripper=0.0)
     assert bench.tick().gripper_pwm == -350.0

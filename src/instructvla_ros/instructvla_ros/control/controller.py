@@ -197,7 +197,9 @@ class ArmController:
 
     def reset(self, now_s: float) -> None:
         """Leave a latch. Nothing is sent before a joint state given after this call has re-anchored the
-        target."""
+        target; an instruction heard while it was latched stays without effect."""
+        if self._latch is not None:
+            self._buffer.end_instruction()
         self._latch = None
         self._bad_chunks = self._refused_goals = 0
         self.reanchor(now_s)
