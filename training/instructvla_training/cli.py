@@ -13,6 +13,7 @@ from instructvla_ros.cli.arguments import complete
 from . import finetune_commands, study_commands
 from .data import commands as data_commands
 from .data.formats.episode import DataError
+from .evaluation import MAX_STEPS
 from .recipes import RECIPES
 
 _PURPOSE = "Make data, train and evaluate policies. Every command can be stopped and given again."
@@ -65,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--families", nargs="+", default=["pick", "place"], help="of pick, place, near, stack")
     evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="how many scenes")
     evaluate.add_argument("--think", action="store_true", help="let the model write its answer before it acts")
+    evaluate.add_argument(
+        "--max-steps", type=int, default=MAX_STEPS, metavar="N", help="policy steps of 0.2 s that a trial may take"
+    )
     evaluate.add_argument("--text-only", action="store_true", help="score the written answers, do not play on")
     evaluate.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
@@ -100,7 +104,6 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .evaluation.closed_loop import MAX_STEPS
     from .evaluation.run import evaluate, evaluate_questions
 
     if options.kind == "questions":
@@ -111,7 +114,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         sys.exit("--text-only scores written answers; expected --think beside it")
     lines = evaluate(
         options.checkpoint, options.kind, options.families, options.episodes, options.think, options.workers,
-        options.output, max_steps=1 if options.text_only else MAX_STEPS,
+        options.output, max_steps=1 if options.text_only else options.max_steps,
     )  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")
 

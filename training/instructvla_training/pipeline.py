@@ -20,7 +20,7 @@ from .recipes import RECIPES, DataRecipe
 from .report import plot_log
 from .run import HEADS_FILE
 from .stages.run import run_stage
-from .workspace import Workspace
+from .workspace import Workspace, robot_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,9 @@ def workspace_of(recipe_name: str, root: Path) -> Workspace:
     return Workspace(root, recipe.preset, recipe.run_name if recipe.start else "")
 
 
-def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> None:
-    """Records what is missing of ``what``: stills, demonstrations or corrections.
+def record_data(what: str, space: Workspace, data: DataRecipe, workers: int, driver: Path | None = None) -> None:
+    """Records what is missing of ``what``: stills, demonstrations, or what the demonstrator makes of episodes that the
+    checkpoint ``driver`` (by default of the run "expert") has begun: corrections, rehearsal.
 
     Under torchrun nothing is recorded: raises FileNotFoundError where it should have been.
     """
@@ -55,8 +56,9 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int) -> 
         recorder = demonstrations.record_shard
         record(recorder, space.demonstrations, data.episodes, shard, first + SEEDS_APART, config, data, workers)
     else:
-        recorder = corrections.recorder(space.checkpoint("expert").resolve())
-        record(recorder, space.corrections, data.corrections, shard, first + 2 * SEEDS_APART, config, data, workers)
+        recorder = corrections.recorder((driver or space.checkpoint("expert")).resolve())
+        folder, seeds = space.dataset(what), first + 2 * SEEDS_APART
+        record(recorder, folder, data.corrections, shard, seeds, config, data, workers)
 
 
 def trained_steps(space: Workspace, name: str) -> int:
@@ -102,14 +104,19 @@ def _make(
         record_data("stills", space, recipe.data, threads)
     if recipe.stage != "base" and "demonstrations" in dict(recipe.datasets):
         record_data("demonstrations", space, recipe.data, threads)
+    if recipe.rehearsal:
+        start = space.root / recipe.start
+        data = replace(recipe.data, robot=robot_of(read_manifest(start)), corrections=recipe.rehearsal)
+        record_data("rehearsal", space, data, threads, start)
     if steps is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
-    first_part = recipe.corrections_at
-    if first_part is not None and first_part < recipe.optimisation.steps:
-        if trained_steps(space, recipe.run_name) < first_part:
-            run_stage(recipe, space, device, threads, until=first_part, wandb_project=wandb_project)
-        record_data("corrections", space, recipe.data, threads)
+    rounds = [step for step in recipe.corrections_at if step < recipe.optimisation.steps]
+    for number, step in enumerate(rounds, 1):
+        if trained_steps(space, recipe.run_name) < step:
+            run_stage(recipe, space, device, threads, until=step, wandb_project=wandb_project)
+        so_far = replace(recipe.data, corrections=recipe.data.corrections * number // len(rounds))
+        record_data("corrections", space, so_far, threads)
     return run_stage(recipe, space, device, threads, wandb_project=wandb_project)
 
 

@@ -16,13 +16,14 @@ class DataRecipe:
     robot: str = "wx250s"
     stills: int = 16_000
     episodes: int = 1_800
-    corrections: int = 600
+    corrections: int = 960
     families: tuple[str, ...] = ("pick", "place", "near", "stack")
     family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
     noise_probability: float = 0.35  # of a step, in the episodes that are disturbed
     disturbed_fraction: float = 0.7  # of the episodes
     noise_xyz_m: float = 0.012
     noise_yaw_rad: float = 0.12
+    slip_probability: float = 0.03  # of a step of such an episode: the hand then does the opposite for a while
     shard_episodes: int = 40
     first_seed: int = 1_000_000
 
@@ -101,10 +102,11 @@ class StageRecipe:
     start: str = ""
     """Finished checkpoint to start from, below the root, in place of the run ``after``."""
     rehearsal: int = 0
-    """With a ``start`` of another robot: so many of its corrected episodes make half of the actions, lest the policy
-    forget what few demonstrations do not show, such as to open again after a miss."""
-    corrections_at: int | None = None
-    """After so many steps the policy itself drives and the demonstrator corrects it; the rest trains on both."""
+    """With a ``start`` of another robot: so many corrected episodes of its own driving that robot make half of the
+    actions, lest the policy forget what few demonstrations do not show."""
+    corrections_at: tuple[int, ...] = ()
+    """After each of these steps the policy itself drives and the demonstrator corrects it, for an equal share of the
+    data's ``corrections``; the rest trains on both (DAgger)."""
     switches: Switches = field(default_factory=Switches)
 
     @property
@@ -146,9 +148,9 @@ def nano_expert() -> StageRecipe:
         stage="expert",
         preset="nano",
         after="base",
-        optimisation=Optimisation(steps=4_000, learning_rate=1.0e-3, warmup_steps=150),
+        optimisation=Optimisation(steps=5_000, learning_rate=1.0e-3, warmup_steps=150),
         still_groups=8,
-        corrections_at=2_000,
+        corrections_at=(1_500, 2_500, 3_500),
     )
 
 
@@ -156,7 +158,7 @@ def nano_franka() -> StageRecipe:
     """Stage 1 again, few-shot on another arm: 50 demonstrations of the Franka, from the WidowX checkpoint.
 
     Actions and states keep their normalisation, but for the place of the base. All demonstrations are disturbed: few as
-    they are, each shows how to come back. What to do after a miss is rehearsed with the WidowX's corrections.
+    they are, each shows how to come back. The rest is rehearsed: corrections of the start's driving on the WidowX.
     """
     return StageRecipe(
         stage="expert",
@@ -259,7 +261,7 @@ def debug(stage: str = "expert") -> StageRecipe:
     stills = min(full.still_groups, 2)
     return replace(
         full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2,
-        corrections_at=None,
+        corrections_at=(),
     )  # fmt: skip
 
 

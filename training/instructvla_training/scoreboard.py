@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .evaluation.closed_loop import MAX_STEPS
+from instructvla_model.manifest import read_manifest
+
+from .evaluation import MAX_STEPS
 from .evaluation.run import evaluate
 
 
@@ -50,12 +52,20 @@ ROWS = (
 
 
 def measure(checkpoints: Path, results: Path, episodes: int, workers: int) -> None:
-    """Runs what is missing in ``results`` for the checkpoints that there are."""
+    """Runs what ``results`` does not hold, in as many trials, for the checkpoints that there are now."""
     for row in ROWS:
         output, folder = results / row.file, checkpoints / f"nano-{row.made}"
-        if output.exists() or not folder.exists():
-            continue
-        evaluate(folder, row.kind, row.families, episodes, row.think, workers, output, row.max_steps)
+        if folder.exists() and not measured(output, folder, episodes, row.max_steps):
+            evaluate(folder, row.kind, row.families, episodes, row.think, workers, output, row.max_steps)
+
+
+def measured(outcome: Path, checkpoint: Path, episodes: int, max_steps: int) -> bool:
+    """Whether ``outcome`` holds at least so many trials, so long, of the checkpoint that is there now."""
+    if not outcome.exists():
+        return False
+    about = json.loads(outcome.read_text(encoding="utf-8"))["about"]
+    same = about["checkpoint"] == read_manifest(checkpoint).checkpoint_id and about["max_steps"] == max_steps
+    return same and about["episodes"] >= episodes
 
 
 def table(results: Path) -> list[str]:

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 
 from instructvla_model.manifest import read_manifest
-from instructvla_model.presets import preset
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_training import pipeline
-from instructvla_training.data import demonstrations
-from instructvla_training.data.record import record
+from instructvla_training.data.shards import read_frames
 from instructvla_training.evaluation.graph_policy import joint_sample
-from instructvla_training.recipes import RECIPES, DataRecipe
-from instructvla_training.stages.run import run_stage
+from instructvla_training.recipes import RECIPES
 from instructvla_training.workspace import robot_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,7 +24,7 @@ def test_the_recipe_is_few_shot_and_starts_from_the_widowx_checkpoint() -> None:
     assert recipe.data.robot == "fr3"
     assert recipe.data.episodes <= 50
     assert (REPOSITORY / recipe.start / "manifest.json").is_file()
-    assert recipe.corrections_at is None, "corrections are demonstrations too"
+    assert not recipe.corrections_at, "corrections are demonstrations too"
 
 
 def test_its_data_and_its_run_lie_apart_from_the_widowxs(tmp_path: Path) -> None:
@@ -56,7 +53,7 @@ def test_the_shipped_checkpoint_is_that_of_the_recipe() -> None:
 
 
 @pytest.mark.slow
-def test_a_few_steps_make_a_checkpoint_for_the_franka(tmp_path: Path) -> None:
+def test_one_command_makes_a_checkpoint_for_the_franka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints").symlink_to(REPOSITORY / "checkpoints")
     full = RECIPES["nano-franka"]()
     recipe = replace(
@@ -65,13 +62,14 @@ def test_a_few_steps_make_a_checkpoint_for_the_franka(tmp_path: Path) -> None:
         data=replace(full.data, episodes=2, stills=4, shard_episodes=2),
         groups=2,
         still_groups=1,
+        rehearsal=2,
     )
     space = pipeline.workspace_of("nano-franka", tmp_path)
-    rehearsed = replace(space, variant="").dataset("corrections")
-    record(demonstrations.record_shard, rehearsed, 2, 2, 7, preset("nano"), DataRecipe(), 1)
-    for what in ("stills", "demonstrations"):
-        pipeline.record_data(what, space, recipe.data, 1)
-    folder = run_stage(recipe, space, "cpu", 1)
+    monkeypatch.setitem(pipeline.RECIPES, "nano-franka", lambda: recipe)
+    folder = pipeline.make("nano-franka", space, "cpu", 1)
+    rehearsed = read_frames([space.dataset("rehearsal")])
+    assert {episode.source for episode in rehearsed.episodes} == {"correction"}
+    assert not (tmp_path / "data" / "nano").exists(), "it needs no data of the WidowX's recipes"
     manifest, start = read_manifest(folder), read_manifest(START)
     assert manifest.training["robot"] == "fr3"
     assert manifest.training["recipe"] == "nano-franka"

@@ -1,7 +1,8 @@
 """Demonstrations: the scripted expert drives the simulated robot through the real controller.
 
 In most episodes what is executed is disturbed at times, while the label stays what the expert would have
-done: so the data shows how to come back from where a learner's own errors lead.
+done: so the data shows how to come back from where a learner's own errors lead. The arm is pushed aside, and the hand
+closes on nothing or lets go of what it holds.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from instructvla_training.recipes import DataRecipe
 from .observe import RECORD_RENDER, image_columns
 from .shards import EpisodeRecord
 
-MAX_STEPS = 70
+MAX_STEPS = 90
 PHASE_WEIGHT = {"grasp": 2.0, "lower": 1.5, "release": 2.0, "approach": 1.0, "retry": 1.5, "retreat": 0.7}
 """How often a frame is drawn in training: the short phases that decide an episode, more."""
+SLIP_STEPS = (2, 6)
 
 
 def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[EpisodeRecord]:
@@ -62,6 +64,7 @@ def drive(
     rows: list[dict] = []
     done = 0
     drift = np.zeros(4)
+    slipping = 0
     for _ in range(MAX_STEPS):
         demo = demonstrator.act()
         rows.append(
@@ -77,6 +80,9 @@ def drive(
             drift = _drift(drift, rng, data)
             executed[:3] += drift[:3]
             executed[5] += drift[3]
+            slipping = _slip(slipping, rng, data)
+            if slipping:
+                executed[6] = 1.0 - executed[6]
         done = done + 1 if lockstep.step(executed).success else 0
         if done >= 2:
             return rows
@@ -89,3 +95,10 @@ def _drift(drift: np.ndarray, rng: np.random.Generator, data: DataRecipe) -> np.
         scale = np.array([data.noise_xyz_m, data.noise_xyz_m, 0.7 * data.noise_xyz_m, data.noise_yaw_rad])
         return rng.normal(0.0, scale)
     return drift * (0.7 if rng.random() < 0.6 else 0.0)
+
+
+def _slip(left: int, rng: np.random.Generator, data: DataRecipe) -> int:
+    """For how many more steps the hand does the opposite of what it should."""
+    if left:
+        return left - 1
+    return int(rng.integers(*SLIP_STEPS)) if rng.random() < data.slip_probability else 0

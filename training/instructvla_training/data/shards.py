@@ -116,7 +116,7 @@ def joined(parts: Sequence[Frames]) -> Frames:
     )
 
 
-def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> Frames:
+def read_frames(folders: Iterable[Path]) -> Frames:
     """Loads every complete shard below ``folders``, in name order.
 
     Raises FileNotFoundError where there is none and ValueError where a shard's columns disagree in length.
@@ -139,8 +139,6 @@ def read_frames(folders: Iterable[Path], limit_episodes: int | None = None) -> F
                 raise ValueError(f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard")
             parts[name].append(column)
         episodes.extend(records)
-        if limit_episodes is not None and len(episodes) >= limit_episodes:
-            break
     lengths = np.array([record.length for record in episodes])
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     logger.info("%d episodes, %d frames from %d shards", len(episodes), lengths.sum(), len(shards))

@@ -15,6 +15,7 @@ from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.lockstep import Lockstep, Observation
 from instructvla_training.data.record import prepare_worker
+from instructvla_training.evaluation import MAX_STEPS
 from instructvla_training.language import TaskView, parse_answer
 from instructvla_training.workspace import robot_of
 
@@ -23,7 +24,6 @@ from .trials import Trial
 
 logger = logging.getLogger(__name__)
 
-MAX_STEPS = 60
 RENDER = RenderSpec()
 """The live cameras' 640x480 picture."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from instructvla_model.manifest import read_manifest
 from instructvla_sim import RenderSpec, World
 
-from . import trials
-from .closed_loop import MAX_STEPS, run_trials
+from . import MAX_STEPS, trials
+from .closed_loop import run_trials
 from .questions import ask
 from .tables import line, provenance, share, summarise
 

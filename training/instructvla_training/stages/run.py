@@ -151,7 +151,7 @@ def base_moved(before: str, now: str) -> np.ndarray:
 
 def _rehearsed(recipe: StageRecipe, space: Workspace, frames: Frames, moved_m: np.ndarray) -> Frames:
     """Corrected episodes of the start's robot as seen from the new base; drawn as often as the new ones."""
-    old = read_frames([replace(space, variant="").dataset("corrections")], recipe.rehearsal)
+    old = read_frames([space.dataset("rehearsal")])
     acting = np.array([episode.source != "still" for episode in frames.episodes])[frames.episode]
     weight = old.weight * (frames.weight[acting].sum() / old.weight.sum())
     state = old.state + np.concatenate([moved_m, np.zeros(old.state.shape[1] - 3)]).astype(old.state.dtype)

@@ -146,7 +146,7 @@ def training(variant: Variant, stage: str, seed: int, budget: Budget, recipes: R
         weights = replace(weights, expert_pointing=0.0, location=0.0)
     optimisation = replace(full.optimisation, steps=steps, seed=full.optimisation.seed + seed)
     return replace(
-        full, name=run_name(variant, stage, seed), optimisation=optimisation, corrections_at=None, weights=weights,
+        full, name=run_name(variant, stage, seed), optimisation=optimisation, corrections_at=(), weights=weights,
         after="base" if stage == "expert" else run_name(variant, "expert", seed), switches=variant.switches,
         prompts=full.prompts if variant.motion else _without(full.prompts, "motion"),
     )  # fmt: skip

@@ -1,0 +1,37 @@
+"""What the README's table rests on, and when it must be measured again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from instructvla_model.manifest import read_manifest
+from instructvla_training import scoreboard
+
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"episodes": 9}, False),
+        ({"episodes": 20}, True),
+        ({"max_steps": 30}, False),
+        ({"checkpoint": "another"}, False),
+    ],
+)
+def test_a_row_counts_for_the_checkpoint_the_trials_and_the_time_that_it_was_measured_with(tmp_path, change, expected):
+    folder, outcome = CHECKPOINTS / "nano-expert", tmp_path / "row.json"
+    about = {"checkpoint": read_manifest(folder).checkpoint_id, "episodes": 10, "max_steps": 60} | change
+    outcome.write_text(json.dumps({"about": about}), encoding="utf-8")
+    assert scoreboard.measured(outcome, folder, 10, 60) is expected
+    assert not scoreboard.measured(tmp_path / "none.json", folder, 10, 60)
+
+
+def test_the_shipped_rows_are_of_the_shipped_checkpoints():
+    for row in scoreboard.ROWS:
+        about = json.loads((CHECKPOINTS / "results" / row.file).read_text(encoding="utf-8"))["about"]
+        assert about["checkpoint"] == read_manifest(CHECKPOINTS / f"nano-{row.made}").checkpoint_id, row.file
