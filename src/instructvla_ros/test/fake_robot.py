@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
-from interbotix_xs_msgs.srv import OperatingModes, RobotInfo, TorqueEnable
+from interbotix_xs_msgs.srv import OperatingModes, RegisterValues, RobotInfo, TorqueEnable
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -26,6 +26,7 @@ class FakeRobot(Node):
         self.goal, self.pwm = self.q.copy(), 0.0
         self.goals: list[list[float]] = []
         self.requests: list[Any] = []
+        self._modes: dict[str, tuple[str, str]] = {}
         self.camera_on = True
         self._pictures = 0
         self._joints = joints
@@ -35,7 +36,8 @@ class FakeRobot(Node):
         self.create_subscription(JointGroupCommand, f"{base}/commands/joint_group", self._on_group, 10)
         self.create_subscription(JointSingleCommand, f"{base}/commands/joint_single", self._on_single, 10)
         self.create_service(RobotInfo, f"{base}/get_robot_info", self._on_info)
-        self.create_service(OperatingModes, f"{base}/set_operating_modes", self._remember)
+        self.create_service(OperatingModes, f"{base}/set_operating_modes", self._on_modes)
+        self.create_service(RegisterValues, f"{base}/set_motor_registers", self._remember)
         self.create_service(TorqueEnable, f"{base}/torque_enable", self._remember)
         self.create_timer(0.01, self._publish_state)
         self.create_timer(0.05, self._publish_image)
@@ -67,7 +69,12 @@ class FakeRobot(Node):
 
     def _on_info(self, request: RobotInfo.Request, response: RobotInfo.Response) -> RobotInfo.Response:
         response.joint_names, response.num_joints = list(self._joints), len(self._joints)
+        response.mode, response.profile_type = self._modes.get(request.name, ("velocity", "velocity"))
         return response
+
+    def _on_modes(self, request: OperatingModes.Request, response: Any) -> Any:
+        self._modes[request.name] = request.mode, request.profile_type
+        return self._remember(request, response)
 
     def _remember(self, request: Any, response: Any) -> Any:
         self.requests.append(request)

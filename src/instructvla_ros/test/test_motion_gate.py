@@ -53,6 +53,27 @@ def test_f10_the_acceleration_of_an_arm_that_states_limits_is_bounded() -> None:
     assert (verdict.ok, verdict.fault_id) == (False, "F10") and "acceleration" in verdict.reason
 
 
+@pytest.mark.parametrize("mode", [Mode.MOVING, Mode.HOLD, Mode.HOMING])
+def test_f10_a_goal_does_not_run_away_from_a_joint_that_does_not_follow(mode: Mode) -> None:
+    ahead, step = np.zeros(6), np.zeros(6)
+    ahead[5], step[5] = 0.49, 0.02
+    at = replace(passage(), previous_rad=READY_RAD + ahead, mode=mode)
+    verdict = gate().check(replace(at, goal_rad=at.previous_rad + step))
+    assert (verdict.ok, verdict.fault_id) == (False, "F10")
+    assert "wrist_rotate would be 0.51 rad ahead" in verdict.reason
+    far = replace(at, previous_rad=READY_RAD + 2 * ahead)
+    assert gate().check(replace(far, goal_rad=far.previous_rad - step)).ok, "the way back is open"
+
+
+def test_f10_a_stopped_arm_may_still_brake_where_its_goal_is_far_ahead() -> None:
+    ahead, step = np.zeros(6), np.zeros(6)
+    ahead[5], step[5] = 0.5, 0.02
+    at = replace(passage(), previous_rad=READY_RAD + ahead)
+    watched = gate()
+    watched.check(replace(at, goal_rad=at.previous_rad, previous_rad=at.previous_rad - step))
+    assert watched.check(replace(at, goal_rad=at.previous_rad + 0.5 * step, mode=Mode.STOPPED)).ok
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_f06_a_goal_that_is_not_finite_never_passes(value: float) -> None:
     for mode in Mode:
@@ -78,7 +99,8 @@ def test_f08_goals_pass_no_lower_than_the_table_plane() -> None:
     watched, posture, verdict = gate(), READY_RAD, None
     while verdict is None or verdict.ok:
         posture = posture + lower
-        verdict = watched.check(replace(passage(), goal_rad=posture, previous_rad=posture - lower))
+        before = posture - lower
+        verdict = watched.check(replace(passage(), goal_rad=posture, previous_rad=before, measured_rad=before))
     assert verdict.fault_id == "F08" and "z" in verdict.reason
     assert WX250S.forward(posture)[1][2] < 0.0 <= WX250S.forward(posture - lower)[1][2]
 
@@ -88,7 +110,8 @@ def test_f08_from_below_the_table_plane_only_the_way_up_is_open() -> None:
     below = READY_RAD.copy()
     while WX250S.forward(below)[1][2] > -0.03:
         below = below + lower
-    up, down = (replace(passage(), goal_rad=below + s * lower, previous_rad=below) for s in (-1.0, 8.0))
+    at = replace(passage(), previous_rad=below, measured_rad=below)
+    up, down = (replace(at, goal_rad=below + s * lower) for s in (-1.0, 8.0))
     assert gate().check(up).ok
     assert gate().check(replace(down, elapsed_s=0.2)).fault_id == "F08"
 

@@ -23,6 +23,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("instructvla_model.types")
 
 from action_msgs.msg import GoalStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_msgs.msg import Bool, String  # noqa: E402
@@ -222,6 +224,27 @@ def test_the_driver_is_set_up_once_with_the_profile_of_the_training_data(graph: 
     assert all(r.enable for r in torque) and len(torque) == 2
 
 
+def test_after_an_activation_only_a_new_instruction_moves_the_arm_and_no_mode_is_set_twice(graph: Graph) -> None:
+    def change(transition: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert graph.call(ChangeState, "widowx_controller_node/change_state", request).success
+
+    graph.say("pick up the carrot")
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+    seen = len(graph.robot.requests)
+    change(Transition.TRANSITION_DEACTIVATE)
+    assert graph.until(lambda: "not active" in graph.say("pick up the lemon").message)
+    change(Transition.TRANSITION_ACTIVATE)
+    assert graph.until(lambda: graph.mode() in (SafetyState.MODE_HOLDING, SafetyState.MODE_IDLE))
+    assert np.ptp(graph.goals(30), axis=0).max() < 1e-6
+    again = graph.robot.requests[seen:]
+    assert not [r for r in again if hasattr(r, "profile_type")], "the modes were right already"
+    written = [(r.name, r.reg, r.value) for r in again if hasattr(r, "reg")]
+    assert written[:2] == [("arm", "Profile_Velocity", 250), ("arm", "Profile_Acceleration", 100)]
+    assert graph.until(lambda: graph.say("pick up the lemon").accepted)
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+
+
 def test_an_instruction_streams_text_and_moves_the_arm(graph: Graph) -> None:
     start = kinematics.forward(graph.robot.q)[1]
     response = graph.say("pick up the carrot")
@@ -252,14 +275,18 @@ def test_f20_a_bad_instruction_is_refused_and_the_running_one_goes_on(graph: Gra
     assert second.instruction_id == first.instruction_id + 1
 
 
-@pytest.mark.parametrize("how", ["service", "topic"])
+@pytest.mark.parametrize("how", ["service", "topic", "best-effort topic"])
 def test_f22_stop_latches_until_reset_and_a_new_instruction(graph: Graph, how: str) -> None:
     graph.say("pick up the carrot")
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
     if how == "service":
         assert graph.trigger("stop").success
-    else:
+    elif how == "topic":
         graph.estop.publish(Bool(data=True))
+    else:
+        button = graph.client.create_publisher(Bool, "estop", qos.EMERGENCY_STOP_BEST_EFFORT)
+        assert graph.until(lambda: button.get_subscription_count() > 0)
+        button.publish(Bool(data=True))
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_STOPPED)
     goals = graph.goals(10)
     # The stop reaches the two nodes by different ways.

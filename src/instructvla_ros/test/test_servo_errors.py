@@ -65,12 +65,16 @@ class FakeNode:
     def __init__(self) -> None:
         self.clients: dict[str, FakeClient] = {}
         self.published: list[Any] = []
+        self.publishers: dict[str, int] = {}
 
     def create_client(self, _: Any, name: str) -> FakeClient:
         return self.clients.setdefault(name, FakeClient(name))
 
-    def create_publisher(self, *_: Any) -> Any:
-        return SimpleNamespace(publish=self.published.append, topic_name="t")
+    def create_publisher(self, _: Any, topic: str, *__: Any) -> Any:
+        return SimpleNamespace(publish=self.published.append, topic_name=topic)
+
+    def count_publishers(self, topic: str) -> int:
+        return self.publishers[topic]
 
     def create_timer(self, period_s: float, callback: Any) -> Any:
         self.period_s, self.poll = period_s, callback
@@ -142,6 +146,17 @@ def test_f24_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
     bench.client.recover()
     bench.client.recover()
     assert prepared == [True]
+
+
+@pytest.mark.parametrize(
+    ("joint_group", "joint_single", "joint_trajectory", "others"), [(1, 1, 0, 0), (2, 1, 0, 1), (1, 3, 0, 2), (1, 1, 1, 1)]
+)
+def test_f14_whoever_else_publishes_what_the_driver_obeys_is_counted(
+    bench: Bench, joint_group: int, joint_single: int, joint_trajectory: int, others: int
+) -> None:
+    counted = {"joint_group": joint_group, "joint_single": joint_single, "joint_trajectory": joint_trajectory}
+    bench.node.publishers = {f"/wx250s/commands/{name}": count for name, count in counted.items()}
+    assert bench.client.other_publishers() == others
 
 
 @pytest.mark.parametrize(("status", "words"), [(1, "input voltage"), (0x24, "overheating, overload"), (2, "status 2")])

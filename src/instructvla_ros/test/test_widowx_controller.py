@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from instructvla_ros.control import Mode, WidowXControllerConfig, kinematics
+from instructvla_ros.control import WX250S, Mode, WidowXControllerConfig, kinematics
 from instructvla_ros.control.rotations import rotation_angle, rpy_to_matrix
-from instructvla_ros.control.safety import SafetyConfig
+from instructvla_ros.control.safety import SafetyConfig, Verdict
 
 LIMIT_RAD_PER_TICK = 0.5 * math.pi * 0.02
 
@@ -128,7 +128,7 @@ def test_f06_one_nan_chunk_is_dropped_and_three_in_a_row_latch_a_fault(bench) ->
     assert bench.tick().mode is Mode.FAULT
     bench.controller.reset(bench.now_s)
     bench.tick(2)
-    bench.chunk(seq=6, xyz=(0.01, 0, 0))
+    bench.chunk(seq=6, xyz=(0.01, 0, 0), instruction_id=2)
     assert bench.tick().mode is Mode.MOVING
     assert bench.controller.counts["F06"] == 4
 
@@ -243,6 +243,91 @@ def test_f22_an_instruction_heard_while_stopped_moves_nothing_after_the_reset(be
     assert bench.tick().mode is Mode.HOLD
     bench.chunk(seq=21, xyz=(0.01, 0, 0), instruction_id=3)
     assert bench.tick().mode is Mode.MOVING
+
+
+def test_f22_a_closing_gripper_stops_with_the_arm_although_a_new_instruction_has_just_come(bench) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick(2).gripper_pwm == -350
+    bench.finger_m = 0.030
+    bench.controller.on_instruction(2, bench.now_s)
+    bench.controller.stop("operator pressed stop")
+    assert abs(bench.tick().gripper_pwm) < 1.0
+    bench.finger_m = 0.031  # pushed by hand: it goes back to where it was stopped
+    assert -350 < bench.tick().gripper_pwm < 0
+
+
+def test_an_activation_ends_what_was_asked_for_before(bench) -> None:
+    bench.chunk(xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.MOVING
+    bench.controller.reset(bench.now_s)
+    bench.controller.end_instructions(3)  # instructions were given meanwhile
+    bench.tick()
+    for seq, number in enumerate((1, 3), 20):
+        bench.chunk(seq=seq, xyz=(0.01, 0, 0), instruction_id=number)
+        assert bench.tick().mode is Mode.HOLD and not bench.controller.following
+    bench.chunk(seq=30, xyz=(0.01, 0, 0), instruction_id=4)
+    assert bench.tick().mode is Mode.MOVING
+
+
+def test_f05_joint_states_that_repeat_themselves_are_no_news(bench) -> None:
+    bench.feed_joints = False
+    values = dict(zip(WX250S.joint_names, bench.q, strict=True)) | {"left_finger": 0.037}
+    stamp_s = bench.now_s
+    for age_s in (0.0, 0.5):  # the same one again, and older ones
+        for _ in range(10):
+            bench.controller.on_joint_state(
+                list(values), list(values.values()), None, stamp_s - age_s, bench.now_s
+            )
+            command = bench.tick()
+        assert (command.mode, command.fault_id) == (Mode.HOLD, "F05")
+    bench.feed_joints = True
+    assert bench.tick().fault_id == ""
+
+
+def test_f16_joint_states_of_a_clock_that_was_set_back_are_taken(bench) -> None:
+    bench.now_s -= 3600.0
+    bench.tick()  # the jump
+    bench.controller.reset(bench.now_s + 3600.0)  # given before this clock was set back
+    bench.tick(2)
+    bench.chunk(seq=20, xyz=(0.01, 0, 0))
+    assert bench.tick().mode is Mode.MOVING
+
+
+def test_f22_a_reset_anchors_where_the_arm_is_not_where_it_was(bench) -> None:
+    bench.controller.stop("operator pressed stop")
+    bench.tick()
+    old, before_s = bench.q.copy(), bench.now_s
+    bench.feed_joints = False
+    bench.tick(50)
+    bench.q = old + 0.3
+    bench.controller.reset(bench.now_s)
+    values = dict(zip(WX250S.joint_names, old, strict=True)) | {"left_finger": 0.037}
+    bench.controller.on_joint_state(list(values), list(values.values()), None, before_s, bench.now_s)
+    command = bench.tick()
+    assert command.joint_goal_rad is None and "1.00 s before the reset" in command.reason
+    bench.feed_joints = True
+    np.testing.assert_allclose(bench.tick().joint_goal_rad, bench.q)
+
+
+def test_f19_chunks_that_cannot_be_read_count_as_bad_ones(bench) -> None:
+    for _ in range(3):
+        bench.controller.on_bad_chunk(Verdict(False, "F19", "5 steps of 3 numbers"))
+    command = bench.tick()
+    assert (command.mode, command.fault_id) == (Mode.FAULT, "F19") and "5 steps of 3 numbers" in command.reason
+
+
+def test_f10_on_the_way_home_an_arm_that_does_not_follow_is_not_left_behind(bench) -> None:
+    bench.chunk()
+    start = bench.q.copy()
+    assert bench.controller.go_to(start + np.array([1.5, 0, 0, 0, 0, 0]), bench.now_s) == ""
+    worst, reasons = 0.0, set()
+    for _ in range(300):
+        bench.q = start.copy()  # without power
+        command = bench.tick()
+        reasons.add(command.reason)
+        worst = max(worst, float(np.max(np.abs(command.joint_goal_rad - start))))
+    assert worst <= 0.5 + 1e-9
+    assert any("without power" in reason for reason in reasons)
 
 
 def test_the_gripper_closes_when_the_policy_says_so_and_stays_when_stopped(bench) -> None:

@@ -91,6 +91,7 @@ class ChunkBuffer:
 
     def add(self, chunk: ActionChunk, now_s: float) -> str:
         """Take a chunk. Returns "" when taken, else why it was dropped."""
+        self._earliest_stamp_s = min(self._earliest_stamp_s, now_s)  # later only if the clock was set back
         reason = self._why_not(chunk, now_s)
         if reason:
             self.dropped += 1

@@ -84,6 +84,7 @@ class ArmController:
         self._picture = FrozenPicture(self._safety.max_identical_pictures, self._safety.frozen_motion_rad)
         self._sample: JointSample | None = None
         self._joint_problem = ""
+        self._anchor_from_s = -math.inf  # earlier joint states do not tell where the arm is
         self._latch: tuple[Mode, str, str] | None = None
         self._holds: dict[str, str] = {}
         self._refused_goals = 0
@@ -98,6 +99,7 @@ class ArmController:
         self._waiting_since_s: float | None = None
         self._last_fault = ""
         self._halted, self._posture = True, None
+        self._fingers_held = False  # since nothing may move
 
     # Inputs: they only store and check.
 
@@ -109,15 +111,34 @@ class ArmController:
         stamp_s: float,
         now_s: float,
     ) -> None:
-        """Take a joint state by names. One that is incomplete or not finite is refused and makes the arm hold
-        (F05)."""
+        """Take a joint state by names. One that is incomplete or not finite is refused and makes the arm hold (F05).
+
+        One that was measured before the last, or before the arm's target was to be anchored, says nothing new.
+        """
         try:
-            self._sample = self._reader.read(names, positions, stamp_s, now_s)
-            self._joint_problem = ""
+            sample = self._reader.read(names, positions, stamp_s, now_s)
+            self._anchor_from_s = min(self._anchor_from_s, now_s)  # later only if the clock was set back
+            self._joint_problem = self._outdated(sample)
+            if self._joint_problem or self._repeated(sample):
+                return
+            self._sample = sample
             self._picture.on_joints(self._sample.arm_rad, stamp_s)
         except ValueError as error:
             self._joint_problem = str(error)
             self.counts["F05"] += 1
+
+    def _repeated(self, sample: JointSample) -> bool:
+        """A stamp not newer than the last; one much older is of a clock that was set back."""
+        if self._sample is None:
+            return False
+        return 0.0 <= self._sample.stamp_s - sample.stamp_s <= self._safety.max_clock_jump_s
+
+    def _outdated(self, sample: JointSample) -> str:
+        """Why a joint state cannot anchor the target, or "": where the arm was before a reset is not where it is."""
+        late_s = self._anchor_from_s - sample.stamp_s
+        if self._goal is not None or late_s <= self._safety.max_joint_state_age_s:
+            return ""
+        return f"joint state was measured {late_s:.2f} s before the reset; check that the clocks agree"
 
     def on_image(self, stamp_s: float, now_s: float, digest: int | None = None) -> None:
         """Note that the policy's camera delivered a frame; a repeated stamp counts as no frame (F03).
@@ -141,13 +162,7 @@ class ArmController:
         """Take a chunk; returns "" or why it was dropped. Three bad ones in a row latch a fault (F06)."""
         verdict = check_chunk(chunk)
         if not verdict.ok:
-            self.counts[verdict.fault_id] += 1
-            self._bad_chunks += 1
-            self._chunk_problem = verdict.reason
-            if self._bad_chunks >= self._safety.max_bad_chunks and self._latch is None:
-                reason = f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on"
-                self._latch = (Mode.FAULT, reason, verdict.fault_id)
-            return verdict.reason
+            return self.on_bad_chunk(verdict)
         newer = chunk.instruction_id > self._buffer.instruction_id
         self._chunk_problem = self._buffer.add(chunk, now_s)
         if self._chunk_problem:
@@ -157,6 +172,16 @@ class ArmController:
         if newer:
             self._halt()
         return ""
+
+    def on_bad_chunk(self, verdict: Verdict) -> str:
+        """Count a chunk that cannot be used, or not even be read; returns why. See `on_chunk`."""
+        self.counts[verdict.fault_id] += 1
+        self._bad_chunks += 1
+        self._chunk_problem = verdict.reason
+        if self._bad_chunks >= self._safety.max_bad_chunks and self._latch is None:
+            reason = f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on"
+            self._latch = (Mode.FAULT, reason, verdict.fault_id)
+        return verdict.reason
 
     def go_to(self, posture_rad: np.ndarray, now_s: float) -> str:
         """Leave what is being done and go to a posture (n,), slowly and straight in joint space; no camera is needed.
@@ -195,6 +220,12 @@ class ArmController:
         self.counts[fault_id] += 1
         self._buffer.end_instruction()
 
+    def end_instructions(self, newest_id: int) -> None:
+        """The instruction that is followed, and every one up to `newest_id`, moves nothing any more."""
+        self._buffer.set_instruction(newest_id)
+        self._buffer.end_instruction()
+        self._halt()
+
     def reset(self, now_s: float) -> None:
         """Leave a latch. Nothing is sent before a joint state given after this call has re-anchored the
         target; an instruction heard while it was latched stays without effect."""
@@ -211,7 +242,7 @@ class ArmController:
         self._buffer.clear(earliest_stamp_s=now_s)
         self._image.reset()
         self._picture.reset()
-        self._sample = None
+        self._sample, self._anchor_from_s = None, now_s
         self._unanchor()
 
     def hold_for(self, fault_id: str, reason: str) -> None:
@@ -317,13 +348,15 @@ class ArmController:
         if blocked is not None:
             if not self._halted or self._posture is not None:
                 self._halt()
+            if not self._fingers_held:
                 self._gripper.hold(sample.finger_m)
+                self._fingers_held = True
             counted_already = self._latch is not None or bool(self._joint_problem)
             if blocked[2] != self._last_fault and not counted_already:
                 self.counts[blocked[2]] += 1
             self._last_fault = blocked[2]
             return (*blocked, None)
-        self._last_fault = ""
+        self._last_fault, self._fingers_held = "", False
         if self._posture is not None:
             if not self._interpolator.at_rest(now_s):
                 return Mode.HOMING, "on the way to a fixed posture", "", None

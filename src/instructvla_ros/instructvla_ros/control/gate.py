@@ -88,7 +88,24 @@ class MotionGate:
             return Verdict(False, "F22", "the first goal does not begin at the measured posture")
         if float(np.max(np.abs(change))) < _STILL_RAD:
             return GOOD  # staying is always allowed
-        return self._limits(goal, previous, change, passage) or self._region(goal, previous, passage.mode) or GOOD
+        return (
+            self._limits(goal, previous, change, passage)
+            or self._lead(goal, previous, passage)
+            or self._region(goal, previous, passage.mode)
+            or GOOD
+        )
+
+    def _lead(self, goal: np.ndarray, previous: np.ndarray, passage: Passage) -> Verdict | None:
+        """A goal may not run away from an arm that does not follow; the way back to it is open. What brakes a stopped
+        arm is let through."""
+        lead, before = np.abs(goal - passage.measured_rad), np.abs(previous - passage.measured_rad)
+        runaway = (lead > self._config.max_joint_lead_rad) & (lead > before + _ROUNDING)
+        if passage.mode in _LATCHED or not runaway.any():
+            return None
+        joint = int(np.argmax(lead * runaway))
+        ahead = f"goal of {self._arm.joint_names[joint]} would be {lead[joint]:.2f} rad ahead of the measured joint"
+        limit = f"limit {self._config.max_joint_lead_rad} rad"
+        return Verdict(False, "F10", f"{ahead}, {limit}; is the arm blocked, or without power?")
 
     def _limits(self, goal: np.ndarray, previous: np.ndarray, change: np.ndarray, passage: Passage) -> Verdict | None:
         beyond = np.maximum(self._arm.lower_rad - goal, goal - self._arm.upper_rad)

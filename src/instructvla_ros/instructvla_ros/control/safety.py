@@ -34,6 +34,9 @@ class SafetyConfig:
     max_pushes: int = 15
     # The target may not run further ahead of the measured pose than this (a blocked arm must not wind up).
     max_target_lead_m: float = 0.12
+    # Nor a joint's goal further ahead of the measured joint, in whatever mode: where the drives are off or the arm is
+    # blocked, all that was sent meanwhile would be caught up on at once. Above the lag of a WidowX at full speed.
+    max_joint_lead_rad: float = 0.5
     joint_margin_rad: float = 0.005
     velocity_fraction: float = 0.5
     homing_speed_rad_s: float = 0.5  # of the fastest joint on the way to home or sleep

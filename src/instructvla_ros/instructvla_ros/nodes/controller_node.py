@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float32
 from std_srvs.srv import Trigger
 
 from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, Reasoning, SafetyState
 from instructvla_ros.control import ArmController, Command, Mode
+from instructvla_ros.control.safety import Verdict
 from instructvla_ros.control.watch import WatchConfig
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.codecs import message_to_chunk, safety_mode, step_to_message, time_to_s
@@ -105,6 +107,12 @@ class ControllerNode(ManagedNode):
         self._counters = SafetyState()
         self._stop_wanted = ""
         self._was_stopped = False
+        self._newest_id = 0
+        # From the first moment on, and from best-effort buttons too: two subscriptions, since a reliable one does not
+        # hear those, and a best-effort one may lose what a reliable button sends.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        for profile in (qos.EMERGENCY_STOP, qos.EMERGENCY_STOP_BEST_EFFORT):
+            self.create_subscription(Bool, "estop", self._on_estop, profile, event_callbacks=quiet)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/home", self._on_home)
@@ -132,7 +140,6 @@ class ControllerNode(ManagedNode):
             self.create_subscription(JointState, joint_topic, self._on_joint_state, qos.JOINT_STATES),
             self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, qos.ACTION_CHUNK),
             self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
-            self.create_subscription(Bool, "estop", self._on_estop, qos.EMERGENCY_STOP),
             # Only the stamp of an image matters here, so it is not deserialized.
             self.create_subscription(Image, "camera/image_raw", self._on_raw_image, qos.IMAGE, raw=True),
         ]
@@ -145,8 +152,7 @@ class ControllerNode(ManagedNode):
         self._driver.prepare()
         self._inbox.clear()
         self._controller.reset(self._now_s())
-        if self._stop_wanted:
-            self._controller.stop(self._stop_wanted)
+        self._controller.end_instructions(self._newest_id)  # what was asked for before starts no motion now
         self._next_tick_s = time.monotonic()
         self._next_state_s = 0.0
         self._thread = OwnerThread("control", self._step, self.fail)
@@ -183,13 +189,16 @@ class ControllerNode(ManagedNode):
         try:
             chunk = message_to_chunk(message)
         except ValueError as error:
+            bad = Verdict(False, "F19", str(error))
             self._counters.chunks_rejected += 1
-            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            self.get_logger().warning(bad.reason, throttle_duration_sec=5.0)
+            self._inbox.append(lambda c, now_s: c.on_bad_chunk(bad))
             return
         self._inbox.append(lambda c, now_s: self._take_chunk(c, chunk, now_s))
 
     def _on_reasoning(self, message: Reasoning) -> None:
         instruction_id, ended = message.instruction_id, not message.instruction
+        self._newest_id = max(self._newest_id, instruction_id)
         self._inbox.append(lambda c, now_s: c.on_instruction(instruction_id, now_s, ended=ended))
 
     def _on_raw_image(self, serialized: bytes) -> None:
@@ -253,7 +262,7 @@ class ControllerNode(ManagedNode):
         return response
 
     def _latch(self, reason: str) -> None:
-        # Kept beside the inbox: a stop must also hold for an activation that comes later.
+        # Kept beside the inbox, which may overflow: a stop must not be lost, and hold for a later activation too.
         self._stop_wanted = reason
         self._inbox.append(lambda c, now_s: c.stop(reason))
         self.get_logger().warning(f"stop: {reason}")
@@ -283,6 +292,8 @@ class ControllerNode(ManagedNode):
         now_s = self._now_s()
         while self._inbox:
             self._inbox.popleft()(controller, now_s)
+        if self._stop_wanted and not controller.stopped:
+            controller.stop(self._stop_wanted)
         if self._watch is not None:
             self._watch.apply(controller, now_s)
         if driver.problem and not controller.stopped:

@@ -40,6 +40,7 @@ class DriverClient:
         base = f"/{settings.robot_name}/commands"
         self._joints = node.create_publisher(JointGroupCommand, f"{base}/joint_group", qos.DRIVER_COMMANDS)
         self._single = node.create_publisher(JointSingleCommand, f"{base}/joint_single", qos.DRIVER_COMMANDS)
+        self._trajectories = f"{base}/joint_trajectory"
         self._registers = node.create_client(RegisterValues, f"/{settings.robot_name}/get_motor_registers")
         self._rebooting = node.create_client(Reboot, f"/{settings.robot_name}/reboot_motors")
         self._errors: dict[str, tuple[int, ...]] = {}
@@ -115,8 +116,11 @@ class DriverClient:
             )
 
     def prepare(self) -> None:
-        """Operating modes and profile once, then torque; raises SetupError when the driver does not
-        answer."""
+        """Torque, operating modes and profile; raises SetupError when the driver does not answer.
+
+        To change a mode the driver takes each joint's torque away for a moment and a raised arm sags (xs_driver.cpp
+        set_joint_operating_mode), so a mode that is right already stays, and only the profile's registers are written.
+        """
         settings = self._settings
         arm = OperatingModes.Request(cmd_type="group", name=settings.arm_group, mode="position")
         arm.profile_type = "time"
@@ -129,7 +133,23 @@ class DriverClient:
                     torque = TorqueEnable.Request(cmd_type=cmd_type, name=name, enable=True)
                     services.call(TorqueEnable, self._name("torque_enable"), torque)
             for request in (arm, gripper):
-                services.call(OperatingModes, self._name("set_operating_modes"), request)
+                self._set_mode(services, request)
+
+    def _set_mode(self, services: ServiceCalls, wanted: OperatingModes.Request) -> None:
+        cmd_type, name = wanted.cmd_type, wanted.name
+        asked = RobotInfo.Request(cmd_type=cmd_type, name=name)
+        info = services.call(RobotInfo, self._name("get_robot_info"), asked)
+        if (info.mode, info.profile_type) != (wanted.mode, wanted.profile_type):
+            self._node.get_logger().warning(
+                f"{name} is in mode {info.mode or 'unknown'!r}, profile {info.profile_type or 'unknown'!r}; setting "
+                f"{wanted.mode!r}, {wanted.profile_type!r}: the driver takes its torque away for a moment"
+            )
+            services.call(OperatingModes, self._name("set_operating_modes"), wanted)
+            return
+        profile = {"Profile_Velocity": wanted.profile_velocity, "Profile_Acceleration": wanted.profile_acceleration}
+        for register, value in profile.items():
+            write = RegisterValues.Request(cmd_type=cmd_type, name=name, reg=register, value=value)
+            services.call(RegisterValues, self._name("set_motor_registers"), write)
 
     def _name(self, service: str) -> str:
         return f"/{self._settings.robot_name}/{service}"
@@ -153,5 +173,6 @@ class DriverClient:
         self._send_pwm(self._resting_pwm())
 
     def other_publishers(self) -> int:
-        """How many publishers besides this one command the arm's joints; two commanders fight."""
-        return max(0, self._node.count_publishers(self._joints.topic_name) - 1)
+        """How many publishers besides this node's command the arm; the driver obeys three topics alike."""
+        own = {self._joints.topic_name: 1, self._single.topic_name: 1, self._trajectories: 0}
+        return sum(max(0, self._node.count_publishers(topic) - count) for topic, count in own.items())

@@ -34,6 +34,7 @@ GRIPPER_COMMAND = _profile(10)
 # Latched: whoever starts later must learn that the robot is stopped.
 SAFETY_STATE = _profile(1, latched=True)
 EMERGENCY_STOP = _profile(10)
+EMERGENCY_STOP_BEST_EFFORT = _profile(10, reliable=False)
 HEARTBEAT = _profile(10)
 CLOCK = _profile(10)
 DIAGNOSTICS = _profile(10)

@@ -27,7 +27,12 @@ from instructvla_ros.policy.ingest import frame_of
 from instructvla_ros.policy.instructions import Instruction, InstructionError, check_instruction
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate, ReasoningWorker
 
-_LATCHED_MODES = (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT)
+_DEAF_MODES = {
+    SafetyState.MODE_STOPPED: "stopped; call the reset service (instructvla reset) first",
+    SafetyState.MODE_FAULT: "in a fault; call the reset service (instructvla reset) first",
+    SafetyState.MODE_INACTIVE: "not active; wait until it is (instructvla status)",
+}
+"""Modes of the controller in which no instruction is taken, and why: none may start a motion later on."""
 _MAX_MODEL_FAILURES = 3
 
 
@@ -40,7 +45,7 @@ class ReasoningNode(ManagedNode):
         self._worker: ReasoningWorker | None = None
         self._thread: OwnerThread | None = None
         self._last_id = 0
-        self._stopped = False
+        self._deaf = ""
         self._image_problem = ""
         self._model_failures = 0
         self._subscriptions_made: list[Any] = []
@@ -114,11 +119,11 @@ class ReasoningNode(ManagedNode):
     def _on_safety_state(self, message: SafetyState) -> None:
         # After a restart of this node, ids must go on above those that the controller already knows.
         self._last_id = max(self._last_id, message.instruction_id)
-        stopped = message.mode in _LATCHED_MODES
-        if stopped and not self._stopped and self._worker is not None:
+        deaf = _DEAF_MODES.get(message.mode, "")
+        if deaf and not self._deaf and self._worker is not None:
             self._worker.cancel()
-            self.get_logger().info("the controller is stopped; the instruction is dropped")
-        self._stopped = stopped
+            self.get_logger().info(f"an instruction is dropped: the controller is {deaf}")
+        self._deaf = deaf
         self._executing.on_safety_state(message)
 
     def _on_set_instruction(
@@ -139,8 +144,8 @@ class ReasoningNode(ManagedNode):
             text = check_instruction(given)
             if self._worker is None or self._thread is None:
                 raise InstructionError(f"reasoning_node is {self.state_label}, not active. {self.problem}".strip())
-            if self._stopped:
-                raise InstructionError("the controller is stopped; call the reset service (instructvla reset) first")
+            if self._deaf:
+                raise InstructionError(f"the controller is {self._deaf}")
         except InstructionError as error:
             self.get_logger().warning(f"instruction refused: {error}")
             raise

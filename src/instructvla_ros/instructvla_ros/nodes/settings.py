@@ -110,6 +110,7 @@ CONTROLLER_RANGES = {
     "safety.push_tolerance_m": (0.0, 0.2),
     "safety.max_pushes": (0, 1000),
     "safety.max_target_lead_m": (0.02, 1.0),
+    "safety.max_joint_lead_rad": (0.05, 3.2),
     "safety.joint_margin_rad": (0.0, 0.5),
     "safety.velocity_fraction": (0.01, 1.0),
     "safety.homing_speed_rad_s": (0.05, 1.5),
