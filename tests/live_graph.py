@@ -26,9 +26,9 @@ from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, LatentAction, Re
 from instructvla_msgs.srv import SetInstruction
 from instructvla_ros.cli.ros_client import RosClient
 from instructvla_ros.graph import environment
-from instructvla_ros.graph.command import node_command
+from instructvla_ros.graph.command import node_process
 from instructvla_ros.graph.description import resolve
-from instructvla_ros.graph.supervisor import Process, Supervisor
+from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.graph.widowx import WIDOWX
 from instructvla_ros.nodes import qos
 
@@ -61,9 +61,9 @@ def supervisor_of(names: set[str] | None, log: Any, **given: str) -> Supervisor:
     for node in resolve(WIDOWX, {"sim": "true", **given}):
         if names is None or node.name in names:
             parameters = (*node.parameters, *CHEAP.get(node.name, {}).items())
-            argv = node_command(replace(node, parameters=parameters, nice=0))
-            processes.append(Process(node.name, argv, node.required, node.respawns))
-    return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=log.fileno())
+            processes.append(node_process(replace(node, parameters=parameters, nice=0)))
+    variables = environment.apply_defaults(dict(os.environ))
+    return Supervisor(processes, variables, output=log.fileno(), spare="faults" in given)
 
 
 class LiveGraph:

@@ -8,22 +8,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import instructvla_ros_fakes as fakes  # registered by conftest.py
 import pytest
 import yaml
 
+from instructvla_ros.cli import up
 from instructvla_ros.graph import environment, files
-from instructvla_ros.graph.command import node_command
+from instructvla_ros.graph.command import node_command, node_process
 from instructvla_ros.graph.description import ArgumentError, argument_values, is_true, resolve
 from instructvla_ros.graph.replay import REPLAY
 from instructvla_ros.graph.supervisor import Process, Supervisor
+from instructvla_ros.graph.tries import WINDOW_S
 from instructvla_ros.graph.widowx import WIDOWX
 from instructvla_ros.robots import arm_named, arms, graphs
 
 LAUNCH_FOLDER = Path(__file__).resolve().parents[3] / "launch"
+SHORT = [sys.executable, "-S", "-c", "pass"]
 SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 
 
@@ -72,6 +77,24 @@ def test_model_nodes_give_way_to_the_controller_and_text_to_the_expert() -> None
     nodes = {n.name: n for n in resolve(WIDOWX, {})}
     assert nodes["reasoning_node"].nice > nodes["action_expert_node"].nice > nodes["widowx_controller_node"].nice
     assert node_command(nodes["reasoning_node"])[:3] == ["nice", "-n", "10"]
+
+
+def test_a_spare_may_take_the_place_of_the_model_nodes_only_and_knows_their_arguments() -> None:
+    processes = {n.name: node_process(n) for n in resolve(WIDOWX, {"sim": "true", "record": "true"})}
+    orders = {name: process.order for name, process in processes.items() if process.order is not None}
+    assert set(orders) == {"reasoning_node", "action_expert_node"}
+    for name, order in orders.items():
+        assert order.preload == ("instructvla_model.runtime",)
+        wanted = ["nice", "-n", str(order.nice), sys.executable, "-m", order.module, *order.arguments]
+        assert list(processes[name].argv) == wanted
+
+
+def test_up_replay_ends_well_when_the_replay_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "node_process", lambda node: replace(node_process(node), argv=SHORT))
+    supervisor = up.make_supervisor(REPLAY, {"bag": "x"}, "/instructvla")
+    supervisor.start()
+    ending = supervisor.wait(poll_s=0.01)
+    assert (ending.status, ending.reason) == (0, "replay_node has finished")
 
 
 @pytest.mark.parametrize("robot", sorted(graphs()))
@@ -281,6 +304,47 @@ def test_a_node_that_ignores_signals_is_killed_after_the_grace_time() -> None:
     os.close(write)
 
 
+def ends_with_a_word(name: str, slow: bool = False) -> list[str]:
+    """A process that says its name when it is up, again when it is told to end, and in capitals when it has ended."""
+    code = (
+        "import os, signal, time\n"
+        "def end(*_):\n"
+        f"    os.write(1, b'{name}')\n"
+        f"    time.sleep({0.3 if slow else 0.0})\n"
+        f"    os.write(1, b'{name.upper()}')\n"
+        "    os._exit(0)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"os.write(1, b'{name}')\n"
+        "while True: signal.pause()\n"
+    )
+    return [sys.executable, "-S", "-c", code]
+
+
+def words(processes: dict[str, bool], **options: float) -> str:
+    """What such processes say while their graph is stopped; the value tells which takes long."""
+    read, write = os.pipe()
+    started = [Process(name, ends_with_a_word(name, slow)) for name, slow in processes.items()]
+    supervisor = Supervisor(started, os.environ, output=write, **options)
+    supervisor.start()
+    up = ""
+    while len(up) < len(processes):
+        up += os.read(read, 1).decode()
+    supervisor.shutdown()
+    os.close(write)
+    said = os.read(read, 100).decode()
+    os.close(read)
+    return said
+
+
+def test_a_graph_is_stopped_one_by_one_in_reverse_order_so_that_the_driver_hears_its_controller_to_the_end() -> None:
+    assert words({"d": False, "c": True, "m": True}) == "mMcCdD"
+
+
+def test_a_node_that_takes_long_to_end_gets_its_share_of_the_grace_time_and_then_the_next_is_told() -> None:
+    assert words({"d": False, "c": True}, grace_s=0.02) in ("cdDC", "cdCD")
+
+
 def test_no_node_survives_a_supervisor_that_is_killed() -> None:
     code = (
         "import os, sys, time; from instructvla_ros.graph.supervisor import *;"
@@ -443,9 +507,24 @@ def test_the_declared_launch_arguments_are_those_of_the_graph() -> None:
 def test_f12_a_launch_file_ends_the_graph_after_the_last_try(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = {n.kwargs["name"]: n.kwargs for n in run_launch_file(monkeypatch, "widowx.launch.py")}
     expert = nodes["action_expert_node"]
-    assert expert["respawn"] and expert["respawn_max_retries"] == 3
+    assert expert["respawn"] and expert["respawn_max_retries"] == -1
     crash, leave = SimpleNamespace(returncode=-9), SimpleNamespace(returncode=0)
     assert [expert["on_exit"](crash, None) for _ in range(3)] == [None] * 3
     assert expert["on_exit"](crash, None) is not None
     assert nodes["reasoning_node"]["on_exit"](leave, None) is not None
     assert not nodes["widowx_controller_node"]["respawn"]
+
+
+def test_f12_a_launch_file_too_counts_the_tries_of_the_last_minute_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in FakeLaunch().modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "instructvla_ros.graph.launch_actions", raising=False)
+    actions = importlib.import_module("instructvla_ros.graph.launch_actions")
+    monkeypatch.delitem(sys.modules, "instructvla_ros.graph.launch_actions")
+    clock = fakes.FakeClock()
+    expert = next(n for n in resolve(WIDOWX, {}) if n.name == "action_expert_node")
+    on_exit, crash = actions._when_it_ends(expert, clock), SimpleNamespace(returncode=-9)
+    for _ in range(2):
+        assert [on_exit(crash, None) for _ in range(3)] == [None] * 3
+        clock.advance(WINDOW_S + 1.0)
+    assert [on_exit(crash, None) is None for _ in range(4)] == [True] * 3 + [False]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import instructvla_ros_fakes as fakes  # registered by conftest.py
 import pytest
 
-from instructvla_ros.graph.supervisor import RESPAWN_WINDOW_S, Ending, Process, Supervisor
+from instructvla_ros.graph.supervisor import Ending, Process, Supervisor
+from instructvla_ros.graph.tries import WINDOW_S
 
 CRASH = [sys.executable, "-S", "-c", "import os; os.abort()"]
 LEAVE = [sys.executable, "-S", "-c", "pass"]
@@ -64,7 +65,7 @@ def test_f12_after_a_quiet_minute_there_are_three_tries_again(
 ) -> None:
     supervisor = run(CRASH, respawns=1)
     assert look_after_its_end(supervisor) is None
-    clock.advance(RESPAWN_WINDOW_S + 1.0)
+    clock.advance(WINDOW_S + 1.0)
     assert look_after_its_end(supervisor) is None
     assert look_after_its_end(supervisor) is not None
 

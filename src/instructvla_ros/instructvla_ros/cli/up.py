@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from instructvla_ros.graph import environment, files
-from instructvla_ros.graph.command import node_command
+from instructvla_ros.graph.command import node_process
 from instructvla_ros.graph.description import ArgumentError, Graph, argument_values, resolve
 from instructvla_ros.graph.replay import REPLAY
-from instructvla_ros.graph.supervisor import Process, Supervisor
+from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.robots import graphs
 
 
@@ -56,10 +56,12 @@ def make_supervisor(
     namespace: str,
     output: int | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    spare: bool = False,
 ) -> Supervisor:
     """A supervisor for the graph with these arguments; raises ArgumentError or FileNotFoundError.
 
-    `overrides` gives further parameters by node name.
+    `overrides` gives further parameters by node name. `spare`: keep a process ready for a model node that crashes.
     """
     values = {"namespace": namespace, **given}
     values["checkpoint"] = files.resolve_checkpoint(argument_values(graph, values)["checkpoint"])
@@ -67,8 +69,8 @@ def make_supervisor(
     for node in resolve(graph, values):
         further = (overrides or {}).get(node.name, {})
         node = replace(node, parameters=(*node.parameters, *further.items()))
-        processes.append(Process(node.name, node_command(node), node.required, node.respawns))
-    return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output)
+        processes.append(node_process(node))
+    return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output, spare=spare)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = parse_assignments(arguments.arguments)
     if arguments.sim:
         given["sim"] = "true"
-    supervisor = make_supervisor(startable()[arguments.robot], given, arguments.namespace)
+    supervisor = make_supervisor(startable()[arguments.robot], given, arguments.namespace, spare=True)
     supervisor.handle_signals()
     supervisor.start()
     ending = supervisor.wait()

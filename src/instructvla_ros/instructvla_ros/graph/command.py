@@ -1,4 +1,4 @@
-"""The command line that starts a resolved node without ros2 launch."""
+"""The command line that starts a resolved node without ros2 launch, and the process that the supervisor runs for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from instructvla_ros.graph import files
 from instructvla_ros.graph.description import ResolvedNode
+from instructvla_ros.graph.spare import Order
+from instructvla_ros.graph.supervisor import Process
 
 
 def yaml_scalar(value: Any) -> str:
@@ -21,8 +23,17 @@ def yaml_scalar(value: Any) -> str:
 def node_command(node: ResolvedNode) -> list[str]:
     """argv of one node; raises FileNotFoundError when its parameter file is missing."""
     command = ["nice", "-n", str(node.nice)] if node.nice else []
-    command += [sys.executable, "-m", node.module, "--ros-args", "-r", f"__node:={node.name}"]
-    command += ["-r", f"__ns:={node.namespace}"]
+    return [*command, sys.executable, "-m", node.module, *_arguments(node)]
+
+
+def node_process(node: ResolvedNode) -> Process:
+    """What the supervisor runs for a node; raises FileNotFoundError when its parameter file is missing."""
+    order = Order(node.module, tuple(_arguments(node)), node.preload, node.nice) if node.preload else None
+    return Process(node.name, node_command(node), node.required, node.respawns, node.finishes, order)
+
+
+def _arguments(node: ResolvedNode) -> list[str]:
+    command = ["--ros-args", "-r", f"__node:={node.name}", "-r", f"__ns:={node.namespace}"]
     if node.params_file:
         command += ["--params-file", str(files.params_file(node.params_file))]
     for name, value in node.parameters:

@@ -29,7 +29,8 @@ class NodeSpec:
     `instructvla`; `parameters` override it, and `kinds` gives the type of those that are not strings (list: texts
     between commas). `when` names a boolean argument. `required`: its death stops the graph, after `respawns` new starts
     within a minute; with `finishes`, its end with status 0 is the end of the work. `nice` 0..19 gives way to others on
-    a busy processor.
+    a busy processor. `preload` names modules that take long to import: a spare process that has imported them may
+    take the place of this node when it crashes (`instructvla up` only).
     """
 
     name: str
@@ -46,6 +47,7 @@ class NodeSpec:
     finishes: bool = False
     nice: int = 0
     respawns: int = 0
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class ResolvedNode:
     nice: int
     respawns: int = 0
     finishes: bool = False
+    preload: tuple[str, ...] = ()
 
 
 Rewiring = Callable[[list[ResolvedNode], Mapping[str, str]], list[ResolvedNode]]
@@ -157,6 +160,7 @@ def resolve(graph: Graph, given: Mapping[str, str]) -> list[ResolvedNode]:
                 node.nice,
                 node.respawns,
                 node.finishes,
+                node.preload,
             )
         )
     return graph.rewire(found, values)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
@@ -11,6 +13,7 @@ from launch_ros.actions import Node
 
 from instructvla_ros.graph import environment, files
 from instructvla_ros.graph.description import Graph, ResolvedNode, resolve
+from instructvla_ros.graph.tries import Tries
 from launch import LaunchDescription  # type: ignore[attr-defined]
 
 
@@ -51,17 +54,17 @@ def _nodes(graph: Graph, context: Any) -> list[Any]:
                 prefix=f"nice -n {node.nice}" if node.nice else None,
                 respawn=node.respawns > 0,
                 respawn_delay=0.5,
-                respawn_max_retries=node.respawns,
+                respawn_max_retries=-1,  # on_exit counts, by the minute; the launch system would count for ever
                 on_exit=_when_it_ends(node) if node.required else None,
             )
         )
     return actions
 
 
-def _when_it_ends(node: ResolvedNode) -> Any:
+def _when_it_ends(node: ResolvedNode, clock: Callable[[], float] = time.monotonic) -> Any:
     """End the graph, at once or when the node has crashed more often than it is started again."""
     shutdown = Shutdown(reason=f"{node.name} ended")
     if not node.respawns:
         return shutdown
-    tries = iter(range(node.respawns))
-    return lambda event, _: None if event.returncode != 0 and next(tries, None) is not None else shutdown
+    tries = Tries(node.respawns, clock)
+    return lambda event, _: None if event.returncode != 0 and tries.again() else shutdown

@@ -9,6 +9,7 @@ from instructvla_ros.graph.description import Argument, Graph, NodeSpec
 
 _MODEL = {"checkpoint": "{checkpoint}", "device": "{device}"}
 _CAMERA = ("camera/image_raw", "{camera_topic}")
+_PRELOAD = ("instructvla_model.runtime",)  # torch and transformers: seconds of processor time
 _SERVICES = ("stop", "reset", "home", "sleep")
 
 ARGUMENTS = (
@@ -88,6 +89,7 @@ def policy_graph(
         parameters=_MODEL,
         remappings=(_CAMERA,),
         respawns=3,
+        preload=_PRELOAD,
         nice=10,  # text must never starve the expert, nor the expert the controller
     )
     action_expert = NodeSpec(
@@ -99,6 +101,7 @@ def policy_graph(
         parameters={**_MODEL, **expert},
         remappings=(_CAMERA, ("wrist/image_raw", "{wrist_topic}")),
         respawns=3,
+        preload=_PRELOAD,
         nice=5,
     )
     names = ("reasoning_node", "action_expert_node", robot.name)
