@@ -7,6 +7,7 @@ drawn on the camera's image and a place in the scene can supervise the model.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -186,16 +187,30 @@ _STEPS: dict[str, type] = {cls.kind: cls for cls in (Squash, ShorterSide, CropBo
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """Steps on uint8 RGB, then (x / 255 - mean) / std."""
+    """`view_steps` on each view, `steps` on the views side by side (all uint8 RGB), then (x / 255 - mean) / std."""
 
     name: str
     steps: tuple[Step, ...]
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
+    view_steps: tuple[Step, ...] = ()
 
     def pixels(self, image_HWC: np.ndarray) -> np.ndarray:
         """The geometric steps only: uint8 RGB (H, W, 3) -> uint8 RGB of the model's size."""
-        check_image(image_HWC)
+        return self.joined_pixels([image_HWC])
+
+    def joined_pixels(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """As `pixels`, for views that the model sees side by side. ImageError if they differ in height there."""
+        prepared = []
+        for view_HWC in views:
+            check_image(view_HWC)
+            for step in self.view_steps:
+                view_HWC = step.apply(view_HWC)
+            prepared.append(view_HWC)
+        heights = [view_HWC.shape[0] for view_HWC in prepared]
+        if len(set(heights)) != 1:
+            raise ImageError(f"views of heights {heights}; expected equal heights side by side; resize one of them")
+        image_HWC = prepared[0] if len(prepared) == 1 else np.concatenate(prepared, axis=1)
         for step in self.steps:
             image_HWC = step.apply(image_HWC)
         return np.ascontiguousarray(image_HWC)
@@ -215,12 +230,16 @@ class ImageRecipe:
 
     def apply(self, image_HWC: np.ndarray) -> Tensor:
         """Camera image, uint8 RGB (H, W, 3) -> float32 [3, S, S]."""
-        return self.normalize(torch.from_numpy(self.pixels(image_HWC)))
+        return self.apply_joined([image_HWC])
+
+    def apply_joined(self, views: Sequence[np.ndarray]) -> Tensor:
+        """Camera images that the model sees side by side -> float32 [3, S, S]."""
+        return self.normalize(torch.from_numpy(self.joined_pixels(views)))
 
     def affine(self, size: Size) -> Affine:
-        """Map from camera pixels to model pixels for a camera image of (height, width)."""
+        """Map from camera pixels to model pixels for a camera image of (height, width), the only view."""
         ax, bx, ay, by = 1.0, 0.0, 1.0, 0.0
-        for step in self.steps:
+        for step in (*self.view_steps, *self.steps):
             sx, ox, sy, oy = step.affine(size)
             ax, bx, ay, by = sx * ax, sx * bx + ox, sy * ay, sy * by + oy
             size = step.output_size(size)
@@ -237,18 +256,30 @@ class ImageRecipe:
         return (np.asarray(uv, dtype=np.float64) - (bx, by)) / (ax, ay)
 
     def to_dict(self) -> dict[str, Any]:
-        steps = [{"kind": step.kind, **dataclasses.asdict(step)} for step in self.steps]
-        return {"name": self.name, "steps": steps, "mean": list(self.mean), "std": list(self.std)}
+        """`view_steps` only where there are any, so that older manifests keep their bytes."""
+        values: dict[str, Any] = {"name": self.name, "steps": _steps_to_list(self.steps)}
+        if self.view_steps:
+            values["view_steps"] = _steps_to_list(self.view_steps)
+        return values | {"mean": list(self.mean), "std": list(self.std)}
+
+
+def _steps_to_list(steps: tuple[Step, ...]) -> list[dict[str, Any]]:
+    return [{"kind": step.kind, **dataclasses.asdict(step)} for step in steps]
+
+
+def _steps_from_list(entries: list[dict[str, Any]]) -> tuple[Step, ...]:
+    steps = []
+    for entry in entries:
+        options = dict(entry)
+        steps.append(_STEPS[options.pop("kind")](**options))
+    return tuple(steps)
 
 
 def recipe_from_dict(values: dict[str, Any]) -> ImageRecipe:
     """Inverse of ImageRecipe.to_dict. Raises ImageError."""
     try:
-        steps = []
-        for entry in values["steps"]:
-            options = dict(entry)
-            steps.append(_STEPS[options.pop("kind")](**options))
-        return ImageRecipe(values["name"], tuple(steps), tuple(values["mean"]), tuple(values["std"]))
+        steps, view_steps = (_steps_from_list(entries) for entries in (values["steps"], values.get("view_steps", [])))
+        return ImageRecipe(values["name"], steps, tuple(values["mean"]), tuple(values["std"]), view_steps)
     except (KeyError, TypeError) as error:
         raise ImageError(
             f"image recipe {values!r} is not readable ({error!r}); expected name, steps of kinds "
@@ -261,21 +292,19 @@ def _recipes(size: int) -> dict[str, ImageRecipe]:
 
     `dino_crop` is the released checkpoints' (crop_pct 0.875: the rim is never seen). `*_center_crop`: before it the
     central 0.9 of the image at 224 px, as the evaluation of the released policy without state did by accident.
-    `*_libero`: the same after a Lanczos resize to 224 px, as for the two cameras of LIBERO.
+    `*_libero`: the same after a Lanczos resize to 224 px, for each of LIBERO's two cameras before they are joined.
     """
     siglip, dino = (Squash(size, "bicubic"),), (ShorterSide(size * 8 // 7), CenterCrop(size))
     crop, small = SampledCrop(224), Squash(224, "lanczos")
-    vlm = {"siglip_squash": siglip, "siglip_center_crop": (crop, *siglip), "siglip_libero": (small, crop, *siglip)}
-    expert = {
-        "dino_squash": (Squash(size, "area"),),
-        "dino_crop": dino,
-        "dino_center_crop": (crop, *dino),
-        "dino_libero": (small, crop, *dino),
-    }
     return {
         "nano_area": ImageRecipe("nano_area", (Squash(size, "area"),)),
-        **{name: ImageRecipe(name, steps) for name, steps in vlm.items()},
-        **{name: ImageRecipe(name, steps, IMAGENET_MEAN, IMAGENET_STD) for name, steps in expert.items()},
+        "siglip_squash": ImageRecipe("siglip_squash", siglip),
+        "siglip_center_crop": ImageRecipe("siglip_center_crop", (crop, *siglip)),
+        "siglip_libero": ImageRecipe("siglip_libero", siglip, view_steps=(small, crop)),
+        "dino_squash": ImageRecipe("dino_squash", (Squash(size, "area"),), IMAGENET_MEAN, IMAGENET_STD),
+        "dino_crop": ImageRecipe("dino_crop", dino, IMAGENET_MEAN, IMAGENET_STD),
+        "dino_center_crop": ImageRecipe("dino_center_crop", (crop, *dino), IMAGENET_MEAN, IMAGENET_STD),
+        "dino_libero": ImageRecipe("dino_libero", (small, crop, *dino), IMAGENET_MEAN, IMAGENET_STD),
     }
 
 

@@ -141,26 +141,23 @@ class PolicyRuntime:
     def _prompt(self, image: Picture, mode: str, instruction: str) -> Tensor:
         """Embeddings of image and prompt up to the open assistant header, [1, S, H]."""
         ids_1S = torch.tensor([self._prompts.opening(mode, instruction)], device=self.device)
-        pixels_1CHW = self.manifest.vlm_recipe.apply(self._picture(image))[None].to(self.device, self.dtype)
+        pixels_1CHW = self.manifest.vlm_recipe.apply_joined(self._seen(image))[None].to(self.device, self.dtype)
         return self.vlm.embed(ids_1S, self.vlm.encode_images(pixels_1CHW))
 
-    def _picture(self, image: Picture) -> np.ndarray:
-        """What the VLM looks at: the first view, or all views side by side."""
+    def _seen(self, image: Picture) -> list[np.ndarray]:
+        """What the VLM looks at: the first view, or all views, which its recipe joins side by side."""
         views, joined = self.manifest.views, self.manifest.config.vlm_input == "side_by_side"
         if not isinstance(image, Mapping):
             if joined:
                 raise RuntimeInputError(
                     f"one image given; expected a mapping with the views {views}, seen side by side"
                 )
-            return image
+            return [image]
         wanted = views if joined else views[:1]
         missing = [view for view in wanted if view not in image]
         if missing:
             raise RuntimeInputError(f"images of {sorted(image)}; {missing} missing; expected {wanted}")
-        seen = [image[view] for view in wanted]
-        if len({one.shape[0] for one in seen}) > 1:
-            raise RuntimeInputError(f"views of heights {[one.shape[0] for one in seen]}; expected equal heights")
-        return np.concatenate(seen, axis=1)
+        return [image[view] for view in wanted]
 
     def think(
         self,

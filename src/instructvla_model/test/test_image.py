@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from instructvla_model.image import (
     CenterCrop,
@@ -37,6 +38,49 @@ def test_dino_crop_keeps_the_aspect_and_drops_the_border():
     assert steps == (ShorterSide(256), CenterCrop(224))
     assert steps[0].output_size((480, 640)) == (256, 341)
     assert steps[0].output_size((640, 480)) == (341, 256)
+
+
+def central_nine_tenths(image: np.ndarray) -> np.ndarray:
+    """TensorFlow's crop_and_resize of the central 0.9 to 224 x 224, restated number by number for one channel each."""
+    height, width = image.shape[:2]
+    margin = (1.0 - 0.9**0.5) / 2.0
+    out = np.empty((224, 224, 3), np.uint8)
+    for row in range(224):
+        y = margin * (height - 1) + row * 0.9**0.5 * (height - 1) / 223
+        y0, y1 = int(np.floor(y)), int(np.ceil(y))
+        for column in range(224):
+            x = margin * (width - 1) + column * 0.9**0.5 * (width - 1) / 223
+            x0, x1 = int(np.floor(x)), int(np.ceil(x))
+            corners = image[[y0, y0, y1, y1], [x0, x1, x0, x1]].astype(np.float64)
+            top, bottom = (corners[i] + (corners[i + 1] - corners[i]) * (x - x0) for i in (0, 2))
+            out[row, column] = ((top + (bottom - top) * (y - y0)) * 255.5 / 255.0).clip(0, 255)
+    return out
+
+
+def test_libero_s_views_are_resized_and_cropped_each_and_joined_before_the_squash():
+    """Restated in Pillow and plain loops: 224 x 224 each by Lanczos, the central 0.9, side by side, then 448 x 448."""
+    rng = np.random.default_rng(1)
+    views = [cv2.resize(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), size) for size in ((320, 240), (256, 256))]
+    small = [np.array(Image.fromarray(v).resize((224, 224), Image.Resampling.LANCZOS)) for v in views]
+    joined = np.concatenate([central_nine_tenths(v) for v in small], axis=1)
+    assert joined.shape == (224, 448, 3)
+    expected = np.array(Image.fromarray(joined).resize((448, 448), Image.Resampling.BICUBIC))
+    got = recipe("siglip_libero", 448).joined_pixels(views)
+    difference = np.abs(got.astype(int) - expected.astype(int))
+    assert difference.max() <= 2 and difference.mean() < 0.02  # float32 and float64 round a few numbers apart
+    alone = recipe("siglip_libero", 448).joined_pixels(views[:1])
+    assert np.abs(alone[:, :200].astype(int) - got[:, :200]).mean() > 5  # one view fills the whole square
+
+
+def test_views_of_other_heights_can_be_joined_only_where_each_is_resized_first():
+    views = [np.zeros((48, 64, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)]
+    assert recipe("siglip_libero", 28).joined_pixels(views).shape == (28, 28, 3)
+    with pytest.raises(ImageError, match=r"heights \[48, 32\]"):
+        recipe("siglip_squash", 28).joined_pixels(views)
+
+
+def test_a_recipe_without_steps_of_its_own_for_views_is_written_as_ever():
+    assert set(recipe("nano_area", 16).to_dict()) == {"name", "steps", "mean", "std"}
 
 
 def test_a_sampled_crop_reads_between_pixels_from_corner_to_corner():

@@ -221,9 +221,19 @@ def test_the_vlm_sees_two_views_side_by_side_where_the_policy_says_so(runtime):
         ({"primary": IMAGE}, "'wrist'"),
         ({"primary": IMAGE, "wrist": OTHER[:4]}, "heights"),
     ):
-        with pytest.raises(RuntimeInputError, match=words):
+        with pytest.raises((RuntimeInputError, ImageError), match=words):
             rt.latents(images, "go")
     assert rt.warm_up(1) > 0
+
+
+def test_what_the_vlm_sees_of_libero_is_each_view_prepared_and_then_joined(runtime, monkeypatch):
+    """The recipe's own restatement is in test_image.py; here: the runtime hands it the views one by one."""
+    rt = runtime("expert", views=("primary", "wrist"), vlm_input="side_by_side", vlm_recipe="siglip_libero")
+    seen, encode = [], type(rt.vlm).encode_images
+    monkeypatch.setattr(type(rt.vlm), "encode_images", lambda vlm, pixels: seen.append(pixels) or encode(vlm, pixels))
+    rt.latents({"wrist": OTHER, "primary": np.ascontiguousarray(IMAGE[:40])}, "go")
+    expected = rt.manifest.vlm_recipe.apply_joined([IMAGE[:40], OTHER])
+    assert torch.equal(seen[0][0], expected)
 
 
 def test_a_released_gripper_is_open_or_closed(runtime):
