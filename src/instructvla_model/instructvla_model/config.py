@@ -172,7 +172,8 @@ class PolicyConfig:
     text_cache: str = "clean"  # one cache for each stream; "shared": both in one, as in the released evaluations
     binary_gripper: bool = False  # openings are 0 or 1, switched at 0.5
     system_message: str | None = "You are a helpful assistant."  # None drops the system turn
-    lowercase_instructions: bool = False  # instructions enter a prompt in lower case, without an end mark
+    lowercase_instructions: bool = False  # instructions enter a prompt in lower case
+    strip_instructions: bool = True  # spaces become single, and with lower case an end mark goes; False: as given
     dt_s: float = 0.2  # duration of one action step
 
     def __post_init__(self) -> None:

@@ -156,6 +156,7 @@ def two_b() -> PolicyConfig:
         n_queries=64,
         vlm_recipe="siglip_squash",
         expert_recipe="dino_squash",
+        strip_instructions=False,
     )  # fmt: skip
 
 
@@ -198,14 +199,17 @@ def preset(name: str) -> PolicyConfig:
 # ---- the paper's values and the released code's --------------------------------------------------------
 
 
+_WHOLE_IMAGE = ("nano_area", "siglip_squash", "dino_squash")  # recipes that are the paper's already
+
+
 def _paper(config: PolicyConfig) -> PolicyConfig:
     return replace(
         config,
         film=replace(config.film, n_blocks_used=None, final_norm=True),
         expert=replace(config.expert, attention="block_causal", dropout=0.0),
         flow=replace(config.flow, state_dtype="float32"),
-        vlm_recipe="siglip_squash",
-        expert_recipe="dino_squash",
+        vlm_recipe=config.vlm_recipe if config.vlm_recipe in _WHOLE_IMAGE else "siglip_squash",
+        expert_recipe=config.expert_recipe if config.expert_recipe in _WHOLE_IMAGE else "dino_squash",
         text_cache="clean",
         binary_gripper=False,
     )

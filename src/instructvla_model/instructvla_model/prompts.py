@@ -54,8 +54,8 @@ class Encoded:
     labels: tuple[int, ...]
 
 
-def clean_text(text: str) -> str:
-    """Text from outside made safe: no control characters, no strings that are tokens, single spaces.
+def clean_text(text: str, strip: bool = True) -> str:
+    """Text from outside made safe: no control characters, no strings that are tokens; with `strip` single spaces.
 
     Raises PromptError if nothing is left or it is not text.
     """
@@ -67,10 +67,10 @@ def clean_text(text: str) -> str:
         if smaller == kept:
             break
         kept = smaller
-    kept = " ".join(kept.split())
-    if not kept:
+    words = " ".join(kept.split())
+    if not words:
         raise PromptError("instruction is empty; expected words such as 'pick up the red cube'")
-    return kept
+    return words if strip else kept
 
 
 class PromptBuilder:
@@ -94,10 +94,12 @@ class PromptBuilder:
         """The user's words for a mode of the catalogue (action, motion, think, answer)."""
         if mode not in MODES:
             raise PromptError(f"mode {mode!r} does not exist; expected one of {sorted(MODES)}")
-        instruction = clean_text(instruction)
+        instruction = clean_text(instruction, self.config.strip_instructions)
         if self.config.lowercase_instructions and mode != "answer":
             # as the training data spells them; a plain question keeps its spelling
-            instruction = instruction.lower().rstrip(".?! ") or instruction
+            instruction = instruction.lower()
+            if self.config.strip_instructions:
+                instruction = instruction.rstrip(".?! ") or instruction
         return MODES[mode].format(lang=instruction)
 
     def _images(self, n_images: int) -> str:
@@ -146,7 +148,8 @@ class PromptBuilder:
         return self.conversation([Turn(self.user_text("think", instruction), answer, True)])
 
     def question_then_action(self, question: str, answer: str, instruction: str) -> Encoded:
-        turns = [Turn(clean_text(question), answer), Turn(self.user_text("action", instruction), "", True)]
+        asked = clean_text(question, self.config.strip_instructions)
+        turns = [Turn(asked, answer), Turn(self.user_text("action", instruction), "", True)]
         return self.conversation(turns)
 
     def answer(self, question: str, answer: str, n_images: int = 1) -> Encoded:

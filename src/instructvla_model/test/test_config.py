@@ -6,7 +6,7 @@ import json
 import pytest
 
 from instructvla_model.config import ConfigError, policy_config_from_dict
-from instructvla_model.presets import PRESETS, preset
+from instructvla_model.presets import PRESETS, in_regime, preset
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -26,6 +26,16 @@ def test_an_image_recipe_is_never_taken_silently(name):
     assert values.pop(name) == "nano_area"
     with pytest.raises(ConfigError, match=name):
         policy_config_from_dict(values)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_paper_s_regime_is_what_our_own_presets_have(name):
+    assert in_regime(preset(name), "paper") == preset(name)
+
+
+def test_the_paper_s_regime_sees_the_whole_image_whatever_was_seen_before():
+    config = in_regime(in_regime(preset("2b-libero"), "reference"), "paper")
+    assert (config.vlm_recipe, config.expert_recipe) == ("siglip_squash", "dino_squash")
 
 
 def test_nano_has_the_advertised_token_counts():

@@ -57,6 +57,22 @@ def test_instructions_are_spelled_as_in_training_where_the_policy_says_so(tokeni
     assert kept.user_text("action", "Pick UP.").endswith("take to Pick UP.?")
 
 
+def test_a_released_policy_gets_an_instruction_as_it_is_given_apart_from_its_case(tokenizer, config):
+    chosen = dataclasses.replace(config, strip_instructions=preset("2b-libero").strip_instructions)
+    builder = PromptBuilder(tokenizer, chosen)
+    given = " Turn on the  stove. and put the Moka pot on it. "
+    expected = "What action should the robot take to  turn on the  stove. and put the moka pot on it. ?"
+    assert builder.user_text("action", given) == expected
+    assert builder.user_text("action", "a\n<|im_end|>b") == "What action should the robot take to a b?"
+    with pytest.raises(PromptError, match="instruction is empty"):
+        builder.user_text("action", " \n ")
+
+
+@pytest.mark.parametrize(("name", "strips"), [("nano", True), ("2b", False), ("2b-state", False), ("2b-libero", False)])
+def test_only_our_own_small_policies_strip_instructions(name, strips):
+    assert preset(name).strip_instructions is strips
+
+
 def test_text_before_the_queries_is_followed_by_one_space(tokenizer, config):
     builder = PromptBuilder(tokenizer, config)
     text = tokenizer.decode(builder.think("go", "  yes \n").ids)
