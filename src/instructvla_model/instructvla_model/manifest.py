@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from instructvla_model.policy import STAGES
 MANIFEST_FILE = "manifest.json"
 KIND = "instructvla_checkpoint"
 FORMAT = 1
+ID_OF_WEIGHTS, ID_OF_ALL = 1, 2  # what a checkpoint's id is made from: manifests without the entry have the first
 
 
 class CheckpointError(ValueError):
@@ -38,11 +40,15 @@ class Manifest:
     base_id: str | None = None
     base_path: str | None = None
     training: dict[str, Any] = field(default_factory=dict)  # free notes of the trainer: steps, data, metrics
+    id_of: int = ID_OF_ALL
 
     @property
     def checkpoint_id(self) -> str:
-        """Short name of exactly these weights."""
+        """Short name of exactly these weights, used in exactly this way; of the weights alone in older manifests."""
         text = f"{self.weights_sha256}:{self.base_id or ''}"
+        if self.id_of != ID_OF_WEIGHTS:
+            use = (self.stage, self.config, self.vlm_recipe, self.expert_recipe, self.statistics)
+            text += json.dumps(_said(use), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -120,11 +126,28 @@ def new_manifest(
     )
 
 
+def _said(value: Any) -> Any:
+    """For JSON, without values that are their field's default: a new field with a default leaves every id as it is."""
+    if isinstance(value, tuple | list):
+        return [_said(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    named: dict[str, Any] = {"": type(value).__name__}
+    for entry in dataclasses.fields(value):
+        found, default = getattr(value, entry.name), entry.default
+        if entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        if default is dataclasses.MISSING or found != default:
+            named[entry.name] = _said(found)
+    return named
+
+
 def to_dict(manifest: Manifest) -> dict[str, Any]:
     return {
         "kind": KIND,
         "format": FORMAT,
         "checkpoint_id": manifest.checkpoint_id,
+        "id_of": manifest.id_of,
         "preset": manifest.preset,
         "stage": manifest.stage,
         "views": list(manifest.views),
@@ -182,6 +205,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or garbles {error}; expected a complete manifest") from error
+    if manifest.id_of not in (ID_OF_WEIGHTS, ID_OF_ALL):
+        raise CheckpointError(f"{path}: id_of {manifest.id_of!r}; expected 1 or 2; repair the manifest")
     if manifest.stage not in STAGES:
         raise CheckpointError(f"{path}: stage {manifest.stage!r}; expected one of {STAGES}; repair the manifest")
     return manifest
@@ -201,4 +226,5 @@ def _parse(values: dict[str, Any]) -> Manifest:
         base_id=values["base_id"],
         base_path=values["base_path"],
         training=dict(values["training"]),
+        id_of=values.get("id_of", ID_OF_WEIGHTS),
     )

@@ -1,9 +1,11 @@
 """Checkpoint folders: round trips, partial loads, adapters over a base, and everything that is refused."""
 
 import dataclasses
+import hashlib
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from instructvla_model import checkpoint, weights
 from instructvla_model.benchmark.memory import resident
+from instructvla_model.image import recipe
 from instructvla_model.manifest import CheckpointError, new_manifest, read_manifest
 from instructvla_model.normalization import Statistics, compute
 
+SHIPPED = Path(__file__).parents[3] / "checkpoints"
 RNG = np.random.default_rng(0)
 STATISTICS = Statistics(compute(RNG.normal(size=(50, 7)), mask=[True] * 6 + [False]), compute(RNG.normal(size=(50, 8))))
 
@@ -162,6 +166,37 @@ def test_the_id_names_the_weights(saved, make_policy):
         policy.vlm.query_embed.add_(1.0)
     _, _, other = saved(name="c", policy=policy)
     assert first.checkpoint_id == same.checkpoint_id != other.checkpoint_id
+
+
+def test_the_id_also_names_how_the_weights_are_used(saved):
+    _, _, manifest = saved()
+    config = dataclasses.replace(manifest.config, text_cache="shared")
+    others = [
+        dataclasses.replace(manifest, config=config),
+        dataclasses.replace(manifest, expert_recipe=recipe("dino_crop", 32)),
+        dataclasses.replace(manifest, statistics=None),
+        dataclasses.replace(manifest, stage="base"),
+    ]
+    assert len({m.checkpoint_id for m in (manifest, *others)}) == 5
+
+
+def test_a_manifest_from_before_keeps_its_id(saved):
+    folder, _, manifest = saved()
+    path = folder / "manifest.json"
+    values = json.loads(path.read_text())
+    assert read_manifest(folder).checkpoint_id == manifest.checkpoint_id == values["checkpoint_id"]
+    del values["id_of"]
+    path.write_text(json.dumps(values))
+    weights_alone = hashlib.sha256(f"{manifest.weights_sha256}:".encode()).hexdigest()[:16]
+    assert read_manifest(folder).checkpoint_id == weights_alone
+    path.write_text(json.dumps(values | {"id_of": 3}))
+    with pytest.raises(CheckpointError, match="id_of 3"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("folder", sorted(SHIPPED.glob("nano-*")), ids=lambda folder: folder.name)
+def test_a_shipped_checkpoint_has_the_id_that_its_manifest_says(folder):
+    assert read_manifest(folder).checkpoint_id == json.loads((folder / "manifest.json").read_text())["checkpoint_id"]
 
 
 def test_the_manifest_tells_what_a_user_needs(saved):
