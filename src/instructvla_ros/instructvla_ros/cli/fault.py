@@ -81,7 +81,7 @@ def process_of(client: object, node: str, limit_s: float = _WAIT_S) -> int:
 
     def on_heartbeat(message: DiagnosticStatus) -> None:
         if message.name == node:
-            found.append(int(message.hardware_id))
+            found.append(int(message.hardware_id.partition("-")[0]))  # process id and token: nodes/managed.py
             heard.set()
 
     client.subscribe(DiagnosticStatus, "heartbeat", on_heartbeat, qos.HEARTBEAT)  # type: ignore[attr-defined]

@@ -42,6 +42,11 @@ class Bond:
         self.restarted = self.restarted or self._process_id not in ("", process_id)
         self._heard_s, self._process_id = steady_s, process_id
 
+    @property
+    def process_id(self) -> str:
+        """The process of the last heartbeat; "" before the first."""
+        return self._process_id
+
     def silent_s(self, steady_s: float) -> float:
         """Seconds since the last heartbeat; 0 before the first."""
         return 0.0 if self._heard_s is None else steady_s - self._heard_s

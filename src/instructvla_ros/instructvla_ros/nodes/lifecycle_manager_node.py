@@ -2,7 +2,8 @@
 
 Works the same under `ros2 launch` and under `instructvla up`. A transition that fails is tried again a few
 times, because a driver or camera may come up later; what the node said about it is repeated in /diagnostics
-and by the service `~/is_active` (std_srvs/Trigger: success means that all are active).
+and by the service `~/is_active` (std_srvs/Trigger: success means that all are active). A node is brought up once in
+the life of its process: one that was deactivated by hand stays so (control/bring_up.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
-from instructvla_ros.control.watch import Bond
+from instructvla_ros.control.bring_up import NOT_RUNNING, SILENT_S, BringUp
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.managed import OwnerThread, main_of
 from instructvla_ros.nodes.parameters import declare, read
@@ -34,10 +35,11 @@ _TRANSITIONS = {
     "inactive": Transition.TRANSITION_CONFIGURE,
     "active": Transition.TRANSITION_ACTIVATE,
 }
-_QUERY_TIMEOUT_S = 5.0
+_OFFER_TIMEOUT_S = 5.0
+_QUERY_TIMEOUT_S = 1.0  # a request is lost when DDS does not know the new process yet: ask again rather than wait
 _BOND_S = 4.0
-_SILENT_S = 2.0  # a node silent for so long is not asked how it is
-_POLL_S = 0.2  # how soon the end of this node is noticed while it waits for others
+_POLL_S = 0.05  # how soon it is noticed, while others are waited for, that they are gone or that this node ends
+_AGAIN_S = 0.2  # until the next round when somebody has not answered
 
 
 class LifecycleManagerNode(Node):
@@ -50,10 +52,7 @@ class LifecycleManagerNode(Node):
         self._names: list[str] = list(values["node_names"])
         self._retry_s = float(values["retry_period_s"])
         self._timeout_s = float(values["transition_timeout_s"])
-        self._attempts_left = dict.fromkeys(self._names, int(values["attempts"]))
-        self._attempts = int(values["attempts"])
-        self._bonds = {name: Bond() for name in self._names}
-        self._states = dict.fromkeys(self._names, "unknown")
+        self._bring_up = BringUp(self._names, int(values["attempts"]))
         self._said: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self.failed = False
@@ -73,46 +72,48 @@ class LifecycleManagerNode(Node):
         """End the owner thread before its clients go."""
         self._ending.set()
         if self._thread is not None:
-            self._thread.stop(_QUERY_TIMEOUT_S)
+            self._thread.stop(_OFFER_TIMEOUT_S)
         super().destroy_node()
 
     # Owner thread.
 
     def _step(self) -> float:
-        """One round: configure what is unconfigured; when nothing is, activate. Afterwards only watch."""
-        for name in self._names:
-            answer = None if self._silent(name, _SILENT_S) else self._call(name, GetState.Request(), _QUERY_TIMEOUT_S)
-            self._states[name] = "not running" if answer is None else _LABELS.get(answer.current_state.id, "busy")
-        # All at once: loading a model takes long, and the nodes do not wait for each other to be configured.
-        self._transition([n for n in self._names if self._states[n] == "unconfigured"], "inactive")
-        if all(state in ("inactive", "active") for state in self._states.values()):
-            for name in self._names:
-                if self._states[name] == "inactive":
-                    self._transition([name], "active")
-                    if self._states[name] != "active":
-                        break
-        return self._retry_s
+        """One round: configure what is to be configured; when all are, activate. Afterwards only watch."""
+        again = False
+        for name, member in self._bring_up.members.items():
+            asked = member.process_id
+            running = not member.silent(time.monotonic())
+            answer = self._answer(name, self._ask(self._query[name], GetState.Request()), asked) if running else None
+            again = again or answer is None
+            member.found(NOT_RUNNING if answer is None else _LABELS.get(answer.current_state.id, "busy"), asked)
+        self._transition(self._bring_up.to_configure(), "inactive")
+        while (name := self._bring_up.to_activate()) is not None and self._transition([name], "active"):
+            pass
+        return _AGAIN_S if again else self._retry_s
 
-    def _transition(self, names: Sequence[str], goal: str) -> None:
-        """Ask all these nodes at once, then take their answers."""
+    def _transition(self, names: Sequence[str], goal: str) -> bool:
+        """Ask all these nodes at once, then take their answers; whether all have made it."""
         transition = Transition(id=_TRANSITIONS[goal])
-        names = [name for name in names if self._attempts_left[name] > 0]
+        members = {name: self._bring_up.members[name] for name in names}
+        processes = {name: member.process_id for name, member in members.items()}
         asked = {name: self._ask(self._change[name], ChangeState.Request(transition=transition)) for name in names}
-        deadline_s = time.monotonic() + self._timeout_s
-        for name in names:
-            answer = self._answer(name, asked[name], deadline_s)
+        end_s, made = time.monotonic() + self._timeout_s, True
+        for name, member in members.items():
+            answer = self._answer(name, asked[name], processes[name], end_s - time.monotonic(), _BOND_S)
             if answer is not None and answer.success:
-                self._states[name] = goal
+                member.found(goal, processes[name])
                 self.get_logger().info(f"{name} is {goal}")
             else:
+                made = False
+                member.failed(processes[name])
                 self._explain(name, goal, answered=answer is not None)
-        if names and all(state == "active" for state in self._states.values()):
+        if names and self._bring_up.done():
             self.get_logger().info("all nodes are active")
+        return made
 
     def _explain(self, name: str, goal: str, *, answered: bool) -> None:
-        self._attempts_left[name] -= 1
         why = self._said.get(name, "see its log") if answered else "no answer in time"
-        if self._attempts_left[name] == 0:
+        if self._bring_up.members[name].attempts_left == 0:
             self.get_logger().error(f"{name} did not become {goal}: {why}; giving up")
         elif self._told.get(name) != why:
             self.get_logger().warning(f"{name} did not become {goal}: {why}; trying again")
@@ -120,7 +121,7 @@ class LifecycleManagerNode(Node):
 
     def _ask(self, client: Any, request: Any) -> Any:
         """Send a request; None when nobody offers the service. The executor's thread delivers the answer."""
-        end_s = time.monotonic() + _QUERY_TIMEOUT_S
+        end_s = time.monotonic() + _OFFER_TIMEOUT_S
         while not client.wait_for_service(_POLL_S):
             if self._ending.is_set() or time.monotonic() >= end_s:
                 return None
@@ -129,22 +130,23 @@ class LifecycleManagerNode(Node):
         future.add_done_callback(lambda _: answered.set())
         return client, future, answered
 
-    def _silent(self, name: str, limit_s: float) -> bool:
-        return self._bonds[name].silent_s(time.monotonic()) > limit_s
+    def _answer(
+        self, name: str, asked: Any, process_id: str, timeout_s: float = _QUERY_TIMEOUT_S, silent_s: float = SILENT_S
+    ) -> Any:
+        """The answer to a request, or None when there is none in time or the process that was asked is gone.
 
-    def _answer(self, name: str, asked: Any, deadline_s: float) -> Any:
-        """The answer to a request, or None when there is none in time."""
+        DDS lists the services of a process that was killed for many seconds more, so only heartbeats tell.
+        """
         if asked is None:
             return None
         client, future, answered = asked
+        member, end_s = self._bring_up.members[name], time.monotonic() + timeout_s
         while not answered.wait(_POLL_S):
-            if self._ending.is_set() or self._silent(name, _BOND_S) or time.monotonic() >= deadline_s:
+            now_s = time.monotonic()
+            if self._ending.is_set() or member.gone(process_id, now_s, silent_s) or now_s >= end_s:
                 client.remove_pending_request(future)
                 return None
         return future.result()
-
-    def _call(self, name: str, request: GetState.Request, timeout_s: float) -> Any:
-        return self._answer(name, self._ask(self._query[name], request), time.monotonic() + timeout_s)
 
     def _on_failure(self, trace: str) -> None:
         self.get_logger().fatal(trace)
@@ -155,24 +157,25 @@ class LifecycleManagerNode(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             namespace, _, name = status.name.rpartition("/")
-            if namespace == self.get_namespace().lstrip("/") and name in self._states:
+            if namespace == self.get_namespace().lstrip("/") and name in self._bring_up.members:
                 self._said[name] = status.message if status.level != DiagnosticStatus.OK else ""
 
     def _summary(self) -> tuple[bool, str]:
-        parts = []
-        for name, state in self._states.items():
+        now_s, parts = time.monotonic(), []
+        for name, member in self._bring_up.members.items():
+            state = member.state(now_s)
             said = self._said.get(name, "") if state != "active" else ""
+            if member.left_alone:
+                said = f"it was active and is left alone: ros2 lifecycle set {self._full_name(name)} activate"
             parts.append(f"{name} {state}" + (f" ({said})" if said else ""))
-        return all(state == "active" for state in self._states.values()), "; ".join(parts)
+        return self._bring_up.all_active(now_s), "; ".join(parts)
+
+    def _full_name(self, name: str) -> str:
+        return f"{self.get_namespace().rstrip('/')}/{name}"
 
     def _on_heartbeat(self, message: DiagnosticStatus) -> None:
-        bond = self._bonds.get(message.name)
-        if bond is None:
-            return
-        bond.heard(message.hardware_id, time.monotonic())
-        if bond.restarted:
-            bond.restarted = False
-            self._attempts_left[message.name] = self._attempts
+        member = self._bring_up.members.get(message.name)
+        if member is not None and member.heard(message.hardware_id, time.monotonic()):
             self.get_logger().warning(f"{message.name} was started again; bringing it up")
             if self._thread is not None:
                 self._thread.wake()
@@ -183,16 +186,16 @@ class LifecycleManagerNode(Node):
 
     def _publish_diagnostics(self) -> None:
         active, text = self._summary()
-        gave_up = [n for n, left in self._attempts_left.items() if left <= 0 and self._states[n] != "active"]
+        now_s, members = time.monotonic(), self._bring_up.members
         status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
         status.level = DiagnosticStatus.OK if active else DiagnosticStatus.WARN
-        silent = [name for name in self._names if self._silent(name, _BOND_S)]
-        if gave_up or silent:
+        silent = [name for name, member in members.items() if member.silent(now_s, _BOND_S)]
+        if self._bring_up.gave_up() or silent:
             status.level = DiagnosticStatus.ERROR
         if silent:
             active, text = False, f"no heartbeat of {', '.join(silent)} for {_BOND_S:g} s (F12); {text}"
         status.message = "all nodes are active" if active else text
-        status.values = [KeyValue(key=name, value=state) for name, state in self._states.items()]
+        status.values = [KeyValue(key=name, value=member.state(now_s)) for name, member in members.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -99,7 +100,8 @@ class ManagedNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         self._heartbeats = self.create_publisher(DiagnosticStatus, "heartbeat", qos.HEARTBEAT)
-        self._heartbeat = DiagnosticStatus(name=name, hardware_id=str(os.getpid()))
+        # In a container a process that is started again often gets the same process id: a token makes it another.
+        self._heartbeat = DiagnosticStatus(name=name, hardware_id=f"{os.getpid()}-{secrets.token_hex(4)}")
         # A thread of its own: the executor is busy while a checkpoint is loaded, and its timers stop with /clock.
         self._heart = OwnerThread("heartbeat", self._beat, self.fail)
 
