@@ -80,6 +80,18 @@ def test_a_streamed_trajectory_passes_the_goal_and_ends_at_rest_with_constant_de
     np.testing.assert_allclose(stop.positions_rad - goal, 0.5 * 0.2 * velocity)
 
 
+def test_a_streamed_trajectory_brakes_no_joint_harder_than_the_arms_acceleration_limit() -> None:
+    limits = FR3.acceleration_rad_s2
+    assert limits is not None
+    velocity = 0.3 * FR3.velocity_rad_s  # as fast as the default allows: 1.6 rad/s at the wrist
+    passing, stop = stream_points(FR3.home_rad, velocity, TrackerConfig(), limits)
+    brake_s = stop.time_s - passing.time_s
+    assert (np.abs(velocity) / brake_s <= limits * (1.0 + 1e-9)).all() and brake_s > 0.15
+    np.testing.assert_allclose(stop.positions_rad - FR3.home_rad, 0.5 * brake_s * velocity)
+    slow = stream_points(FR3.home_rad, 0.1 * velocity, TrackerConfig(), limits)[1]
+    assert slow.time_s == pytest.approx(0.12), "brake_s suffices"
+
+
 @pytest.mark.parametrize("rpy", [(0.0, 0.0, 0.0), (0.3, -0.2, 1.0), (math.pi, 0.0, 0.0), (0.1, 1.5, -3.0)])
 def test_a_quaternion_is_of_unit_length_and_turns_as_its_matrix(rpy: tuple[float, float, float]) -> None:
     rotation = rpy_to_matrix(*rpy)

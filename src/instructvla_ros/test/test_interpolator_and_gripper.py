@@ -8,6 +8,7 @@ import pytest
 from instructvla_ros.control import WX250S
 from instructvla_ros.control.gripper import GripperConfig, GripperLoop, WidthConfig, WidthGripper
 from instructvla_ros.control.interpolator import InterpolatorConfig, JointInterpolator, JointTracker, TrackerConfig
+from instructvla_ros.control.trajectory import stream_points
 
 FINGERS = WX250S.fingers
 
@@ -215,6 +216,16 @@ def test_after_a_late_tick_the_tracker_goes_on_from_where_the_arm_has_braked_to(
     if late_s > 0.12:
         np.testing.assert_allclose(goal, stop, atol=3.0 * 0.02**2)
         assert np.abs(made.velocity).max() <= 3.0 * 0.02 + 1e-9, "it starts again from rest"
+
+
+def test_after_a_late_tick_a_fast_arm_has_braked_by_its_acceleration_limit_and_not_faster() -> None:
+    made = JointTracker(TrackerConfig(), np.array([1.6]), np.array([10.0]), 0.02)
+    made.jump_to(np.zeros(1))
+    made.move_to(np.array([3.0]), 0.0)
+    before, velocity = follow(made, 1.2)[-1], made.velocity
+    assert velocity[0] > 1.5
+    stop = stream_points(before, velocity, TrackerConfig(), np.array([10.0]))[1].positions_rad
+    np.testing.assert_allclose(made.goal(1.2 + 1.0), stop, atol=3.0 * 0.02**2)
 
 
 def test_a_tracker_without_a_start_says_what_to_do() -> None:

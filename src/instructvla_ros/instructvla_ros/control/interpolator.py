@@ -32,13 +32,21 @@ class TrackerConfig(InterpolatorConfig):
     """`acceleration_fraction`: part of the arm's acceleration limits that goals may use.
 
     `lead_s`: each goal is for so long after it was made, a few control periods against jitter. `brake_s`: when none
-    comes after it, the arm comes to rest in this time.
+    comes after it, the arm comes to rest in this time, or in a longer one where its acceleration limits ask for it.
     """
 
     ramp_s: float = 0.2
     acceleration_fraction: float = 0.3
     lead_s: float = 0.04
     brake_s: float = 0.08
+
+
+def braking_s(velocity_rad_s: np.ndarray, config: TrackerConfig, limit_rad_s2: np.ndarray | None) -> float:
+    """Time in which an arm that hears nothing more comes to rest from this velocity: `brake_s`, or longer where a joint
+    would have to brake harder than the arm's acceleration limit."""
+    if limit_rad_s2 is None:
+        return config.brake_s
+    return max(config.brake_s, float(np.max(np.abs(velocity_rad_s) / limit_rad_s2)))
 
 
 class Interpolator(Protocol):
@@ -158,6 +166,7 @@ class JointTracker:
     ) -> None:
         self._config, self._period_s = config, period_s
         self._speed = velocity_limit_rad_s
+        self._limit = acceleration_limit_rad_s2
         self._acceleration = acceleration_limit_rad_s2 * config.acceleration_fraction
         self._goal: np.ndarray | None = None
         self._velocity = np.zeros_like(velocity_limit_rad_s)
@@ -204,8 +213,9 @@ class JointTracker:
     def _coast(self, seconds: float) -> None:
         """The arm has braked by itself for so long, as `stream_points` told it to."""
         assert self._goal is not None
-        left = max(0.0, 1.0 - seconds / self._config.brake_s)  # part of the velocity
-        self._goal = self._goal + 0.5 * self._config.brake_s * (1.0 - left**2) * self._velocity
+        brake_s = braking_s(self._velocity, self._config, self._limit)
+        left = max(0.0, 1.0 - seconds / brake_s)  # part of the velocity
+        self._goal = self._goal + 0.5 * brake_s * (1.0 - left**2) * self._velocity
         self._velocity = left * self._velocity
 
     def _advance(self, elapsed_s: float) -> None:
