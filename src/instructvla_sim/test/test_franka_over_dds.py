@@ -49,6 +49,7 @@ PATIENT = {
     "safety.max_clock_jump_s": 60.0,
     "safety.max_identical_pictures": 0,
     "buffer.max_future_stamp_s": 5.0,
+    "max_robot_state_age_s": 60.0,
     "watch.silence_s": 60.0,
     "watch.bond_s": 60.0,
     "watch.clock_stop_s": 60.0,
@@ -315,15 +316,15 @@ def test_joint_states_and_robot_state_are_those_of_the_real_nodes(robot: Robot) 
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"route": "target_pose"},
+        {"route": "target_pose", "recovery.motion_controllers": ["fr3_arm_controller"]},
         {"route": "servo_pose"},
         {"route": "servo_twist"},
         {"route": "servo_twist", "servo.api": "humble"},
         {"hand.interface": "gripper_command"},
     ],
-    ids=lambda parameters: "-".join(parameters.values()),
+    ids=lambda parameters: "-".join(value for value in parameters.values() if isinstance(value, str)),
 )
-def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str, str]) -> None:
+def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str, Any]) -> None:
     with robot.live.locked() as world:
         world.reset(3)
     with Controller(robot, **parameters):

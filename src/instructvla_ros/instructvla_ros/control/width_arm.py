@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.controller import ArmController, ControllerConfig
 from instructvla_ros.control.gripper import WidthConfig, WidthGripper
@@ -13,6 +15,7 @@ from instructvla_ros.control.safety import SafetyConfig
 SAFETY = SafetyConfig(
     workspace_lower_m=(0.28, -0.40, 0.01),
     workspace_upper_m=(0.75, 0.40, 0.60),
+    max_joint_lead_rad=0.3,
     velocity_fraction=0.3,
     joint_margin_rad=0.03,
 )
@@ -35,3 +38,11 @@ class WidthArmController(ArmController):
     def __init__(self, arm: ArmModel, config: WidthArmConfig | None = None) -> None:
         config = config or WidthArmConfig()
         super().__init__(arm, config, WidthGripper(config.gripper))
+
+    def fresh_rad(self, now_s: float) -> np.ndarray | None:
+        """The newest joint positions (n,); None while there are none recent enough to move by, or only bad ones."""
+        sample = self._sample
+        if sample is None or self._joint_problem:
+            return None
+        recent = 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s
+        return sample.arm_rad if recent else None

@@ -19,6 +19,8 @@ FRANKA = policy_graph(
         Argument("gripper", "franka_msgs", "how the hand is told", ("franka_msgs", "gripper_command", "none")),
         Argument("gripper_name", "/franka_gripper", "the gripper node, whose name differs between versions"),
         Argument("joint_states_topic", "/joint_states", "arm and fingers together"),
+        Argument("robot_namespace", "", "put before all names of the robot, for example /left"),
+        Argument("motion_controllers", "auto", "controllers that a reset restarts, between commas; auto by the route"),
     ),
     controller(
         "franka_controller_node",
@@ -30,9 +32,16 @@ FRANKA = policy_graph(
             "hand.interface": "{gripper}",
             "hand.name": "{gripper_name}",
             "joint_states_topic": "{joint_states_topic}",
+            "robot_namespace": "{robot_namespace}",
+            "recovery.motion_controllers": "{motion_controllers}",
         },
+        **{"recovery.motion_controllers": list},
     ),
-    {"arm": "{robot_type}", "joint_states_topic": "{joint_states_topic}", "base_frame": "{robot_type}_link0"},
+    {
+        "arm": "{robot_type}",
+        "joint_states_topic": "{robot_namespace}{joint_states_topic}",
+        "base_frame": "{robot_type}_link0",
+    },
     simulation(robot="{robot_type}"),
     checkpoint="nano-franka",
 )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from instructvla_ros.control import Command, WidthArmController
 from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
@@ -32,10 +34,14 @@ class NeutralDriver:
         self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
         topics, frame = settings.topics, settings.base_frame
         twist = TwistConfig(gain_per_s=settings.twist_gain_per_s)
+
+        def measured() -> np.ndarray | None:
+            return controller.fresh_rad(node.get_clock().now().nanoseconds * 1e-9)
+
         makers: Mapping[str, Any] = {
             "joint_trajectory": lambda: JointTrajectoryRoute(node, topics.joint_trajectory, arm, timing),
             "target_pose": lambda: PoseRoute(node, topics.target_pose, arm, frame),
-            "twist": lambda: TwistRoute(node, topics.twist, arm, frame, lambda: controller.measured_rad, twist),
+            "twist": lambda: TwistRoute(node, topics.twist, arm, frame, measured, twist),
             "gripper": lambda: WidthRoute(node, topics.gripper, settings.gripper_effort_n),
         }
         self._routes: list[Route] = [makers[name]() for name in settings.outputs]
@@ -59,7 +65,9 @@ class NeutralDriver:
         """The outputs repeat where to stay."""
 
     def rest(self) -> None:
-        """The last trajectory ends at rest."""
+        """No more speed; the last trajectory ends at rest."""
+        for route in self._routes:
+            route.rest()
 
     def other_publishers(self) -> int:
         """How many publishers besides these command the arm."""

@@ -7,16 +7,33 @@ Servo; the hand by its actions. The reset service leads out of a reflex.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from instructvla_ros.control import FrankaController
+from instructvla_ros.control import ArmModel, Command, FrankaController, WidthArmConfig
 from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
 from instructvla_ros.nodes.franka_driver import FrankaDriver
+from instructvla_ros.nodes.franka_state import RobotWatch
 from instructvla_ros.nodes.managed import main_of
 from instructvla_ros.nodes.settings import watch_config
 from instructvla_ros.nodes.settings_arm import width_arm_config
 from instructvla_ros.nodes.settings_franka import ARMS, FRANKA, franka_settings
+
+
+class WatchedFrankaController(FrankaController):
+    """`FrankaController` that holds while the robot's mode is not MOVE or not known, and is then anchored anew."""
+
+    def __init__(
+        self, config: WidthArmConfig, arm: ArmModel, robot: RobotWatch, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(config, arm)
+        self._robot, self._steady = robot, clock
+
+    def tick(self, now_s: float) -> Command:
+        """As of every controller."""
+        self._robot.apply(self, now_s, self._steady())
+        return super().tick(now_s)
 
 
 class FrankaControllerNode(ControllerNode):
@@ -28,8 +45,16 @@ class FrankaControllerNode(ControllerNode):
     def make(self, values: Mapping[str, Any]) -> ControllerParts:
         settings = franka_settings(values)
         config = width_arm_config(values)
-        controller = FrankaController(config, ARMS[settings.arm])
-        driver = FrankaDriver(self, controller.arm, settings, config.interpolator, lambda: controller.measured_rad)
+        robot = RobotWatch(settings.robot_state_topic, settings.max_robot_state_age_s)
+        controller = WatchedFrankaController(config, ARMS[settings.arm], robot)
+        driver = FrankaDriver(
+            self,
+            controller.arm,
+            settings,
+            config.interpolator,
+            lambda: controller.fresh_rad(self._now_s()),
+            robot,
+        )
         rates = settings.control_rate_hz, settings.state_rate_hz
         return ControllerParts(controller, driver, *rates, watch_config(values))
 

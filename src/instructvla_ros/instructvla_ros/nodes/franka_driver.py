@@ -21,8 +21,10 @@ from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.driver_checks import wait_for_joint_states
 from instructvla_ros.nodes.franka_gripper import FrankaGripper
+from instructvla_ros.nodes.franka_state import FAULT_ID, MOVE, STOPPING, RobotWatch
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.routes import (
+    LATCHED,
     JointTrajectoryRoute,
     Offset,
     PoseRoute,
@@ -42,16 +44,11 @@ OFFSETS: Mapping[str, Offset] = {
     "link8": Offset(np.array([[_C, -_S, 0.0], [_S, _C, 0.0], [0.0, 0.0, 1.0]]), np.array([0.0, 0.0, -_TCP_M])),
 }
 """Where the frame lies that the route's controller moves, seen from the TCP."""
-_STOPPING = {
-    FrankaRobotState.ROBOT_MODE_GUIDING: "is guided by hand",
-    FrankaRobotState.ROBOT_MODE_REFLEX: "is in a reflex",
-    FrankaRobotState.ROBOT_MODE_USER_STOPPED: "is stopped by the user stop",
-    FrankaRobotState.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovers from an error by itself",
-}
 
 
 class FrankaDriver:
-    """Implements `Driver`. `measured` gives the newest joint positions, or None."""
+    """Implements `Driver`. `measured` gives joint positions that are recent enough to move by, or None; `robot`, which
+    the controller asks too, whether the robot may be told where to go."""
 
     def __init__(
         self,
@@ -60,14 +57,16 @@ class FrankaDriver:
         settings: FrankaSettings,
         timing: TrackerConfig,
         measured: Callable[[], np.ndarray | None],
+        robot: RobotWatch,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node, self._arm, self._settings = node, arm, settings
         self.joint_states_topic, self.base_frame = settings.joint_states_topic, settings.base_frame
-        self.problem, self.problem_id = "", "F22"
+        self.problem_id = FAULT_ID
         self._route = make_route(node, arm, settings, timing, measured)
         self._hand = FrankaGripper(node, settings.hand)
-        self._mode: int | None = None
-        self._read_s = 0.0
+        self._robot, self._clock = robot, clock
+        self._read_s = -math.inf
         self._state = node.create_subscription(
             FrankaRobotState, settings.robot_state_topic, self._on_state, qos.ROBOT_STATE, raw=True
         )
@@ -79,29 +78,30 @@ class FrankaDriver:
         self._route.close()
 
     @property
+    def problem(self) -> str:
+        """Why the robot itself has stopped the arm, in words, or ""."""
+        return self._robot.problem
+
+    @property
     def notice(self) -> str:
         """What does not work, though the arm may move."""
         if self._hand.notice:
             return self._hand.notice
-        if self._mode is None:
+        if self._robot.mode is None:
             topic = self._settings.robot_state_topic
             return f"nothing heard on {topic}: a reflex or the user stop will not be noticed"
-        if self._mode in (FrankaRobotState.ROBOT_MODE_IDLE, FrankaRobotState.ROBOT_MODE_OTHER):
-            return "no controller drives the arm (robot mode idle); activate one"
         return ""
 
     # Robot mode: executor's thread.
 
     def _on_state(self, serialized: bytes) -> None:
-        now_s = time.monotonic()
-        if now_s - self._read_s < _STATE_PERIOD_S:
-            return
-        self._read_s = now_s
-        state = deserialize_message(serialized, FrankaRobotState)
-        self._mode = state.robot_mode
-        what = _STOPPING.get(self._mode)
+        if self._clock() - self._read_s >= _STATE_PERIOD_S:
+            self._note(deserialize_message(serialized, FrankaRobotState))
+
+    def _note(self, state: FrankaRobotState) -> None:
+        self._read_s = self._clock()
         errors = ", ".join(error_names(state.current_errors) or error_names(state.last_motion_errors))
-        self.problem = "" if what is None else f"the robot {what}" + (f": {errors}" if errors else "")
+        self._robot.note(state.robot_mode, errors, self._read_s)
 
     # Transitions and the reset service.
 
@@ -136,11 +136,12 @@ class FrankaDriver:
 
     def recover(self) -> None:
         """Out of a reflex in the vendor's order; nothing else needs recovering. Raises SetupError."""
-        if self._mode == FrankaRobotState.ROBOT_MODE_USER_STOPPED:
+        mode = self._robot.mode
+        if mode == FrankaRobotState.ROBOT_MODE_USER_STOPPED:
             raise SetupError("the user stop is pressed; release it first")
-        if self._mode == FrankaRobotState.ROBOT_MODE_GUIDING:
+        if mode == FrankaRobotState.ROBOT_MODE_GUIDING:
             raise SetupError("the robot is being guided by hand; leave the guiding mode first")
-        if self._mode == FrankaRobotState.ROBOT_MODE_MOVE or self._mode is None:
+        if mode is None or mode == MOVE:
             return
         recovery = self._settings.recovery
         controllers = list(recovery.motion_controllers)
@@ -155,9 +156,11 @@ class FrankaDriver:
             self._switch(services, controllers, [])
             # Heard before the target is anchored: a state from before the recovery would stop the arm again.
             topic = self._settings.robot_state_topic
-            if services.hear(FrankaRobotState, topic, qos.ROBOT_STATE, lambda s: s.robot_mode not in _STOPPING) is None:
-                raise SetupError(f"{self.problem} still, after the recovery; see the robot's own log")
-        self.problem, self._read_s = "", time.monotonic()
+            state = services.hear(FrankaRobotState, topic, qos.ROBOT_STATE, lambda s: s.robot_mode not in STOPPING)
+            if state is None:
+                why = self.problem or f"no robot state on {topic} says that the robot is ready"
+                raise SetupError(f"{why} still, after the recovery; see the robot's own log")
+            self._note(state)
 
     def _switch(self, services: ServiceCalls, activate: list[str], deactivate: list[str]) -> None:
         if not activate and not deactivate:
@@ -174,9 +177,12 @@ class FrankaDriver:
     # Control thread.
 
     def send(self, command: Command) -> None:
-        """The arm's goal by the route, the width to the hand."""
+        """The arm's goal by the route, the width to the hand; neither while the robot takes none."""
+        if not self._robot.streams(self._clock()):
+            self._route.rest()
+            return
         self._route.send(command)
-        if command.gripper_width_m is not None:
+        if command.gripper_width_m is not None and command.mode not in LATCHED:
             self._hand.want(command.gripper_width_m)
 
     def stopped(self) -> None:
@@ -184,7 +190,9 @@ class FrankaDriver:
         self._hand.cancel()
 
     def rest(self) -> None:
-        """Nothing: the last trajectory ends at rest, and the hand holds by itself."""
+        """The arm comes to rest, and the hand with it; what it holds stays held. When the control thread has ended."""
+        self._route.rest()
+        self._hand.cancel_now()
 
     def other_publishers(self) -> int:
         """How many publishers besides this one command the arm."""
@@ -207,7 +215,7 @@ def make_route(
     if settings.route == "servo_pose":
         return PoseRoute(node, f"{servo.node}/pose_target_cmds", arm, frame, offset)
     config = TwistConfig(gain_per_s=servo.gain_per_s, unitless=servo.unitless)
-    return TwistRoute(node, f"{servo.node}/delta_twist_cmds", arm, frame, measured, config)
+    return TwistRoute(node, f"{servo.node}/delta_twist_cmds", arm, frame, measured, config, offset)
 
 
 def error_names(errors: Any) -> list[str]:

@@ -6,6 +6,7 @@ whose position is half the width: the driver doubles it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from control_msgs.action import GripperCommand
@@ -18,8 +19,16 @@ from instructvla_ros.nodes.settings_franka import GripperSettings
 _PERIOD_S = 0.05
 
 
+@dataclass(eq=False)
+class _Request:
+    """A width that was sent and not answered yet; one that was cancelled meanwhile ends with its acceptance."""
+
+    width_m: float
+    cancelled: bool = False
+
+
 class FrankaGripper:
-    """`want` and `cancel` may be called by any thread and only store; a timer of the node does the rest.
+    """`want` and `cancel` are called by one thread and only store; a timer of the node does the rest.
 
     `notice` says what does not work; the arm may move nevertheless.
     """
@@ -31,8 +40,9 @@ class FrankaGripper:
         self._sent_m: float | None = None
         self._sent_ns = 0
         self._refused = False
-        self._waiting: Any = None
-        self._handle: Any = None
+        self._waiting: _Request | None = None  # for its answer; given up after the time-out
+        self._unanswered: list[_Request] = []
+        self._handles: list[Any] = []  # of goals under way
         self._cancel = False
         self._clients: list[Any] = []
         if settings.interface == "franka_msgs":
@@ -51,8 +61,13 @@ class FrankaGripper:
         self._wanted_m = width_m
 
     def cancel(self) -> None:
-        """Cancel what is under way. What is held already stays held."""
-        self._cancel = True
+        """Want nothing, and cancel what is under way or still to be accepted. What is held already stays held."""
+        self._wanted_m, self._cancel = None, True
+
+    def cancel_now(self) -> None:
+        """`cancel`, without waiting for the timer. Executor's thread."""
+        self.cancel()
+        self._step()
 
     def close(self) -> None:
         """Destroy timer and clients."""
@@ -64,9 +79,10 @@ class FrankaGripper:
 
     def _step(self) -> None:
         if self._cancel:
-            self._cancel, self._wanted_m = False, self._sent_m
-            self._cancel_goal()
-        if not self._clients or self._wanted_m is None:
+            self._cancel = False
+            self._forget()
+        wanted_m = self._wanted_m
+        if not self._clients or wanted_m is None:
             return
         if self._waiting is not None:
             if self._age_s() > self._settings.timeout_s:
@@ -74,8 +90,15 @@ class FrankaGripper:
                 self._waiting, self._sent_m = None, None
             return
         again = self._refused and self._age_s() > self._settings.timeout_s
-        if self._wanted_m != self._sent_m or again:
-            self._send(self._wanted_m)
+        if wanted_m != self._sent_m or again:
+            self._send(wanted_m)
+
+    def _forget(self) -> None:
+        """Nothing was sent, as it were: after a stop the same width is sent again once it is asked for."""
+        self._waiting, self._sent_m, self._refused = None, None, False
+        for request in self._unanswered:
+            request.cancelled = True
+        self._cancel_goals()
 
     def _age_s(self) -> float:
         return float(self._node.get_clock().now().nanoseconds - self._sent_ns) * 1e-9
@@ -85,10 +108,11 @@ class FrankaGripper:
         if not client.server_is_ready():
             self.notice = f"no gripper action server at {self._settings.name}; set gripper.name (F23)"
             return
-        self._cancel_goal()
+        self._cancel_goals()
         self._sent_m, self._sent_ns, self._refused = width_m, self._node.get_clock().now().nanoseconds, False
-        self._waiting = client.send_goal_async(goal)
-        self._waiting.add_done_callback(self._on_answer)
+        request = self._waiting = _Request(width_m)
+        self._unanswered.append(request)
+        client.send_goal_async(goal).add_done_callback(lambda answer: self._on_answer(request, answer))
 
     def _goal(self, width_m: float) -> tuple[ActionClient, Any]:
         settings = self._settings
@@ -104,27 +128,34 @@ class FrankaGripper:
         goal.epsilon.inner, goal.epsilon.outer = settings.epsilon_inner_m, settings.epsilon_outer_m
         return self._grasp, goal
 
-    def _on_answer(self, answer: Any) -> None:
-        if self._waiting is not answer:
-            return
-        self._waiting = None
+    def _on_answer(self, request: _Request, answer: Any) -> None:
+        self._unanswered.remove(request)
+        current = self._waiting is request
+        if current:
+            self._waiting = None
         handle = None if answer.exception() is not None else answer.result()
         if handle is None or not handle.accepted:
-            self._refused = True
-            self.notice = f"gripper {self._settings.name} refused the width {self._sent_m} m (F23)"
+            if current:
+                self._refused = True
+                self.notice = f"gripper {self._settings.name} refused the width {request.width_m} m (F23)"
             return
-        self.notice, self._handle = "", handle
+        if request.cancelled:
+            handle.cancel_goal_async()
+            return
+        if current:
+            self.notice = ""
+        self._handles.append(handle)  # a late one too: a stop must reach it
         handle.get_result_async().add_done_callback(lambda result: self._on_result(handle, result))
 
     def _on_result(self, handle: Any, answer: Any) -> None:
-        if self._handle is not handle:
+        if handle not in self._handles:
             return
-        self._handle = None
+        self._handles.remove(handle)
         error = "" if answer.exception() is not None else getattr(answer.result().result, "error", "")
         if error:
             self.notice = f"gripper: {error} (F23)"
 
-    def _cancel_goal(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel_goal_async()
-            self._handle = None
+    def _cancel_goals(self) -> None:
+        for handle in self._handles:
+            handle.cancel_goal_async()
+        self._handles = []

@@ -3,6 +3,7 @@ them connects by the name of its topic."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,20 +14,26 @@ from control_msgs.msg import GripperCommand
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from instructvla_ros.control import ArmModel, Command
+from instructvla_ros.control import ArmModel, Command, Mode
 from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
 from instructvla_ros.control.trajectory import stream_points
 from instructvla_ros.nodes import qos
 
+LATCHED = (Mode.STOPPED, Mode.FAULT)
+
 
 class Route(Protocol):
-    """One publisher. `send` is called by the control thread, the rest by the executor's."""
+    """One publisher. `send` and `rest` are called by the control thread, or when it has ended; `close` by the
+    executor's."""
 
     topic: str
 
     def send(self, command: Command) -> None:
         """Publish what the command says of the arm; nothing where it says nothing."""
+
+    def rest(self) -> None:
+        """No goal comes for a while, or ever again: publish what lets the arm rest, where silence might not."""
 
     def close(self) -> None:
         """Destroy the publisher."""
@@ -60,7 +67,7 @@ class JointTrajectoryRoute:
         if goal is None or velocity is None:
             return
         message = JointTrajectory(joint_names=list(self._arm.joint_names))
-        for point in stream_points(goal, velocity, self._config):
+        for point in stream_points(goal, velocity, self._config, self._arm.acceleration_rad_s2):
             sec, nanosec = divmod(round(point.time_s * 1e9), 1_000_000_000)
             message.points.append(
                 JointTrajectoryPoint(
@@ -70,6 +77,9 @@ class JointTrajectoryRoute:
                 )
             )
         self._publisher.publish(message)
+
+    def rest(self) -> None:
+        """Nothing: the last trajectory ends at rest."""
 
     def close(self) -> None:
         """Destroy the publisher."""
@@ -96,6 +106,9 @@ class PoseRoute:
         turn.x, turn.y, turn.z, turn.w = matrix_to_quaternion(rotation)
         self._publisher.publish(message)
 
+    def rest(self) -> None:
+        """Nothing: the last pose is where to stay."""
+
     def close(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
@@ -117,7 +130,9 @@ class TwistConfig:
 class TwistRoute:
     """Speeds of the tool in base axes, led by where the arm is measured to be, so that errors do not add up.
 
-    Repeated while the arm holds: it is drawn back to its goal, and a receiver that hears nothing stops by itself.
+    Repeated while the arm holds: it is drawn back to its goal. No speed while it is stopped, or where it is not known:
+    `measured` gives joint positions that are recent enough to move by, else None. The linear speed is that of the point
+    that the receiver moves, which `offset` sees from the frame of the arm's `command_rotation`.
     """
 
     def __init__(
@@ -128,17 +143,26 @@ class TwistRoute:
         base_frame: str,
         measured: Callable[[], np.ndarray | None],
         config: TwistConfig,
+        offset: Offset = NO_OFFSET,
     ) -> None:
         self.topic, self._node, self._arm, self._base_frame = topic, node, arm, base_frame
-        self._measured, self._config = measured, config
+        self._measured, self._config, self._offset = measured, config, offset
         self._publisher = node.create_publisher(TwistStamped, topic, qos.ARM_COMMANDS)
 
     def send(self, command: Command) -> None:
-        """Publish the speed towards the joint goal's pose."""
-        measured = self._measured()
-        if command.joint_goal_rad is None or measured is None:
+        """Publish the speed towards the joint goal's pose, or none."""
+        measured, goal = self._measured(), command.joint_goal_rad
+        # While the clock stands still (F16), ages say nothing.
+        if measured is None or goal is None or command.mode in LATCHED or command.fault_id == "F16":
+            self.rest()
             return
-        linear, angular = twist_towards(self._arm, measured, command.joint_goal_rad, self._config)
+        self._publish(*twist_towards(self._arm, measured, goal, self._config, self._offset))
+
+    def rest(self) -> None:
+        """Publish no speed: not every receiver stops by itself."""
+        self._publish(np.zeros(3), np.zeros(3))
+
+    def _publish(self, linear: np.ndarray, angular: np.ndarray) -> None:
         message = TwistStamped()
         message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._base_frame
         v, w = message.twist.linear, message.twist.angular
@@ -162,6 +186,9 @@ class WidthRoute:
         if command.gripper_width_m is not None:
             self._publisher.publish(GripperCommand(position=command.gripper_width_m, max_effort=self._effort_n))
 
+    def rest(self) -> None:
+        """Nothing: the width stays."""
+
     def close(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
@@ -175,13 +202,27 @@ def command_pose(arm: ArmModel, q_rad: np.ndarray, offset: Offset = NO_OFFSET) -
 
 
 def twist_towards(
-    arm: ArmModel, measured_rad: np.ndarray, goal_rad: np.ndarray, config: TwistConfig
+    arm: ArmModel,
+    measured_rad: np.ndarray,
+    goal_rad: np.ndarray,
+    config: TwistConfig,
+    offset: Offset = NO_OFFSET,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Linear (m/s) and angular (rad/s) speed (3,) each in base axes, or parts of the scales with `unitless`."""
+    """Linear (m/s) and angular (rad/s) speed (3,) each in base axes, or parts of the scales with `unitless`.
+
+    The motion is that of the gripper's straight way; the linear speed is told for the point at `offset`.
+    """
     goal_rotation, goal_m = arm.forward(goal_rad)
     rotation, position_m = arm.forward(measured_rad)
-    linear = _limited(config.gain_per_s * (goal_m - position_m), config.max_linear_m_s)
-    angular = _limited(config.gain_per_s * rotation_vector(goal_rotation @ rotation.T), config.max_angular_rad_s)
+    # Beyond its scale, Servo drops a speed without units.
+    scales = (config.linear_scale_m_s, config.angular_scale_rad_s) if config.unitless else (math.inf, math.inf)
+    max_linear, max_angular = min(config.max_linear_m_s, scales[0]), min(config.max_angular_rad_s, scales[1])
+    linear = _limited(config.gain_per_s * (goal_m - position_m), max_linear)
+    angular = _limited(config.gain_per_s * rotation_vector(goal_rotation @ rotation.T), max_angular)
+    linear = linear + np.cross(angular, command_pose(arm, measured_rad, offset)[1] - position_m)
+    # Of the whole motion alike, which keeps its way.
+    slower = min(1.0, max_linear / max(float(np.linalg.norm(linear)), 1e-9))
+    linear, angular = slower * linear, slower * angular
     if not config.unitless:
         return linear, angular
     return linear / config.linear_scale_m_s, angular / config.angular_scale_rad_s

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from instructvla_ros.nodes.managed import SetupError
+
+_ENDINGS = {GoalStatus.STATUS_CANCELED: "was cancelled", GoalStatus.STATUS_ABORTED: "was aborted"}
 
 
 class ServiceCalls:
@@ -32,7 +35,8 @@ class ServiceCalls:
         return self._wait(client.call_async(request), name)
 
     def act(self, kind: Any, name: str, goal: Any) -> Any:
-        """The result of an action; raises SetupError when it is not there, refuses the goal or takes too long."""
+        """The result of an action; raises SetupError when it is not there, refuses the goal, takes too long or does not
+        succeed."""
         client = ActionClient(self._node, kind, name)
         try:
             if not client.wait_for_server(self._timeout_s):
@@ -42,7 +46,12 @@ class ServiceCalls:
             handle = self._wait(client.send_goal_async(goal), name)
             if not handle.accepted:
                 raise SetupError(f"the driver refused the goal of {name}; see its log")
-            return self._wait(handle.get_result_async(), name).result
+            ended = self._wait(handle.get_result_async(), name)
+            if ended.status != GoalStatus.STATUS_SUCCEEDED:
+                how = _ENDINGS.get(ended.status, f"ended with status {ended.status}")
+                why = getattr(ended.result, "error", "") or getattr(ended.result, "error_string", "")
+                raise SetupError(f"{name} {how}, expected success{f': {why}' if why else ''}; see the driver's log")
+            return ended.result
         finally:
             client.destroy()
 

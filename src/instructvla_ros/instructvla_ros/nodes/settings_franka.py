@@ -12,6 +12,8 @@ from instructvla_ros.nodes.parameters import Parameter, build_config, parameters
 from instructvla_ros.nodes.settings import CONTROLLER_RANGES, WATCH
 
 ARMS: Mapping[str, ArmModel] = {"fr3": FR3, "panda": PANDA}
+AUTO = "auto"
+"""Of the motion controllers: the one that the route is known to end in."""
 ROUTES = ("joint_trajectory", "target_pose", "servo_twist", "servo_pose")
 
 
@@ -35,7 +37,7 @@ class RecoverySettings:
 
     action: str = "/action_server/error_recovery"
     controller_manager: str = "/controller_manager"
-    motion_controllers: tuple[str, ...] = ("{arm}_arm_controller",)
+    motion_controllers: tuple[str, ...] = (AUTO,)
     hardware: str = "FrankaHardwareInterface"
 
 
@@ -51,14 +53,19 @@ class ServoSettings:
 
 @dataclass(frozen=True)
 class FrankaSettings:
-    """Names of the robot's topics and how it is told where to go. `{arm}` in a name stands for the arm."""
+    """Names of the robot's topics and how it is told where to go. `{arm}` in a name stands for the arm.
+
+    `robot_namespace` is put before the names of all topics, services and actions of the robot.
+    """
 
     arm: str = "fr3"
+    robot_namespace: str = ""
     route: str = "joint_trajectory"
     joint_states_topic: str = "/joint_states"
     robot_state_topic: str = "/franka_robot_state_broadcaster/robot_state"
     trajectory_topic: str = "/{arm}_arm_controller/joint_trajectory"
     pose_topic: str = "/target_pose"
+    max_robot_state_age_s: float = 0.5
     base_frame: str = "{arm}_link0"
     command_frame: str = "hand_tcp"
     servo: ServoSettings = field(default_factory=ServoSettings)
@@ -70,6 +77,7 @@ class FrankaSettings:
 
 
 _RANGES = {
+    "max_robot_state_age_s": (0.05, 60.0),
     "servo.gain_per_s": (0.1, 20.0),
     "hand.speed_m_s": (0.01, 0.1),
     "hand.force_n": (1.0, 70.0),
@@ -117,4 +125,38 @@ def franka_settings(values: Mapping[str, Any]) -> FrankaSettings:
     settings = build_config(FrankaSettings(), {name: _named(value, arm) for name, value in values.items()})
     if settings.route == "servo_pose" and settings.servo.api == "humble":
         raise ValueError("route servo_pose needs MoveIt Servo of Jazzy; with servo.api humble use servo_twist")
-    return settings
+    recovery = dataclasses.replace(settings.recovery, motion_controllers=_motion_controllers(settings))
+    return _in_namespace(dataclasses.replace(settings, recovery=recovery))
+
+
+def _motion_controllers(settings: FrankaSettings) -> tuple[str, ...]:
+    """Those that a reset deactivates and activates: with a wrong one, the right one would go on from an old target."""
+    named = settings.recovery.motion_controllers
+    if named != (AUTO,):
+        return named
+    if settings.route == "target_pose":
+        raise ValueError(
+            "recovery.motion_controllers is auto, which is not known for route target_pose; name the controller that "
+            "listens there, for example motion_controllers:=cartesian_impedance_controller "
+            "(ros2 control list_controllers), so that a reset restarts it and no other"
+        )
+    return (f"{settings.arm}_arm_controller",)
+
+
+def _in_namespace(settings: FrankaSettings) -> FrankaSettings:
+    space = settings.robot_namespace.rstrip("/")
+    if not space:
+        return settings
+    if not space.startswith("/"):
+        raise ValueError(f"robot_namespace is {space!r}; expected none, or a name that begins with /, such as /left")
+    topics = ("joint_states_topic", "robot_state_topic", "trajectory_topic", "pose_topic")
+    recovery = settings.recovery
+    return dataclasses.replace(
+        settings,
+        **{name: space + getattr(settings, name) for name in topics},
+        servo=dataclasses.replace(settings.servo, node=space + settings.servo.node),
+        hand=dataclasses.replace(settings.hand, name=space + settings.hand.name),
+        recovery=dataclasses.replace(
+            recovery, action=space + recovery.action, controller_manager=space + recovery.controller_manager
+        ),
+    )
