@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
+import threading
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 
-from instructvla_ros.cli.soak_stats import CommandJudge, Injected, SoakReport, jitter_ms
+from instructvla_ros.cli.soak_stats import CommandJudge, FollowsAgain, Injected, SoakReport, jitter_ms
 
 READY_RAD = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
 
@@ -67,8 +74,67 @@ def test_the_bars_are_the_promised_ones() -> None:
     assert ("image: drop 1", "6.0 s, recovery 5.0 s, F01") in report(0.0, 5.0).rows()
 
 
+def test_f12_after_a_kill_only_an_instruction_that_was_accepted_since_counts_as_followed() -> None:
+    follows = FollowsAgain(newest_id=7)
+    assert not follows.at(7, executing=True), "the rest of the old latent"
+    follows.accepted(7)
+    assert not follows.at(7, executing=True), "a node that counts anew gives an old id again"
+    follows.accepted(8)
+    assert not follows.at(8, executing=False)
+    assert not follows.at(9, executing=True), "somebody else's"
+    assert follows.at(8, executing=True)
+
+
+def test_the_report_has_the_99th_percentile_of_the_jitter_of_the_joint_goals_in_its_rows_and_in_its_json() -> None:
+    fault = Injected("kill reasoning_node", 0.0, math.inf)
+    report = SoakReport(60.0, 3000, (), (fault,), {"sim_node": math.nan}, 1.25, 30.0)
+    assert dict(report.rows())["jitter of joint goals"] == "p99 1.2 ms, longest gap 30 ms"
+    text = json.dumps(report.as_dict(), allow_nan=False)
+    assert json.loads(text)["p99_jitter_ms"] == 1.25 and json.loads(text)["faults"][0]["recovery_s"] is None
+    assert "recovery after kill reasoning_node: inf" in report.misses[0]
+
+
 def test_jitter_is_the_deviation_from_the_period() -> None:
     times = [0.02 * i for i in range(100)] + [2.03]
     p99_ms, longest_ms = jitter_ms(times, 0.02)
     assert longest_ms == pytest.approx(50.0) and 0.0 <= p99_ms < 30.0
     assert np.isnan(jitter_ms([1.0], 0.02)).all()
+
+
+class KilledGraph:
+    """Client and supervisor of a graph whose reasoning node was killed: the arm goes on with the old latent, requests
+    are not answered before the supervisor has looked three times, and the first answer is lost."""
+
+    pids: ClassVar = {"reasoning_node": 4711}
+
+    def __init__(self) -> None:
+        self.looked, self.calls = threading.Semaphore(0), 0
+        self.soak: Any = None
+
+    def ended(self) -> None:
+        self.looked.release()
+
+    def call(self, *_: Any) -> Any:
+        self.calls += 1
+        for _look in range(3):
+            assert self.looked.acquire(timeout=30.0), "nobody looks after the nodes while a service is waited for"
+        if self.calls == 1:
+            raise TimeoutError("no answer")
+        self.soak._heard.instruction_id = 8
+        return SimpleNamespace(accepted=True, instruction_id=8)
+
+
+@pytest.mark.ros
+def test_f12_recovery_from_a_kill_is_not_over_while_the_node_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = pytest.importorskip("instructvla_msgs.msg")
+    from instructvla_ros.cli import soak as module
+
+    killed: list[int] = []
+    monkeypatch.setattr(module.os, "kill", lambda pid, _: killed.append(pid))
+    graph = KilledGraph()
+    graph.soak = soak = module._Soak(argparse.Namespace(seed=0), graph, "wx250s")  # type: ignore[arg-type]
+    soak._client = graph
+    soak._heard = module._Heard(messages.SafetyState.MODE_EXECUTING, "", 7)
+    outcome = soak._kill("reasoning_node")
+    assert killed == [4711] and graph.calls == 2
+    assert outcome.lasted_s < 0.1 and 0.2 < outcome.recovery_s < 60.0

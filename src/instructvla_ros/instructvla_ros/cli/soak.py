@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,14 @@ from typing import Any
 
 import psutil
 
-from instructvla_ros.cli.soak_stats import CommandJudge, Injected, SoakReport, jitter_ms
+from instructvla_ros.cli.soak_stats import (
+    RECOVERY_BAR_S,
+    CommandJudge,
+    FollowsAgain,
+    Injected,
+    SoakReport,
+    jitter_ms,
+)
 from instructvla_ros.cli.up import make_supervisor, parse_assignments
 from instructvla_ros.faults.engine import Fault
 from instructvla_ros.graph.description import argument_values
@@ -31,6 +40,7 @@ _SETTLE_S = 10.0
 _POLL_S = 0.05
 _STOPPED_FOR_S = 1.0  # a goal sent before the stop may still be on its way
 _LAST_LINES = 12
+_ANSWER_S = 1.0  # a request to a process that was killed is never answered
 _RECOVERY_LIMIT_S = 60.0
 _STREAM_FAULTS = (
     ("image", "drop 1"),
@@ -70,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {"sim": "true", "faults": "true", "task_instruction": _INSTRUCTIONS[0]}
     given |= parse_assignments(arguments.arguments)
     with tempfile.TemporaryFile() as log:
-        supervisor = make_supervisor(WIDOWX, given, arguments.namespace, log.fileno())
+        supervisor = make_supervisor(WIDOWX, given, arguments.namespace, log.fileno(), spare=True)
         supervisor.handle_signals()
         supervisor.start()
         try:
@@ -96,6 +106,7 @@ class _Heard:
 
     mode: int = 0
     fault_id: str = ""
+    instruction_id: int = 0
     stopped_since_s: float | None = None
 
 
@@ -107,7 +118,9 @@ class _Soak:
         self._judge, self._heard, self._goal_times = CommandJudge(), _Heard(), list[float]()
         self._held: set[str] = set()
         self._dice = random.Random(arguments.seed)
-        self._next_instruction_s, self._said = 0.0, 0
+        self._next_instruction_s, self._instruct_s, self._said = 0.0, _INSTRUCT_S, 0
+        self._caller = ThreadPoolExecutor(1, "call")
+        self._accepted: Callable[[int], None] = lambda _: None
 
     def report(self) -> SoakReport:
         """Run it."""
@@ -154,13 +167,17 @@ class _Soak:
         return outcome[0]
 
     def _kill(self, node: str) -> Injected:
-        with self._fault(f"kill {node}") as outcome:
-            os.kill(self._supervisor.pids[node], signal.SIGKILL)
-            end_s = time.monotonic() + _RECOVERY_LIMIT_S
-            self._wait(1.0)
-            while not self._active() and time.monotonic() < end_s:
-                self._wait(_POLL_S)
-        return outcome[0]
+        follows = FollowsAgain(self._heard.instruction_id)
+        self._held.clear()
+        began_s = time.monotonic()
+        os.kill(self._supervisor.pids[node], signal.SIGKILL)
+        self._accepted = follows.accepted
+        return self._recovered(
+            f"kill {node}",
+            began_s,
+            lambda: follows.at(self._heard.instruction_id, executing=self._executing()),
+            RECOVERY_BAR_S,
+        )
 
     def _stop_and_reset(self) -> Injected:
         from std_srvs.srv import Trigger
@@ -174,24 +191,34 @@ class _Soak:
     @contextmanager
     def _fault(self, name: str) -> Iterator[list[Injected]]:
         """The time of a fault; afterwards the recovery from it is waited for and noted."""
-        from instructvla_msgs.msg import SafetyState
-
         outcome: list[Injected] = []
         self._held.clear()
         began_s = time.monotonic()
         yield outcome
+        outcome.append(self._recovered(name, began_s, self._executing))
+
+    def _executing(self) -> bool:
+        from instructvla_msgs.msg import SafetyState
+
+        return self._heard.mode == SafetyState.MODE_EXECUTING and not self._heard.fault_id
+
+    def _recovered(
+        self, name: str, began_s: float, back: Callable[[], bool], instruct_s: float = _INSTRUCT_S
+    ) -> Injected:
+        """The fault has ended: give an instruction, and again every so often, until the arm is back."""
+        from instructvla_msgs.msg import SafetyState
+
         ended_s = time.monotonic()
-        self._next_instruction_s = 0.0
+        took_s, self._next_instruction_s, self._instruct_s = math.inf, 0.0, instruct_s
         while time.monotonic() - ended_s < _RECOVERY_LIMIT_S:
             self._wait(_POLL_S)
-            if self._heard.mode == SafetyState.MODE_EXECUTING and not self._heard.fault_id:
+            if back():
+                took_s = time.monotonic() - ended_s
                 break
             if self._heard.mode == SafetyState.MODE_FAULT:  # bad input that latches: somebody has to look, and reset
                 self._reset()
-        else:
-            ended_s = -float("inf")
-        held = tuple(sorted(self._held))
-        outcome.append(Injected(name, max(ended_s, began_s) - began_s, time.monotonic() - ended_s, held))
+        self._instruct_s = _INSTRUCT_S
+        return Injected(name, ended_s - began_s, took_s, tuple(sorted(self._held)))
 
     def _reset(self) -> None:
         from std_srvs.srv import Trigger
@@ -217,19 +244,24 @@ class _Soak:
         text = _INSTRUCTIONS[self._said % len(_INSTRUCTIONS)]
         try:
             request = SetInstruction.Request(instruction=text, think=True)
-            accepted = self._client.call(SetInstruction, "set_instruction", request, 2.0).accepted
+            answer = self._call(SetInstruction, "set_instruction", request, _ANSWER_S)
+            accepted = answer.accepted
         except TimeoutError:
             accepted = False  # the node that would take it is the one that was killed
+        if accepted:
+            self._accepted(answer.instruction_id)
         self._said += int(accepted)
-        self._next_instruction_s = time.monotonic() + (_INSTRUCT_S if accepted else 0.2)
+        self._next_instruction_s = time.monotonic() + (self._instruct_s if accepted else 0.2)
 
-    def _active(self) -> bool:
-        from std_srvs.srv import Trigger
-
+    def _call(self, kind: Any, service: str, request: Any, limit_s: float) -> Any:
+        """Call a service; the supervisor goes on watching meanwhile, so that a killed node is started again at once."""
+        called = self._caller.submit(self._client.call, kind, service, request, limit_s)
         try:
-            return bool(self._client.call(Trigger, "lifecycle_manager_node/is_active", Trigger.Request(), 2.0).success)
-        except TimeoutError:
-            return False
+            while wait([called], _POLL_S).not_done:
+                self._check()
+        finally:
+            wait([called])  # the client must not go before its call has ended
+        return called.result()
 
     def _check(self) -> None:
         ending = self._supervisor.ended()
@@ -268,3 +300,4 @@ class _Soak:
         if message.fault_id:
             self._held.add(message.fault_id)
         self._heard.mode, self._heard.fault_id = message.mode, message.fault_id
+        self._heard.instruction_id = message.instruction_id

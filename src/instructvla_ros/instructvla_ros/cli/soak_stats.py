@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -63,12 +64,30 @@ class CommandJudge:
 @dataclass(frozen=True)
 class Injected:
     """One fault and what came of it. `recovery_s`: from its end until the arm followed an instruction again; infinite
-    if it did not. `held`: the fault ids that the controller gave meanwhile."""
+    if it did not. A kill ends at once, and only an instruction that was accepted after it counts. `held`: the fault ids
+    that the controller gave meanwhile."""
 
     name: str
     lasted_s: float
     recovery_s: float
     held: tuple[str, ...] = ()
+
+
+class FollowsAgain:
+    """Whether the arm follows an instruction that was accepted after a kill. What it still does of an older one, on the
+    latent that the dead node had left, is no recovery. `newest_id`: the newest instruction at the kill."""
+
+    def __init__(self, newest_id: int) -> None:
+        self._newest_id = newest_id
+        self._accepted: set[int] = set()
+
+    def accepted(self, instruction_id: int) -> None:
+        """An instruction was given after the kill, and taken."""
+        self._accepted.add(instruction_id)
+
+    def at(self, instruction_id: int, *, executing: bool) -> bool:
+        """Whether it is so, when the controller says this."""
+        return executing and instruction_id > self._newest_id and instruction_id in self._accepted
 
 
 @dataclass(frozen=True)
@@ -114,8 +133,16 @@ class SoakReport:
         return rows
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self) | {"misses": self.misses}
+        """For JSON, which knows no infinity: what did not happen or was not measured is null there."""
+        return _finite(asdict(self)) | {"misses": self.misses}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def jitter_ms(times_s: Sequence[float], period_s: float) -> tuple[float, float]:
