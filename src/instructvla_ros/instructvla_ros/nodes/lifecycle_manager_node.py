@@ -87,7 +87,7 @@ class LifecycleManagerNode(Node):
             again = again or answer is None
             member.found(NOT_RUNNING if answer is None else _LABELS.get(answer.current_state.id, "busy"), asked)
         self._transition(self._bring_up.to_configure(), "inactive")
-        while (name := self._bring_up.to_activate()) is not None and self._transition([name], "active"):
+        while (ready := self._bring_up.to_activate()) is not None and self._transition([ready], "active"):
             pass
         return _AGAIN_S if again else self._retry_s
 
