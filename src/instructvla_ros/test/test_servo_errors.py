@@ -149,7 +149,8 @@ def test_f24_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
 
 
 @pytest.mark.parametrize(
-    ("joint_group", "joint_single", "joint_trajectory", "others"), [(1, 1, 0, 0), (2, 1, 0, 1), (1, 3, 0, 2), (1, 1, 1, 1)]
+    ("joint_group", "joint_single", "joint_trajectory", "others"),
+    [(1, 1, 0, 0), (2, 1, 0, 1), (1, 3, 0, 2), (1, 1, 1, 1)],
 )
 def test_f14_whoever_else_publishes_what_the_driver_obeys_is_counted(
     bench: Bench, joint_group: int, joint_single: int, joint_trajectory: int, others: int

@@ -89,7 +89,8 @@ class FrankaArm:
     def apply(self, command: Command) -> None:
         """What the controller node sends for this command: a short trajectory, and a new width for the hand."""
         if command.joint_goal_rad is not None and command.joint_velocity_rad_s is not None:
-            points = stream_points(command.joint_goal_rad, command.joint_velocity_rad_s, TrackerConfig())
+            goal, velocity = command.joint_goal_rad, command.joint_velocity_rad_s
+            points = stream_points(goal, velocity, TrackerConfig(), self._arm.acceleration_rad_s2)
             self.follow(self._arm.joint_names, [Knot(p.time_s, p.positions_rad, p.velocities_rad_s) for p in points])
         width_m = command.gripper_width_m
         if width_m is not None and width_m != self._told_width_m:
