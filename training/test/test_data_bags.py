@@ -181,3 +181,45 @@ def test_wrong_numbers_and_a_folder_that_is_there_are_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match="never written over"):
         to_bag(Few(1), tmp_path / "bag")
     assert (tmp_path / "bag").is_dir()
+
+
+def jumped(shift_s: float) -> list[Any]:
+    """The factory's recording in which the robot's clock jumps at two seconds."""
+    made, found = factory.Factory(), []
+    for message in factory.recording(4.0, wrist=False):
+        time_s = (message.stamp_ns - factory.START_NS) * 1e-9
+        data = message.data
+        if time_s >= 2.0 and message.topic == factory.JOINTS:
+            data = made.joints(time_s + shift_s, factory.arm_at(time_s), factory.finger_at(time_s)).data
+        elif time_s >= 2.0 and message.topic == factory.PRIMARY:
+            data = made.image(factory.PRIMARY, time_s + shift_s, pixels=made.picture(time_s)).data
+        found.append(factory.Message(message.topic, message.type_name, message.stamp_ns, data))
+    return found
+
+
+@pytest.mark.parametrize("shift_s", [-2.0, -10.0, 5.0])
+def test_a_clock_that_jumps_divides_an_episode_and_teaches_no_wrong_motion(tmp_path: Path, shift_s: float) -> None:
+    steady = BagDataset(factory.write(tmp_path / "steady", jumped(0.0)))[0]
+    dataset = BagDataset(factory.write(tmp_path / "jumped", jumped(shift_s)))
+    before, after = dataset
+    assert (before.episode_id, after.episode_id) == ("1.0", "1.1")
+    assert len(before) + len(after) >= len(steady) - 3
+    assert before.state_TS == pytest.approx(steady.state_TS[: len(before)], abs=1e-5)
+    assert before.action_TA == pytest.approx(steady.action_TA[: len(before)], abs=1e-5)
+    moved = np.linalg.norm(after.action_TA[:, :3], axis=1)
+    assert moved.max() < 2 * np.linalg.norm(steady.action_TA[:, :3], axis=1).max()
+    assert after.state_TS[1:, :3] - after.state_TS[:-1, :3] == pytest.approx(after.action_TA[:-1, :3], abs=1e-5)
+    assert any("the clock of the stamps jumps" in text for text in dataset.problems["jumped"])
+
+
+def test_a_constant_offset_of_the_stamps_changes_no_step(tmp_path: Path) -> None:
+    made = factory.Factory()
+    moved = [
+        factory.Message(m.topic, m.type_name, m.stamp_ns - 10 * 10**9 * (m.topic != factory.REASONING), m.data)
+        for m in factory.recording(4.0, wrist=False, offset_s=10.0)
+        if m.topic != factory.REASONING
+    ] + [made.reasoning(0.05, 1, "put the carrot on the plate")]  # fmt: skip
+    off = BagDataset(factory.write(tmp_path / "off", sorted(moved, key=lambda m: m.stamp_ns)))
+    (one,), (other,) = off, BagDataset(factory.write(tmp_path / "as_ever", factory.recording(4.0, wrist=False)))
+    assert one.action_TA == pytest.approx(other.action_TA, abs=1e-5)
+    assert any("begin 10.0 s ahead of the recorder's clock" in text for text in off.problems["off"])

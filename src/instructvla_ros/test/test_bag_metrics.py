@@ -135,14 +135,14 @@ def test_a_small_difference_that_is_always_there_is_found_and_noise_is_not() -> 
 
 def test_only_chunks_from_the_same_image_are_paired() -> None:
     late = scores(0.0)
-    late.stamp_s[:] += 0.05
+    late.received_s[:] += 0.05
     assert all(row.n == 0 for row in compare(scores(0.0), late))
 
 
 def test_worst_moments_are_apart() -> None:
     made = scores(0.0)
     found = worst_moments(made, 5)
-    times = sorted(made.stamp_s[found])
+    times = sorted(made.received_s[found])
     assert len(found) == 5 and min(np.diff(times)) >= 1.0
     assert found[0] == int(np.argmax(made.values["path_error_mm"]))
 

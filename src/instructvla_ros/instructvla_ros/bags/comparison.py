@@ -52,10 +52,10 @@ class Regression:
 
 def compare(a: ChunkScores, b: ChunkScores, seed: int = 0) -> tuple[Difference, ...]:
     """Paired differences of every number, over the chunks that both made from the same image."""
-    keys_b = {key: n for n, key in enumerate(zip(b.episode.tolist(), b.stamp_s.tolist(), strict=True))}
+    keys_b = {key: n for n, key in enumerate(zip(b.episode.tolist(), b.received_s.tolist(), strict=True))}
     pairs = [
         (n, keys_b[key])
-        for n, key in enumerate(zip(a.episode.tolist(), a.stamp_s.tolist(), strict=True))
+        for n, key in enumerate(zip(a.episode.tolist(), a.received_s.tolist(), strict=True))
         if key in keys_b
     ]
     rows = np.array(pairs, int).reshape(-1, 2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.decode import Decoder, ahead
 from instructvla_ros.bags.roles import Roles
+from instructvla_ros.bags.track import MAX_CLOCK_JUMP_S
 from instructvla_ros.bags.types import Record
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.state import JointStateReader
@@ -19,7 +21,6 @@ from instructvla_ros.policy.ingest import frame_of, sample_of, time_to_s
 from instructvla_ros.policy.reasoning_worker import Frame
 from instructvla_ros.robots import arm_of
 
-MAX_CLOCK_JUMP_S = 0.5
 _VIEWS = ("primary", "wrist")
 
 
@@ -112,8 +113,16 @@ class EventReader:
             action = np.array([xyz.x, xyz.y, xyz.z, rpy.x, rpy.y, rpy.z, message.gripper])
             began_s = time_to_s(message.header.stamp)
             return StepEvent(record.stamp_ns, began_s, float(message.dt_s), action, int(message.instruction_id))
+        return self._goal(record, message) if message.name == "arm" else None
+
+    def _goal(self, record: Record, message: Any) -> CommandEvent | None:
         goal = np.asarray(message.cmd, float)
-        return CommandEvent(record.stamp_ns, goal) if message.name == "arm" else None
+        wanted = len(self.arm.joint_names)
+        if len(goal) == wanted and np.isfinite(goal).all():
+            return CommandEvent(record.stamp_ns, goal)
+        what = f"joint goals of {len(goal)} joints" if len(goal) != wanted else "joint goals that are not finite"
+        self._bag.note(record.topic, f"{what} were left out; the {self.arm.name} has {wanted}")
+        return None
 
     def _plausible(self, event: Event) -> bool:
         """Note what changes without warning; False for a joint state whose clock went backwards."""
@@ -129,12 +138,22 @@ class EventReader:
         else:
             return True
         offset_s = stamp_s - event.received_ns * 1e-9
+        if topic not in self._offset_s and abs(offset_s) > MAX_CLOCK_JUMP_S:
+            self._bag.note(topic, constant_offset(offset_s))
         jump_s = offset_s - self._offset_s.setdefault(topic, offset_s)
-        if abs(jump_s) > MAX_CLOCK_JUMP_S:
+        jumped = abs(jump_s) > MAX_CLOCK_JUMP_S
+        if jumped:
             self._bag.note(topic, f"the clock of the stamps jumps by {jump_s:+.1f} s against the recorder's (F16)")
             self._offset_s[topic] = offset_s
-        backwards = stamp_s < self._last_stamp_s.get(topic, stamp_s) - 1e-9 and abs(jump_s) <= MAX_CLOCK_JUMP_S
-        self._last_stamp_s[topic] = stamp_s
+        backwards = not jumped and stamp_s < self._last_stamp_s.get(topic, stamp_s) - 1e-9
         if backwards:
             self._bag.note(topic, "stamps that run backwards were left out")
+        else:
+            self._last_stamp_s[topic] = stamp_s
         return not backwards
+
+
+def constant_offset(offset_s: float) -> str:
+    """What is said of a clock that is far from the recorder's all the time."""
+    side = "ahead of" if offset_s > 0.0 else "behind"
+    return f"the stamps begin {abs(offset_s):.1f} s {side} the recorder's clock; this is allowed for"

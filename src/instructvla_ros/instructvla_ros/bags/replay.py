@@ -30,6 +30,10 @@ from instructvla_ros.policy.offline import OfflinePolicy
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate
 
 
+_IMAGES_KNOWN = 4096
+"""So many of the newest images are known by their stamps: what looks at one does it long before."""
+
+
 @dataclass(frozen=True)
 class ReplayOptions:
     """`instruction` replaces what the bag says; `topics` maps roles to topics; `actions` is a source of `truth`;
@@ -45,10 +49,12 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One chunk of one policy: (F, 7) actions from `stamp_s` on, and what it was made from."""
+    """One chunk of one policy: (F, 7) actions from `stamp_s` on, and what it was made from. `received_s` is when the
+    recorder received the image of that stamp."""
 
     episode: int
     stamp_s: float
+    received_s: float
     dt_s: float
     actions: np.ndarray
     latent_age_s: float
@@ -58,10 +64,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Text:
-    """A complete text that a policy wrote, and the stamp of the image it is about."""
+    """A complete text that a policy wrote; stamp and receive time of the image it is about."""
 
     episode: int
     stamp_s: float
+    received_s: float
     text: str
 
 
@@ -115,6 +122,7 @@ class PolicyReplay:
         self._now_s = 0.0
         self._episode = -1
         self._latent_stamps: dict[int, float] = {}
+        self._received_s: dict[float, float] = {}  # of the newest images, by stamp
         self._predictions: list[Prediction] = []
         self._texts: list[Text] = []
         self._failures: dict[str, int] = {}
@@ -143,6 +151,11 @@ class PolicyReplay:
         """Store it as a callback would, then do what is due."""
         self._now_s = event.received_ns * 1e-9
         if isinstance(event, ImageEvent):
+            if event.view in ("primary", self._manifest.views[0]):
+                self._received_s.pop(event.frame.stamp_s, None)
+                self._received_s[event.frame.stamp_s] = self._now_s
+                if len(self._received_s) > _IMAGES_KNOWN:
+                    del self._received_s[next(iter(self._received_s))]
             self._policy.offer_image(event.view, event.frame)
             self._work()
         else:
@@ -164,7 +177,7 @@ class PolicyReplay:
 
     def _on_text(self, update: ReasoningUpdate) -> None:
         if update.final and update.text:
-            self._texts.append(Text(self._episode, update.stamp_s, update.text))
+            self._texts.append(Text(self._episode, update.stamp_s, self._reception_s(update.stamp_s), update.text))
 
     def _on_latent(self, plan: Any) -> None:
         self._latent_stamps[int(plan.seq)] = float(plan.stamp_s)
@@ -174,9 +187,13 @@ class PolicyReplay:
         age_s = chunk.stamp_s - self._latent_stamps[int(chunk.latent_seq)]
         self._predictions.append(
             Prediction(
-                self._episode, chunk.stamp_s, float(chunk.dt_s), actions, age_s, int(chunk.seq), int(chunk.latent_seq)
+                self._episode, chunk.stamp_s, self._reception_s(chunk.stamp_s), float(chunk.dt_s), actions, age_s,
+                int(chunk.seq), int(chunk.latent_seq),
             )
-        )
+        )  # fmt: skip
+
+    def _reception_s(self, stamp_s: float) -> float:
+        return self._received_s.get(stamp_s, self._now_s)
 
 
 def replay(

@@ -28,10 +28,13 @@ TEXT_METRICS = ("text_recall_of_instruction", "text_f1_to_reference")
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """Arrays over the chunks of one policy: `values[name]` (N,), `by_step[name]` (N, F), NaN where unknown."""
+    """Arrays over the chunks of one policy: `values[name]` (N,), `by_step[name]` (N, F), NaN where unknown.
+
+    `received_s` (N,) is when the image of each was received: the time by which chunks are shown, found and ordered,
+    because stamps are of a clock that may be far from the recorder's, or jump."""
 
     episode: np.ndarray
-    stamp_s: np.ndarray
+    received_s: np.ndarray
     dt_s: float
     predicted: np.ndarray
     recorded: np.ndarray
@@ -54,7 +57,7 @@ class TextScore:
     annotated); NaN without one."""
 
     episode: int
-    stamp_s: float
+    received_s: float
     text: str
     recall: float
     f1: float
@@ -67,7 +70,7 @@ def score_chunks(result: ReplayResult, run: PolicyRun) -> ChunkScores:
     stops = {e.index: e.stop_ns * 1e-9 for e in result.episodes}
     predicted = np.array([p.actions for p in found], float).reshape(-1, horizon, 7)
     recorded = np.array([
-        result.truth.actions(p.stamp_s, p.dt_s, horizon, stops.get(p.episode, math.inf)) for p in found
+        result.truth.actions(p.stamp_s, p.received_s, p.dt_s, horizon, stops.get(p.episode, math.inf)) for p in found
     ]).reshape(-1, horizon, 7)  # fmt: skip
     by_step = {
         "translation_error_mm": metrics.translation_error_mm(predicted, recorded),
@@ -82,7 +85,7 @@ def score_chunks(result: ReplayResult, run: PolicyRun) -> ChunkScores:
     values["jerk_m_s3"] = metrics.jerk_m_s3(predicted, run.dt_s) if horizon > 2 else np.full(len(found), math.nan)
     values["latent_age_s"] = np.array([p.latent_age_s for p in found])
     return ChunkScores(
-        np.array([p.episode for p in found], int), np.array([p.stamp_s for p in found]), run.dt_s,
+        np.array([p.episode for p in found], int), np.array([p.received_s for p in found]), run.dt_s,
         predicted, recorded, {name: values[name] for name in METRICS}, by_step,
     )  # fmt: skip
 
@@ -106,7 +109,7 @@ def score_gripper(scores: ChunkScores) -> GripperTiming:
     missed = spurious = 0
     for episode in np.unique(scores.episode):
         chosen = scores.episode == episode
-        times = scores.stamp_s[chosen]
+        times = scores.received_s[chosen]
         predicted = metrics.switches(times, scores.predicted[chosen, 0, 6])
         recorded = metrics.switches(times, scores.recorded[chosen, 0, 6])
         found, lost, extra = metrics.gripper_timing(predicted, recorded)
@@ -124,7 +127,7 @@ def score_texts(result: ReplayResult, run: PolicyRun) -> tuple[TextScore, ...]:
         reference = episode.annotation or episode.text
         found.append(
             TextScore(
-                text.episode, text.stamp_s, text.text, metrics.word_recall(text.text, episode.instruction),
+                text.episode, text.received_s, text.text, metrics.word_recall(text.text, episode.instruction),
                 metrics.word_f1(text.text, reference),
             )
         )  # fmt: skip
@@ -152,7 +155,7 @@ def worst_moments(scores: ChunkScores, count: int, apart_s: float = 1.0) -> list
     for index in np.argsort(-errors, kind="stable").tolist():
         if errors[index] < 0.0 or len(chosen) == count:
             break
-        if all(abs(scores.stamp_s[index] - scores.stamp_s[other]) >= apart_s for other in chosen):
+        if all(abs(scores.received_s[index] - scores.received_s[other]) >= apart_s for other in chosen):
             chosen.append(index)
     return chosen
 
@@ -168,7 +171,7 @@ def merged(many: Sequence[ChunkScores]) -> ChunkScores:
         return np.concatenate(list(arrays))
 
     return ChunkScores(
-        joined(episodes), joined(s.stamp_s for s in many), many[0].dt_s, joined(s.predicted for s in many),
+        joined(episodes), joined(s.received_s for s in many), many[0].dt_s, joined(s.predicted for s in many),
         joined(s.recorded for s in many), {name: joined(s.values[name] for s in many) for name in METRICS},
         {name: joined(s.by_step[name] for s in many) for name in many[0].by_step},
     )  # fmt: skip

@@ -8,8 +8,10 @@ next one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.episodes import Episode as Cut
 from instructvla_ros.bags.episodes import find_episodes
-from instructvla_ros.bags.events import EventReader
+from instructvla_ros.bags.events import EventReader, constant_offset
 from instructvla_ros.bags.roles import find_roles
+from instructvla_ros.bags.track import MAX_CLOCK_JUMP_S, Spans
 from instructvla_ros.bags.truth import SOURCES, Truth
 from instructvla_ros.bags.types import BagError
 from instructvla_ros.policy.ingest import pixels_of, raw_stamp_s
@@ -35,6 +38,8 @@ MAX_IMAGE_AGE_S = 0.5
 GAP_STEPS = 3.0
 """A pause longer than this many steps ends a run of executed steps."""
 MIN_STEPS = 4
+_FEW = 3
+"""Fewer images than this on a clock of their own are strays."""
 INSTRUCTION_FILE = "instruction.txt"
 """In a bag's folder: what the person who drove the arm was told to do."""
 _FILES = (".mcap", ".db3")
@@ -115,6 +120,7 @@ class BagDataset(EpisodeDataset):
         self.accounts: list[Account] = []
         self.problems: dict[str, tuple[str, ...]] = {}
         self._episodes: list[Episode] = []
+        self._parts: Counter[tuple[str, int]] = Counter()  # episodes of a bag with the same id: ids may come again
         self._steps_s: set[float] = set()
         self._read_all()
 
@@ -179,6 +185,9 @@ class BagDataset(EpisodeDataset):
         reader, truth = EventReader(bag, decoder, roles), Truth(self._actions)
         for event in reader.read(images=False):
             truth.add(event)
+        stamps = {view: _stamps(bag, topic) for view in VIEWS if (topic := getattr(roles, view))}
+        for stamp_ns, received_ns in stamps["primary"].tolist():
+            truth.see(stamp_ns * 1e-9, received_ns * 1e-9)
         truth.finish(reader.arm)
         if not truth.source:
             told = "; ".join(str(problem) for problem in bag.problems) or "no joint states, no executed steps"
@@ -188,28 +197,37 @@ class BagDataset(EpisodeDataset):
             dt_s = float(np.median([step.dt_s for step in truth.steps]))
             if self._dt_s is not None and abs(dt_s - self._dt_s) > 1e-6:
                 raise DataError(f"found executed steps of {dt_s:g} s, expected {self._dt_s:g} s; say --actions states")
-        stamps = {view: _stamps(bag, topic) for view in VIEWS if (topic := getattr(roles, view))}
+        topics = {view: getattr(roles, view) for view in stamps}
         for cut in find_episodes(bag, decoder, roles, self._instruction or _told(bag.path)):
-            self._resample(bag, name, cut, truth, stamps, {view: getattr(roles, view) for view in stamps}, dt_s)
+            for part in _steady(cut, stamps["primary"]):
+                offset_ns = _offset_ns(part, stamps["primary"])
+                steady = {view: _of_clock(rows, offset_ns) for view, rows in stamps.items()}
+                self._resample(bag, name, part, truth, steady, topics, dt_s)
 
     def _resample(
         self, bag: Bag, name: str, cut: Cut, truth: Truth, stamps: Mapping[str, np.ndarray], topics: Mapping[str, str],
         dt_s: float,
     ) -> None:  # fmt: skip
-        """The runs of steps of an episode for which images, state and action are known."""
+        """The runs of steps of an episode, or of a part of it in which no clock jumps, for which images, state and
+        action are known."""
         first, last = (int(np.searchsorted(stamps["primary"][:, 1], t)) for t in (cut.start_ns, cut.stop_ns))
         if last - first < 2:
             bag.note(topics["primary"], f"has no images of episode {cut.instruction_id} ({cut.instruction})")
             return
+        for view, rows in stamps.items():
+            if not len(rows):
+                bag.note(topics[view], "has no images on the clock of the primary camera's")
+                return
         begin_s, end_s = (stamps["primary"][n, 0] * 1e-9 for n in (first, last - 1))
+        later_s = stamps["primary"][first, 1] * 1e-9 - begin_s  # from a stamp to the reception of its image
         if truth.source == "steps":
             within = [step for step in truth.steps if cut.start_ns <= step.received_ns < cut.stop_ns]
             grid_s = np.array([step.began_s for step in within])
             actions = np.array([step.action for step in within]).reshape(-1, 7)
         else:
             grid_s = begin_s + dt_s * np.arange(int((end_s - begin_s) / dt_s + 1e-6) + 1)
-            actions = np.array([truth.actions(time_s, dt_s, 1)[0] for time_s in grid_s])
-        states = [truth.state(time_s) for time_s in grid_s]
+            actions = np.array([truth.actions(time_s, time_s + later_s, dt_s, 1)[0] for time_s in grid_s])
+        states = [truth.state(time_s, time_s + later_s) for time_s in grid_s]
         newest = {view: _newest(rows[:, 0] * 1e-9, grid_s) for view, rows in stamps.items()}
         skew_s = np.array([grid_s - stamps[view][newest[view], 0] * 1e-9 for view in stamps])
         good = np.isfinite(actions).all(axis=1) & np.array([state is not None for state in states], bool)
@@ -222,13 +240,15 @@ class BagDataset(EpisodeDataset):
             Account(
                 name, str(cut.instruction_id), cut.instruction, cut.success, truth.source, len(runs), len(kept),
                 len(grid_s) - len(kept), _gap_s(stamps["primary"][first:last, 0]),
-                _gap_s(_within(truth.stamps_s * 1e9, *span_ns)), float(worst.max()), float(worst.mean()),
+                _gap_s(_within(truth.stamps_s(begin_s, begin_s + later_s) * 1e9, *span_ns)), float(worst.max()), float(worst.mean()),
             )
         )  # fmt: skip
         if not runs:
             what = f"no {MIN_STEPS} steps in a row have images, state and action"
             bag.note(name, f"episode {cut.instruction_id}: {what}")
-        for part, (start, stop) in enumerate(runs):
+        for start, stop in runs:
+            part = self._parts[name, cut.instruction_id]
+            self._parts[name, cut.instruction_id] += 1
             self._steps_s.add(round(dt_s, 6))
             state = np.array([found for found in states[start:stop] if found is not None], np.float32)
             images = {
@@ -249,7 +269,7 @@ def _told(bag: Path) -> str:
 
 
 def _stamps(bag: Bag, topic: str) -> np.ndarray:
-    """(n, 2) header stamps and receive times (ns), both ascending, of a topic's images, whose pixels are not read."""
+    """(n, 2) header stamps and receive times (ns) of a topic's images, whose pixels are not read, as received."""
     rows = []
     for record in bag.messages([topic]):
         try:
@@ -257,10 +277,51 @@ def _stamps(bag: Bag, topic: str) -> np.ndarray:
         except ValueError as error:
             bag.note(topic, str(error))
     found = np.array(rows, np.int64).reshape(-1, 2)
-    newer = found[:, 0] > np.concatenate([[-1], np.maximum.accumulate(found[:, 0])[:-1]])[: len(found)]
+    ahead_ns = found[:, 0] - found[:, 1]
+    if len(found) and abs(ahead_ns[0]) > MAX_CLOCK_JUMP_S * 1e9:
+        bag.note(topic, constant_offset(float(ahead_ns[0]) * 1e-9))
+    newer = np.zeros(len(found), bool)
+    clocks = _clocks(found)
+    parts = [part for part in clocks.parts if len(part) >= _FEW or len(clocks) == 1]
+    for part in parts:
+        newer[part] = _rising(found[part, 0])
     if not newer.all():
         bag.note(topic, "images whose stamps run backwards or stand still were left out", int((~newer).sum()))
+    if len(parts) > 1:
+        what = "the clock of the stamps jumps against the recorder's (F16); episodes are divided there"
+        bag.note(topic, what, len(parts) - 1)
     return found[newer]
+
+
+def _rising(stamps_ns: np.ndarray) -> np.ndarray:
+    """Which stamps are above all before them."""
+    before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(stamps_ns)[:-1]])
+    return stamps_ns > before[: len(stamps_ns)]
+
+
+def _clocks(rows: np.ndarray) -> Spans:
+    """The parts of stamps and receive times (n, 2) ns in which the clock of the stamps does not jump."""
+    return Spans(rows[:, 0] * 1e-9, rows[:, 1] * 1e-9)
+
+
+def _steady(cut: Cut, rows: np.ndarray) -> list[Cut]:
+    """An episode cut where the clock of the images (n, 2) jumps."""
+    jumps = rows[1:, 1][np.diff(_clocks(rows).labels) != 0]
+    inner = [time_ns for time_ns in jumps.tolist() if cut.start_ns < time_ns < cut.stop_ns]
+    edges = [cut.start_ns, *inner, cut.stop_ns]
+    return [replace(cut, start_ns=a, stop_ns=b) for a, b in pairwise(edges)]
+
+
+def _offset_ns(cut: Cut, rows: np.ndarray) -> int:
+    """How far the stamps of an episode's first image are ahead of its reception."""
+    place = min(int(np.searchsorted(rows[:, 1], cut.start_ns)), len(rows) - 1)
+    return int(rows[place, 0] - rows[place, 1]) if len(rows) else 0
+
+
+def _of_clock(rows: np.ndarray, offset_ns: int) -> np.ndarray:
+    """The images whose stamps are of this clock; both columns ascend."""
+    same = rows[np.abs(rows[:, 0] - rows[:, 1] - offset_ns) <= MAX_CLOCK_JUMP_S * 1e9]
+    return same[_rising(same[:, 0])]
 
 
 def _newest(stamps_s: np.ndarray, at_s: np.ndarray) -> np.ndarray:

@@ -194,7 +194,7 @@ def _episodes(replay: BagReplay) -> list[dict[str, Any]]:
                 "chunks": int(chosen.sum()),
                 "means": {name: summarise(scores.values[name][chosen])["mean"] for name in METRICS},
                 "texts": [
-                    {"time_s": t.stamp_s - replay.start_ns * 1e-9, "text": t.text, "recall": t.recall, "f1": t.f1}
+                    {"time_s": t.received_s - replay.start_ns * 1e-9, "text": t.text, "recall": t.recall, "f1": t.f1}
                     for t in texts
                     if t.episode == episode.index
                 ],
@@ -209,7 +209,7 @@ def _worst(replay: BagReplay) -> list[dict[str, Any]]:
     return [
         {
             "bag": replay.name, "episode": int(scores.episode[n]), "chunk": n,
-            "time_s": float(scores.stamp_s[n] - replay.start_ns * 1e-9),
+            "time_s": float(scores.received_s[n] - replay.start_ns * 1e-9),
             "path_error_mm": float(scores.values["path_error_mm"][n]),
             "rotation_error_deg": float(scores.values["rotation_error_deg"][n]),
         }
@@ -249,8 +249,8 @@ def to_csv(replays: Sequence[BagReplay]) -> str:
     table.writerow([*head, *METRICS])
     for replay in replays:
         for run, scores in zip(replay.result.runs, replay.scores, strict=True):
-            for n, stamp_s in enumerate(scores.stamp_s):
+            for n, received_s in enumerate(scores.received_s):
                 numbers = [*scores.predicted[n, 0], *scores.recorded[n, 0], *(scores.values[m][n] for m in METRICS)]
-                row = [replay.name, run.name, scores.episode[n], f"{stamp_s - replay.start_ns * 1e-9:.3f}"]
+                row = [replay.name, run.name, scores.episode[n], f"{received_s - replay.start_ns * 1e-9:.3f}"]
                 table.writerow([*row, *(f"{v:.6g}" if math.isfinite(v) else "" for v in numbers)])
     return text.getvalue()

@@ -121,20 +121,20 @@ def timeline(replay: BagReplay, episode: int) -> Figure:
     first = replay.scores[0]
     chosen = first.episode == episode
     for number, axis in enumerate(axes[:7]):
-        times = first.stamp_s[chosen] - origin_s
+        times = first.received_s[chosen] - origin_s
         recorded = first.recorded[chosen, 0, number] * scale[number]
         _line(axis, times, recorded, RECORDED, "recorded", 1.4)
         for run, scores, color in zip(replay.result.runs, replay.scores, COLORS, strict=False):
             mine = scores.episode == episode
             values = scores.predicted[mine, 0, number] * scale[number]
-            _line(axis, scores.stamp_s[mine] - origin_s, values, color, run.name, 1.3)
+            _line(axis, scores.received_s[mine] - origin_s, values, color, run.name, 1.3)
         axis.set_ylabel(f"{_AXES[number]}\n{units[number]}", rotation=0, ha="right", va="center")
         axis.locator_params(axis="y", nbins=3)
     axes[6].set_ylim(-0.08, 1.08)
     for run, scores, color in zip(replay.result.runs, replay.scores, COLORS, strict=False):
         mine = scores.episode == episode
         errors = scores.values["path_error_mm"][mine]
-        _line(axes[7], scores.stamp_s[mine] - origin_s, errors, color, run.name, 1.3)
+        _line(axes[7], scores.received_s[mine] - origin_s, errors, color, run.name, 1.3)
     axes[7].set_ylabel("path error\nmm", rotation=0, ha="right", va="center")
     axes[7].set_ylim(bottom=0)
     axes[7].set_xlabel("time in the bag, s")

@@ -133,7 +133,7 @@ def _key_frames(finder: FrameFinder, replay: BagReplay, number: int) -> list[Key
         jpeg = finder.jpeg(time_ns, _WIDTH)
         if jpeg is None:
             continue
-        by_then = [t.text for t in texts if t.stamp_s <= time_ns * 1e-9]
+        by_then = [t.text for t in texts if t.received_s <= time_ns * 1e-9]
         text = by_then[-1] if by_then else ""
         found.append(KeyFrame((time_ns - replay.start_ns) * 1e-9, jpeg, (text,) if text and text != told else ()))
         told = text
