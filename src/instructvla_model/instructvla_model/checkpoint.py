@@ -64,7 +64,8 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: weights.stored(tensor, weights.DTYPES[dtype]) for name, tensor in weights.unique_state(policy).items()
+        name: weights.stored(tensor, weights.DTYPES[dtype], name)
+        for name, tensor in weights.unique_state(policy).items()
     }
     base_id = base_path = None
     if base is not None:

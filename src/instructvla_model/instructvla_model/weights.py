@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from instructvla_model.manifest import CheckpointError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOATS = (torch.float64, *DTYPES.values())  # what is read from released files
 
 
 def unique_state(module: nn.Module) -> dict[str, Tensor]:
@@ -30,10 +31,31 @@ def unique_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """As it goes into the file: on the CPU, floats in the storage dtype."""
+def stored(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """As it goes into the file: on the CPU, in the storage dtype.
+
+    Raises CheckpointError for what is no float, and for a number that the storage dtype does not reach.
+    """
     tensor = tensor.detach().cpu()
-    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+    if tensor.dtype not in FLOATS:
+        raise CheckpointError(f"tensor {name!r} is of {tensor.dtype}; expected floats of 16 bits or more; convert it")
+    converted = tensor.to(dtype).contiguous()
+    if narrows(tensor.dtype, dtype) and bool((torch.isinf(converted) & torch.isfinite(tensor)).any()):
+        raise _beyond(name, dtype)
+    return converted
+
+
+def narrows(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether a number of the first type may lie beyond the second's largest."""
+    return torch.finfo(wanted).max < torch.finfo(found).max
+
+
+def _beyond(name: str, dtype: torch.dtype) -> CheckpointError:
+    kind, largest = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+    return CheckpointError(
+        f"tensor {name!r} holds numbers beyond the largest of {kind}, {largest:g}; expected smaller ones; choose "
+        "another number type, such as float32"
+    )
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -70,7 +92,7 @@ def write_stream(
             for (expected, shape), (name, tensor) in zip(shapes.items(), tensors, strict=True):
                 assert (name, tuple(tensor.shape)) == (expected, shape)
                 for chunk in tensor.detach().reshape(-1).split(_CHUNK):
-                    file.write(memoryview(stored(chunk, dtype).view(torch.uint8).numpy()))
+                    file.write(memoryview(stored(chunk, dtype, name).view(torch.uint8).numpy()))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -125,6 +147,10 @@ class WeightFile:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
 
+    def code(self, name: str) -> str:
+        """The tensor's number type as safetensors calls it."""
+        return str(self._file.get_slice(name).get_dtype())
+
     def size(self, name: str) -> int:
         """How many numbers the tensor holds."""
         return math.prod(self.shape(name))
@@ -150,7 +176,7 @@ class WeightFile:
                     raise CheckpointError(f"{self.path} ended while {name!r} was read; expected complete weights")
                 piece = torch.frombuffer(buffer, dtype=kind)
                 require_finite(piece, name, self.path)
-                part.copy_(piece)
+                part.copy_(stored(piece, dtype, name))
         return target
 
 

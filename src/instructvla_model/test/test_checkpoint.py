@@ -159,6 +159,26 @@ def test_saving_again_replaces_the_old_kind_of_weights(saved):
     assert read_manifest(folder).base_id is None
 
 
+def test_numbers_that_a_type_does_not_reach_are_neither_stored_nor_loaded_in_it(saved, make_policy):
+    policy = make_policy("expert")
+    with torch.no_grad():
+        policy.vlm.query_embed[0, 0] = 70_000.0
+    folder, *_ = saved(policy=policy)
+    beyond = "'vlm.query_embed' holds numbers beyond the largest of float16, 65504"
+    with pytest.raises(CheckpointError, match=beyond):
+        checkpoint.load_parts(folder, dtype=torch.float16)
+    with pytest.raises(CheckpointError, match=beyond):
+        saved(name="half", policy=policy, dtype="float16")
+    assert checkpoint.load_parts(folder, dtype=torch.bfloat16).vlm is not None
+
+
+def test_a_tensor_of_integers_is_not_written_as_floats(tmp_path):
+    for name, numbers in (("a", torch.ones(2, dtype=torch.int8)), ("b", torch.ones(2, dtype=torch.bool))):
+        with pytest.raises(CheckpointError, match=rf"tensor '{name}' is of torch"):
+            weights.write_stream(tmp_path / "x", {name: (2,)}, torch.float32, [(name, numbers)])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_id_names_the_weights(saved, make_policy):
     _, policy, first = saved(name="a")
     _, _, same = saved(name="b", policy=policy)
