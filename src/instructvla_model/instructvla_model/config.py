@@ -267,6 +267,12 @@ def check(config: PolicyConfig) -> None:
         "give three numbers",
     )
     _require(len(config.views) > 0, "views is empty", "at least one view", 'for example ("primary",)')
+    _require(
+        all(config.views) and len(set(config.views)) == len(config.views),
+        f"views {config.views}",
+        "each name once and none empty",
+        'for example ("primary", "wrist")',
+    )
 
 
 _NESTED = {

@@ -71,7 +71,7 @@ def make_run(folder: Path, stage: int) -> Run:
     statistics = {"q01": [-1.0] * 7, "q99": [1.0] * 7, "min": [-2.0] * 7, "max": [2.0] * 7, "mask": [True] * 7}
     values = {"bridge_dataset": {"action": statistics, "num_transitions": 3}}
     (run / "dataset_statistics.json").write_text(json.dumps(values))
-    preset = golden.tiny_reference_config(latent_dim=32, horizon=99, n_queries=1)
+    preset = golden.tiny_reference_config(latent_dim=32, horizon=int(meta["horizon"]), n_queries=1)
     return Run(file, run / "backbone", preset, model, tensors, new_id)
 
 
@@ -94,7 +94,8 @@ def write_adapter(folder: Path, language_model: dict[str, Tensor], rank: int, la
         if ".lora_" in name and f".{label}." in name
     }
     save_file(tensors, folder / "adapter_model.safetensors")
-    values = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none", "target_modules": ["q_proj"]}
+    values = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+    values["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
     (folder / "adapter_config.json").write_text(json.dumps(values))
     return folder
 

@@ -64,9 +64,10 @@ def test_values_that_cannot_work_are_refused(part, change, message):
         dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **change)})
 
 
-def test_no_views_is_refused():
+@pytest.mark.parametrize("views", [(), ("",), ("a", "a")])
+def test_views_that_are_none_nameless_or_twice_are_refused(views):
     with pytest.raises(ConfigError, match="view"):
-        dataclasses.replace(preset("tiny"), views=())
+        dataclasses.replace(preset("tiny"), views=views)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def write_released(folder: Path, out: Path) -> tuple[Path, Path]:
     backbone = out / "backbone"
     backbone.mkdir(parents=True)
     (backbone / TOKENIZER_FILE).write_text(without_queries(load_tokenizer(folder)), encoding="utf-8")
-    (file,) = export_checkpoint(folder, out / "checkpoints" / "random.pt")
+    file, *_ = export_checkpoint(folder, out / "checkpoints" / "random.pt")
     return file, backbone
 
 

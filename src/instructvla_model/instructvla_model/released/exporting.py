@@ -13,9 +13,10 @@ from torch import Tensor
 from instructvla_model import weights
 from instructvla_model.checkpoint import open_files
 from instructvla_model.manifest import CheckpointError, Manifest
+from instructvla_model.released import backbone
 from instructvla_model.released.adapters import CONFIG_FILE, WEIGHTS_FILE
 from instructvla_model.released.layout import PARTS, Piece, released_name, table
-from instructvla_model.released.variant import LANGUAGE_KEYS, VISION_KEYS
+from instructvla_model.released.statistics import STATISTICS_FILE, released_statistics
 from instructvla_model.tokenizer import TOKENIZER_FILE, load_tokenizer, without_queries
 
 FORMS = ("pt", "eagle", "peft")
@@ -24,8 +25,9 @@ FORMS = ("pt", "eagle", "peft")
 def export_checkpoint(folder: str | Path, out: str | Path, form: str = "pt") -> list[Path]:
     """Write `out` (which must not exist) and return the files. Numbers are written in the folder's storage dtype.
 
-    pt: `{"model": {part: {name: tensor}}}`, in the layout of the checkpoint's stage. eagle: the backbone alone, as a
-    folder of safetensors without query rows. peft: one folder for each adapter. Raises CheckpointError.
+    pt: `{"model": {part: {name: tensor}}}`, in the layout of the checkpoint's stage; written as
+    `<run>/checkpoints/<name>.pt` it gets the run's config.json and dataset_statistics.json too. eagle: the backbone
+    alone, as a folder of safetensors without query rows. peft: one folder for each adapter. Raises CheckpointError.
     """
     if form not in FORMS:
         raise CheckpointError(f"form {form!r}; expected one of {FORMS}")
@@ -49,9 +51,28 @@ def _write_pt(files: Files, manifest: Manifest, folder: Path, out: Path) -> list
             made[pieces] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         part, _, key = theirs.partition(".")
         model[part][key] = made[pieces]
+    beside = _run_files(manifest, out)
+    for path in beside:
+        if path.exists():
+            raise CheckpointError(f"{path} exists; expected a new run's folder; remove it or choose another one")
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": {part: tensors for part, tensors in model.items() if tensors}}, out)
-    return [out]
+    return [out, *(_write_json(path, values) for path, values in beside.items())]
+
+
+def _run_files(manifest: Manifest, out: Path) -> dict[Path, dict[str, Any]]:
+    """What the released code reads beside `<run>/checkpoints/x.pt`. It takes a file's stage from there alone."""
+    if out.absolute().parent.name != "checkpoints":
+        return {}
+    run = out.absolute().parent.parent
+    stage = "stage2" if manifest.stage == "generalist" else "stage1"
+    files: dict[Path, dict[str, Any]] = {
+        run / backbone.CONFIG_FILE: {"stage": stage, "num_of_meta_query": manifest.n_queries}
+    }
+    if manifest.statistics is not None:
+        dataset = str(manifest.training.get("dataset") or manifest.preset)
+        files[run / STATISTICS_FILE] = {dataset: released_statistics(manifest.statistics)}
+    return files
 
 
 def _stream(files: Files, names: Mapping[str, str], manifest: Manifest, path: Path) -> Path:
@@ -72,17 +93,11 @@ def _write_eagle(files: Files, manifest: Manifest, folder: Path, out: Path) -> l
     left = ("expert.", "vlm.gate.", "vlm.query_")
     ours = [name for name in files if not name.startswith(left) and ".lora_" not in name]
     names = {released_name(name, config, "base"): name for name in ours}
-    values = {
-        "llm_config": {theirs: getattr(config.language, ours) for theirs, ours in LANGUAGE_KEYS.items()},
-        "vision_config": {theirs: getattr(config.vision, ours) for theirs, ours in VISION_KEYS.items()},
-        "select_layer": -1,
-        "downsample_ratio": 1.0 / config.vision.shuffle,
-    }
     out.mkdir(parents=True)
     tokenizer = out / TOKENIZER_FILE
     tokenizer.write_text(without_queries(load_tokenizer(folder)), encoding="utf-8")
     written = _stream(files, names, manifest, out / "model.safetensors")
-    return [written, tokenizer, _write_json(out / "config.json", values)]
+    return [written, tokenizer, _write_json(out / backbone.CONFIG_FILE, backbone.backbone_json(config))]
 
 
 def _write_peft(files: Files, manifest: Manifest, folder: Path, out: Path) -> list[Path]:

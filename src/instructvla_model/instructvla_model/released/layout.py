@@ -6,6 +6,7 @@ and under peft's X-LoRA (stage 2). Its tables hold the query rows last; here the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ _OURS = {
     "vlm.mlp1.": "mlp1.",
     "vlm.gate.": GATE,
 }
+_LORA = re.compile(r"\.lora_[AB]\.(?P<adapter>[^.]+)\.")
 _TABLES = {"vlm.query_embed": EMBED, "vlm.query_head": HEAD}
 
 
@@ -45,10 +47,10 @@ def released_name(name: str, config: PolicyConfig, stage: str) -> str:
     key = _TABLES.get(name) or name.removeprefix("vlm.language_model.")
     if stage == "base":
         key = key.replace(".base_layer.", ".")
-    for index, adapter in enumerate(config.adapters.names):
-        label = str(index) if stage == "generalist" else "default"
-        key = key.replace(f".lora_A.{adapter}.", f".lora_A.{label}.")
-        key = key.replace(f".lora_B.{adapter}.", f".lora_B.{label}.")
+    found = _LORA.search(key)
+    if found and found["adapter"] in config.adapters.names:
+        label = str(config.adapters.names.index(found["adapter"])) if stage == "generalist" else "default"
+        key = f"{key[: found.start('adapter')]}{label}{key[found.end('adapter') :]}"
     return LANGUAGE[stage] + key
 
 

@@ -1,26 +1,23 @@
 """What released tensors say about the policy they belong to: stage, queries, horizon, state, adapters, sizes.
 
-Nothing here guesses a regime: that is named by whoever imports. The number of cameras is in no tensor; the released
-files of eight steps are those for LIBERO, with two.
+Nothing here guesses a regime: that is named by whoever imports. Cameras and the duration of a step are in no tensor:
+they are the preset's, which must therefore have the file's horizon and state.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from instructvla_model.config import ConfigError, PolicyConfig
+from instructvla_model.config import PolicyConfig
 from instructvla_model.manifest import CheckpointError
+from instructvla_model.presets import PRESETS
 from instructvla_model.released.layout import EMBED, GATE, HEAD, LANGUAGE
-from instructvla_model.released.sources import Source, read_json
+from instructvla_model.released.sources import Source, shape_of
 
-LIBERO_HORIZON = 8
-LIBERO_VIEWS = ("primary", "wrist")
+MOST_LAYERS, MOST_QUERIES, MOST_ADAPTERS = 128, 1024, 16  # more are refused before anything is built for them
 _HEAD = "action_model.action_head."
 
 
@@ -36,6 +33,17 @@ def stage_of(source: Source) -> str:
     return found[0] if found else "base"
 
 
+def has_expert(source: Source) -> bool:
+    """Whether the file holds a whole policy, not a vision-language model alone."""
+    return any(name.startswith("action_model.") for name in source.names)
+
+
+def holds_queries(source: Source, n_tokens: int) -> bool:
+    """Whether the token tables end in the latent queries: in all but a backbone's own files."""
+    rows = shape_of(source, LANGUAGE[stage_of(source)] + EMBED, 2)[0]
+    return has_expert(source) or (not source.padded and rows > n_tokens)
+
+
 def _is_tied(source: Source, language: str, named_so: bool) -> bool:
     """One table for both ends: there is no second, or the configuration says so and the two are equal."""
     if language + HEAD not in source.names:
@@ -43,45 +51,50 @@ def _is_tied(source: Source, language: str, named_so: bool) -> bool:
     return named_so and torch.equal(source.tensor(language + HEAD), source.tensor(language + EMBED))
 
 
-def _count(names: Iterable[str], pattern: str) -> int:
-    """One more than the largest number that the pattern finds; 0 where it finds none."""
-    return max((int(m.group(1)) + 1 for n in names if (m := re.search(pattern, n))), default=0)
+def _count(source: Source, pattern: str) -> int:
+    """How many numbers from 0 on the pattern finds in the names. Raises CheckpointError if one is left out."""
+    found = {m.group(1) for n in source.names if (m := re.search(pattern, n))}
+    strange = sorted(found - {str(i) for i in range(min(len(found), MOST_LAYERS))})
+    if strange:
+        name = next(n for n in source.names if (m := re.search(pattern, n)) and m.group(1) == strange[0])
+        raise CheckpointError(
+            f"{source.path} holds tensor {name!r} among {len(found)} layers; expected layers 0 onwards without a gap, "
+            f"at most {MOST_LAYERS}; it is incomplete, or another model's"
+        )
+    return len(found)
 
 
 def with_variant(source: Source, config: PolicyConfig, n_tokens: int) -> PolicyConfig:
     """`config` with what the tensors tell. `n_tokens`: size of the tokenizer without queries.
 
-    Sizes that no tensor tells apart (heads, rotation) stay as they are. Raises CheckpointError.
+    Sizes that no tensor tells apart (heads, rotation), cameras and times stay as they are. Raises CheckpointError, also
+    for a policy whose horizon or state is not the preset's.
     """
-    stage, names = stage_of(source), source.names
+    stage = stage_of(source)
     language = LANGUAGE[stage]
-    rows = source.shape(language + EMBED)[0]
-    vocabulary = replace(
+    rows = shape_of(source, language + EMBED, 2)[0]
+    words = replace(
         config.language,
         vocab_size=n_tokens,
-        n_layers=_count(names, re.escape(language) + r"model\.layers\.(\d+)\."),
+        n_layers=_count(source, re.escape(language) + r"model\.layers\.(\d+)\."),
         tie_embeddings=_is_tied(source, language, config.language.tie_embeddings),
     )
-    vision = replace(config.vision, n_layers=_count(names, r"^vision_model\..*\.encoder\.layers\.(\d+)\."))
-    config = replace(config, language=vocabulary, vision=vision)
-    if not any(name.startswith("action_model.") for name in names):
-        return config
-    if rows <= n_tokens:
-        raise CheckpointError(
-            f"{source.path}: {language + EMBED!r} has {rows} rows for a tokenizer of {n_tokens} tokens; expected more "
-            "rows, the last being the latent queries; give the tokenizer it was trained with"
-        )
-    return _with_adapters(source, stage, _with_expert(source, replace(config, n_queries=rows - n_tokens)))
-
-
-def _shape(source: Source, name: str) -> tuple[int, ...]:
-    if name not in source.names:
-        raise CheckpointError(f"{source.path} lacks tensor {name!r}; expected a whole action expert")
-    return source.shape(name)
+    vision = replace(config.vision, n_layers=_count(source, r"^vision_model\..*\.encoder\.layers\.(\d+)\."))
+    config = replace(config, language=words, vision=vision)
+    if holds_queries(source, n_tokens):
+        if not 0 < rows - n_tokens <= MOST_QUERIES:
+            raise CheckpointError(
+                f"{source.path}: {language + EMBED!r} has {rows} rows for a tokenizer of {n_tokens} tokens; expected 1 "
+                f"to {MOST_QUERIES} more, the latent queries; give the tokenizer it was trained with"
+            )
+        config = replace(config, n_queries=rows - n_tokens)
+    if has_expert(source):
+        config = _with_expert(source, config)
+    return config if stage == "base" else _with_adapters(source, stage, config)
 
 
 def _with_expert(source: Source, config: PolicyConfig) -> PolicyConfig:
-    outputs = _shape(source, _HEAD + "6.bias")[0]
+    outputs = shape_of(source, _HEAD + "6.bias", 1)[0]
     horizon, rest = divmod(outputs, config.expert.action_dim)
     if rest or not horizon:
         raise CheckpointError(
@@ -89,17 +102,36 @@ def _with_expert(source: Source, config: PolicyConfig) -> PolicyConfig:
             f"{config.expert.action_dim}, the numbers of an action"
         )
     state = "action_model.state_embed.0.weight"
+    state_dim = shape_of(source, state, 2)[1] if state in source.names else 0
+    if (horizon, state_dim) != (config.expert.horizon, config.expert.state_dim):
+        raise _another_preset(source, config, horizon, state_dim)
+    widths = [shape_of(source, f"{_HEAD}{i}.bias", 1)[0] for i in (0, 2, 4)]
     expert = replace(
         config.expert,
-        horizon=horizon,
-        state_dim=source.shape(state)[1] if state in source.names else 0,
-        n_layers=_count(source.names, r"^action_model\.VideoGPT\.model\.layers\.(\d+)\."),
-        head_widths=tuple(_shape(source, f"{_HEAD}{i}.bias")[0] for i in (0, 2, 4)),
+        n_layers=_count(source, r"^action_model\.VideoGPT\.model\.layers\.(\d+)\."),
+        head_widths=(widths[0], widths[1], widths[2]),
     )
-    depth = _count(source.names, r"^action_model\.film_vision_model\..*blocks\.(\d+)\.")
-    film = replace(config.film, depth=depth)
-    views = LIBERO_VIEWS if horizon == LIBERO_HORIZON else config.views
-    return with_views(replace(config, expert=expert, film=film), views)
+    film = replace(config.film, depth=_count(source, r"^action_model\.film_vision_model\..*blocks\.(\d+)\."))
+    return replace(config, expert=expert, film=film)
+
+
+def _another_preset(source: Source, config: PolicyConfig, horizon: int, state_dim: int) -> CheckpointError:
+    """The refusal of a preset with another horizon or state, which also has other cameras or times."""
+
+    def words(steps: int, state: int) -> str:
+        return f"{steps} steps and {f'a state of {state} numbers' if state else 'no state'}"
+
+    fitting = [
+        repr(name)
+        for name, make in PRESETS.items()
+        if (make().expert.horizon, make().expert.state_dim) == (horizon, state_dim)
+        and make().language.hidden_size == config.language.hidden_size
+    ]
+    mend = f"give the preset {' or '.join(fitting)}" if fitting else "no preset has both: write one (presets.py)"
+    return CheckpointError(
+        f"{source.path} is a policy of {words(horizon, state_dim)}; preset {config.name!r} has "
+        f"{words(config.expert.horizon, config.expert.state_dim)}, and cameras and times to match; {mend}"
+    )
 
 
 def with_views(config: PolicyConfig, views: tuple[str, ...]) -> PolicyConfig:
@@ -108,10 +140,8 @@ def with_views(config: PolicyConfig, views: tuple[str, ...]) -> PolicyConfig:
 
 
 def _with_adapters(source: Source, stage: str, config: PolicyConfig) -> PolicyConfig:
-    if stage == "base":
-        return config
-    ranks = {name: source.shape(name)[0] for name in source.names if ".lora_A." in name}
-    if len(set(ranks.values())) != 1:
+    ranks = {name: shape_of(source, name, 2)[0] for name in source.names if ".lora_A." in name}
+    if len(set(ranks.values())) != 1 or 0 in ranks.values():
         name = min(ranks, key=lambda n: ranks[n], default="lora_A")
         raise CheckpointError(
             f"{source.path}: adapters of ranks {sorted(set(ranks.values()))} ({name!r}); expected one"
@@ -119,64 +149,16 @@ def _with_adapters(source: Source, stage: str, config: PolicyConfig) -> PolicyCo
     rank = next(iter(ranks.values()))
     adapters = replace(config.adapters, rank=rank, alpha=config.adapters.scale * rank)
     if stage == "generalist":
-        adapters = replace(adapters, gate_size=_shape(source, GATE + "layers.0.bias")[0])
+        adapters = replace(adapters, gate_size=shape_of(source, GATE + "layers.0.bias", 1)[0])
     return replace(config, adapters=adapters)
 
 
-def with_backbone_numbers(folder: Path, config: PolicyConfig) -> PolicyConfig:
-    """`config` with the numbers of Eagle2-2B's config.json that no tensor tells.
-
-    Raises CheckpointError for a layout of the vision tower that this library does not have.
-    """
-    path = folder / "config.json"
-    values = read_json(path)
-    words, vision = values.get("llm_config"), values.get("vision_config")
-    if not isinstance(words, dict) or not isinstance(vision, dict):
-        raise CheckpointError(f"{path} lacks llm_config or vision_config; expected Eagle2-2B's configuration")
-    for name, expected in (("select_layer", -1), ("downsample_ratio", 1.0 / config.vision.shuffle)):
-        if values.get(name, expected) != expected:
-            raise CheckpointError(f"{path}: {name} is {values[name]}; expected {expected}; no other is supported")
-    try:
-        return replace(
-            config,
-            language=_replaced(config.language, words, LANGUAGE_KEYS),
-            vision=_replaced(config.vision, vision, VISION_KEYS),
+def mixed_adapters(source: Source) -> int:
+    """How many adapters the gate of a stage 2 file mixes. Raises CheckpointError."""
+    name = GATE + "layers.9.bias"
+    count = shape_of(source, name, 1)[0]
+    if not 0 < count <= MOST_ADAPTERS:
+        raise CheckpointError(
+            f"{source.path}: {name!r} weighs {count} adapters; expected 1 to {MOST_ADAPTERS}; the file is damaged"
         )
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-LANGUAGE_KEYS = {
-    "hidden_size": "hidden_size",
-    "num_attention_heads": "n_heads",
-    "num_key_value_heads": "n_kv_heads",
-    "intermediate_size": "mlp_size",
-    "rope_theta": "rope_theta",
-    "rms_norm_eps": "rms_eps",
-    "max_position_embeddings": "max_position",
-    "tie_word_embeddings": "tie_embeddings",
-    "initializer_range": "initializer_range",
-}
-VISION_KEYS = {
-    "hidden_size": "hidden_size",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "mlp_size",
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "layer_norm_eps": "layer_norm_eps",
-    "hidden_act": "activation",
-}
-
-
-def _replaced(config: Any, values: dict[str, Any], keys: dict[str, str]) -> Any:
-    """The dataclass with the values that are there, each of the type it has already (an int may be a float)."""
-    changes = {}
-    for theirs, ours in keys.items():
-        if theirs not in values:
-            continue
-        kind = type(getattr(config, ours))
-        value = float(values[theirs]) if kind is float and type(values[theirs]) is int else values[theirs]
-        if type(value) is not kind:
-            raise TypeError(f"{theirs} is {value!r}; expected a {kind.__name__}")
-        changes[ours] = value
-    return replace(config, **changes)
+    return count
