@@ -34,6 +34,13 @@ def test_wrong_words_are_told(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_is_told_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(("bench", "memory", "--preset", "tiny", "--device", "cuda", "--folder", str(tmp_path))) == 1
+    assert "sees no CUDA device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_memory_is_measured_and_its_files_are_removed(tmp_path, capsys):
     out = tmp_path / "memory.json"

@@ -28,7 +28,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     policy = InstructVLA(config, tokenizer.image_token_id, "generalist")
     checkpoint.save(folder / "ours", policy, tokenizer, new_manifest(config, "generalist", None))
-    (folder / "checkpoints").mkdir()
     assert main(["checkpoint", "export", str(folder / "ours"), str(folder / "checkpoints" / "step.pt")]) == 0
     assert main(["checkpoint", "export", str(folder / "ours"), str(folder / "eagle"), "--form", "eagle"]) == 0
     values = {"bridge_dataset": {"action": ACTION, "proprio": STATE}}
@@ -45,13 +44,53 @@ def test_a_run_is_imported_with_its_statistics_and_inspected(run, tmp_path, caps
     names = ("--adapter-names", "action,language", "--views", "primary", "--drop-unread")
     assert bring_in(run, tmp_path / "new", *names) == 0
     said = capsys.readouterr().out
-    assert "expert_attention     additive_bias" in said and "dataset_statistics.json" in said
+    assert "expert attention     additive_bias" in said and "dataset_statistics.json" in said
     manifest = read_manifest(tmp_path / "new")
     assert manifest.statistics is not None and manifest.statistics.state is not None
     assert (manifest.config.film.blocks_used, manifest.config.film.has_norm) == (2, False)
     assert main(["checkpoint", "inspect", str(tmp_path / "new"), "--tensors"]) == 0
     said = capsys.readouterr().out
-    assert "vlm.query_embed" in said and "action, language of rank 4" in said and "generalist" in said
+    assert "vlm.query_embed" in said and "action, language of rank 4, mixed by a gate" in said and "generalist" in said
+    tower = "action_model.film_vision_model.vision_model"
+    assert "tensors: blocks and norm" in said and f"{tower}.norm.weight" in said and "left out" in said
+
+
+def test_only_what_a_checkpoint_holds_is_told(run, tmp_path, capsys):
+    words = ("checkpoint", "import", str(run / "eagle"), str(tmp_path / "bare"), "--preset", "tiny")
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["checkpoint", "inspect", str(tmp_path / "bare")]) == 0
+    told = {line[:20].strip(): line[21:] for line in capsys.readouterr().out.splitlines()}
+    assert (told["adapters"], told["action expert"]) == ("none", "none: a vision-language model alone")
+    assert not {"horizon", "state", "views", "expert attention"} & told.keys()
+
+
+def test_a_stage_1_checkpoint_names_its_one_adapter(run, tmp_path, capsys):
+    policy, tokenizer, manifest = checkpoint.load_policy(run / "ours")
+    one = InstructVLA(manifest.config, tokenizer.image_token_id, "expert")
+    checkpoint.save(tmp_path / "expert", one, tokenizer, new_manifest(manifest.config, "expert", None))
+    assert policy.stage == "generalist" and manifest.config.adapters.names == ("action", "language")
+    assert main(["checkpoint", "inspect", str(tmp_path / "expert")]) == 0
+    assert "adapters             action of rank 4\n" in capsys.readouterr().out
+
+
+def test_the_length_of_a_step_and_the_data_set_are_said_and_go_back_out(run, tmp_path, capsys):
+    values = json.loads((run / "dataset_statistics.json").read_text())
+    file = tmp_path / "statistics.json"
+    file.write_text(json.dumps(values | {"fractal20220817_data": values["bridge_dataset"]}))
+    assert bring_in(run, tmp_path / "new", "--statistics", str(file)) == 1
+    assert "(--dataset NAME)" in capsys.readouterr().err
+    words = ("--statistics", str(file), "--dataset", "fractal20220817_data", "--dt", "0.333")
+    assert bring_in(run, tmp_path / "new", *words) == 0
+    assert read_manifest(tmp_path / "new").dt_s == 0.333
+    assert main(["checkpoint", "export", str(tmp_path / "new"), str(tmp_path / "out" / "checkpoints" / "x.pt")]) == 0
+    assert list(json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())) == ["fractal20220817_data"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["stage"] == "stage2"
+
+
+def test_dropping_nothing_is_said(run, tmp_path, capsys):
+    assert bring_in(run, tmp_path / "new", "--regime", "paper", "--drop-unread") == 0
+    assert "--drop-unread left nothing out" in capsys.readouterr().out
 
 
 def test_the_paper_s_regime_keeps_every_weight(run, tmp_path):
@@ -64,6 +103,13 @@ def test_the_paper_s_regime_keeps_every_weight(run, tmp_path):
     [
         (("--adapter", "action"), "expected NAME=DIR"),
         (("--adapter", "action=nowhere"), "holds adapters already"),
+        (("--adapter", "lang=nowhere"), "expected action=DIR"),
+        (("--views", ","), "--views"),
+        (("--views", "a,a"), "--views"),
+        (("--dt", "-1"), "--dt"),
+        (("--adapter-names", ","), "--adapter-names"),
+        (("--adapter-names", "1,0"), "--adapter-names"),
+        (("--adapter-names", "a.b,c"), "--adapter-names"),
         (("--statistics", "nowhere.json"), "cannot be read"),
         (("--dataset", "other"), "has statistics of"),
         (("--adapter-names", "one"), "mixes 2 adapters"),

@@ -6,6 +6,11 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from instructvla_model.benchmark.memory import Memory
+    from instructvla_model.config import PolicyConfig
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -35,8 +40,25 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the files, measure, print, and remove the files."""
     from instructvla_model.benchmark import memory
     from instructvla_model.presets import in_regime, preset
+    from instructvla_model.runtime import choose_device
 
+    choose_device(arguments.device)  # a device that is not there is told before anything is written
     config = in_regime(preset(arguments.preset), arguments.regime)
+    try:
+        figures = _measure(arguments, config)
+    except RuntimeError as error:  # of the measured process
+        raise ValueError(str(error)) from error
+    result = memory.Result.of(config, arguments.stored, arguments.dtype, arguments.vlm_weights, figures)
+    for line in result.lines():
+        print(line)
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace, config: PolicyConfig) -> list[Memory]:
+    from instructvla_model.benchmark import memory
+
     with tempfile.TemporaryDirectory(prefix="instructvla-memory-", dir=arguments.folder) as name:
         folder = Path(name)
         memory.write_random(folder / "random", config, "generalist", arguments.stored)
@@ -62,9 +84,4 @@ def run(arguments: argparse.Namespace) -> int:
                     dtype=arguments.stored,
                 )
             )
-    result = memory.Result.of(config, arguments.stored, arguments.dtype, arguments.vlm_weights, figures)
-    for line in result.lines():
-        print(line)
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
-    return 0
+    return figures

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +22,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.set_defaults(run=run_export)
     inspect = actions.add_parser("inspect", help="say what a checkpoint folder is")
     inspect.add_argument("folder", type=Path, help="checkpoint folder")
-    inspect.add_argument("--tensors", action="store_true", help="list every tensor with its shape")
+    inspect.add_argument(
+        "--tensors", action="store_true", help="list every tensor with its shape, and those that an import left out"
+    )
     inspect.set_defaults(run=run_inspect)
 
 
@@ -31,7 +32,9 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = actions.add_parser("import", help="make a checkpoint folder of released files")
     parser.add_argument("source", type=Path, help="released .pt file, or the folder of Eagle2-2B")
     parser.add_argument("out", type=Path, help="checkpoint folder to write; must not exist")
-    parser.add_argument("--preset", default="2b", help="configuration with the sizes that no tensor tells")
+    parser.add_argument(
+        "--preset", default="2b", help="configuration with what no tensor tells: 2b, 2b-state, 2b-libero or another"
+    )
     parser.add_argument("--backbone", type=Path, metavar="DIR", help="Eagle2-2B's folder: tokenizer and config.json")
     parser.add_argument(
         "--statistics", type=Path, metavar="FILE", help="dataset_statistics.json; default: the one of the run"
@@ -46,16 +49,17 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--adapter", action="append", default=[], metavar="NAME=DIR", help="peft folder to put onto an unloaded stage 1"
     )
     parser.add_argument("--adapter-names", metavar="A,B", help="names for the adapters 0, 1 of a stage 2 file")
-    parser.add_argument("--views", metavar="A,B", help="cameras; default: primary, with eight steps also wrist")
+    parser.add_argument("--views", metavar="A,B", help="cameras; default: the preset's")
+    parser.add_argument("--dt", type=float, metavar="S", help="seconds of an action step; default: the preset's")
     parser.add_argument("--drop-unread", action="store_true", help="leave out vision blocks that nothing reads")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="number type of the new file"
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="number type of the new file; default: the source's"
     )
     parser.set_defaults(run=run_import)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(part.strip() for part in text.split(",")) if text else None
+    return tuple(part.strip() for part in text.split(",")) if text is not None else None
 
 
 def _adapters(pairs: Sequence[str]) -> dict[str, Path]:
@@ -70,10 +74,13 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Import and print what was found."""
     from instructvla_model.presets import preset
     from instructvla_model.released.importing import ImportOptions, describe, import_checkpoint
-    from instructvla_model.released.statistics import find_statistics, read_statistics
+    from instructvla_model.released.statistics import choose_dataset, find_statistics, read_statistics
 
     path = arguments.statistics or find_statistics(arguments.source)
-    statistics = read_statistics(path, arguments.dataset) if path else None
+    if path is None and arguments.dataset is not None:
+        raise ValueError(f"--dataset {arguments.dataset} without statistics; give their file (--statistics FILE)")
+    dataset = choose_dataset(path, arguments.dataset) if path else None
+    statistics = read_statistics(path, dataset) if path else None
     options = ImportOptions(
         regime=arguments.regime,
         dtype=arguments.dtype,
@@ -81,11 +88,14 @@ def run_import(arguments: argparse.Namespace) -> int:
         adapter_names=_names(arguments.adapter_names),
         drop_unread=arguments.drop_unread,
         views=_names(arguments.views),
+        dt_s=arguments.dt,
+        dataset=dataset,
     )
     imported = import_checkpoint(
         arguments.source, arguments.out, preset(arguments.preset), arguments.backbone, statistics, options
     )
-    _print([*describe(imported), ("statistics", str(path) if path else "none: this checkpoint cannot act")])
+    of = f"of {dataset}, {path}" if path else "none: this checkpoint cannot act"
+    _print([*describe(imported), ("statistics", of)])
     return 0
 
 
@@ -101,20 +111,12 @@ def run_export(arguments: argparse.Namespace) -> int:
 def run_inspect(arguments: argparse.Namespace) -> int:
     """Print what the manifest and the weights say; the weights' hash is checked."""
     from instructvla_model.checkpoint import open_files
+    from instructvla_model.released.about import describe_manifest, left_out
 
     files, manifest = open_files(arguments.folder)
     sizes = {name: files[name].size(name) for name in sorted(files)}
-    config: Any = manifest.config
     rows = [
-        ("checkpoint", manifest.checkpoint_id),
-        ("preset", manifest.preset),
-        ("stage", manifest.stage),
-        ("views", ", ".join(manifest.views)),
-        ("horizon", f"{manifest.horizon} steps of {manifest.dt_s:g} s"),
-        ("latent actions", f"{manifest.n_queries} of width {manifest.latent_dim}"),
-        ("state", f"{manifest.state_dim} numbers" if manifest.state_dim else "none"),
-        ("adapters", f"{', '.join(config.adapters.names)} of rank {config.adapters.rank}"),
-        *((key.replace("_", " "), str(value)) for key, value in manifest.parity.items()),
+        *describe_manifest(manifest, sizes),
         ("statistics", "yes" if manifest.statistics else "none: this checkpoint cannot act"),
         ("weights", f"{sum(sizes.values()):,} numbers in {len(sizes)} tensors, {manifest.storage_dtype}"),
         ("base", f"{manifest.base_id} at {manifest.base_path}" if manifest.base_id else "none"),
@@ -123,6 +125,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     if arguments.tensors:
         for name in sizes:
             print(f"{name:80s} {files[name].shape(name)}")
+        for names in left_out(manifest).values():
+            for name in names:
+                print(f"{name:80s} left out")
     return 0
 
 
