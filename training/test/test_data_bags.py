@@ -223,3 +223,50 @@ def test_a_constant_offset_of_the_stamps_changes_no_step(tmp_path: Path) -> None
     (one,), (other,) = off, BagDataset(factory.write(tmp_path / "as_ever", factory.recording(4.0, wrist=False)))
     assert one.action_TA == pytest.approx(other.action_TA, abs=1e-5)
     assert any("begin 10.0 s ahead of the recorder's clock" in text for text in off.problems["off"])
+
+
+def marked(*marks: tuple[float, dict[str, Any]]) -> list[Any]:
+    """The factory's recording with marks instead of the reasoning."""
+    made = factory.Factory()
+    found = [m for m in factory.recording(5.0, wrist=False) if m.topic != factory.REASONING]
+    for time_s, mark in marks:
+        text = made.make("std_msgs/msg/String", data=json.dumps(mark))
+        found.append(made.pack("/instructvla/episode", time_s, text))
+    return sorted(found, key=lambda m: m.stamp_ns)
+
+
+def test_failures_are_left_out_and_told_unless_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = factory.write(tmp_path / "run", marked(
+        (0.1, {"mark": "begin", "instruction": "pick up the can"}), (2.0, {"mark": "end", "success": False}),
+        (2.4, {"mark": "begin", "instruction": "pick up the can"}), (4.6, {"mark": "end", "success": True}),
+    ))  # fmt: skip
+    dataset = BagDataset(bag)
+    assert [e.episode_id for e in dataset] == ["2.0"] and [a.success for a in dataset.accounts] == [True]
+    assert any("marked a failure were left out; --keep-failures" in text for text in dataset.problems["run"])
+    assert main(["data", "from-bag", str(bag), str(tmp_path / "out"), "--keep-failures"]) == 0
+    assert "2 episodes" in capsys.readouterr().out
+
+
+def test_an_episode_without_an_instruction_teaches_nothing(tmp_path: Path) -> None:
+    bag = factory.write(tmp_path / "run", marked(
+        (0.1, {"mark": "begin", "instruction": " "}), (2.0, {"mark": "end"}),
+        (2.4, {"mark": "begin", "instruction": "pick up the can"}), (4.6, {"mark": "end"}),
+    ))  # fmt: skip
+    dataset = BagDataset(bag)
+    assert [e.instruction for e in dataset] == ["pick up the can"]
+    assert any("without saying what is shown" in text for text in dataset.problems["run"])
+
+
+@pytest.mark.parametrize("compression", ["none", "file"])
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bags_whose_metadata_is_lost_are_found_whatever_their_storage(
+    tmp_path: Path, storage: str, compression: str
+) -> None:
+    bag = factory.write(
+        tmp_path / "all" / "run", factory.recording(2.0, wrist=False), storage=storage, compression=compression
+    )
+    (bag / "metadata.yaml").unlink()
+    (file,) = bag.iterdir()
+    assert len(BagDataset(tmp_path / "all")) == len(BagDataset(file)) == 1

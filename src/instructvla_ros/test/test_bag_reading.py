@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,43 @@ def test_work_done_ahead_keeps_the_order_and_passes_errors_on() -> None:
     assert list(ahead(range(100), lambda n: n * n)) == [n * n for n in range(100)]
     with pytest.raises(ZeroDivisionError):
         list(ahead([1, 0], lambda n: 1 / n))
+
+
+def test_f25_a_message_of_an_impossible_time_is_left_out_and_the_others_are_read(
+    messages: list[Message], tmp_path: Path
+) -> None:
+    folder = write_genuine_mcap(tmp_path / "run", messages, chunked=False)
+    file = folder / "run_0.mcap"
+    data = bytearray(file.read_bytes())
+    place = data.index(struct.pack("<Q", messages[40].stamp_ns))
+    data[place : place + 8] = b"\xff" * 8
+    file.write_bytes(data)
+    with Bag(folder) as bag:
+        assert len(list(bag.messages())) == len(messages) - 1
+        assert "messages with impossible times were left out" in said(bag)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        ("UPDATE messages SET timestamp = NULL WHERE id = 7", "rows without number, topic or time were left out"),
+        ("UPDATE messages SET topic_id = 'x' WHERE id = 7", "rows without number, topic or time were left out"),
+        ("UPDATE messages SET data = 'text' WHERE id = 7", "rows whose message is no bytes were left out"),
+        ("INSERT INTO topics SELECT 99, NULL, type, serialization_format, offered_qos_profiles, type_description_hash"
+         " FROM topics LIMIT 1", "topics without name or type were left out"),
+    ],
+)  # fmt: skip
+def test_f25_rows_of_a_database_that_hold_nonsense_are_left_out_one_by_one(
+    spoil: str, told: str, messages: list[Message], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "run", messages, storage="sqlite3")
+    (file,) = folder.glob("*.db3")
+    with sqlite3.connect(file) as database:  # a table that allows what a damaged page can hold
+        for table in ("messages", "topics"):
+            database.execute(f"CREATE TABLE spoilt AS SELECT * FROM {table}")
+            database.execute(f"DROP TABLE {table}")
+            database.execute(f"ALTER TABLE spoilt RENAME TO {table}")
+        database.execute(spoil)
+    database.close()
+    with Bag(folder) as bag:
+        assert len(list(bag.messages())) == len(messages) - (not spoil.startswith("INSERT")) and told in said(bag)

@@ -221,6 +221,95 @@ def test_marks_cut_episodes_and_carry_the_outcome(messages: list[Message], tmp_p
         assert "marks that are no JSON object were left aside (2 times)" in str(bag.problems[0])
 
 
+def mark(time_s: float, **values: Any) -> Message:
+    """A message of the recorder's marks."""
+    factory = Factory()
+    text = factory.make("std_msgs/msg/String", data=json.dumps(values))
+    return factory.pack("/instructvla/episode", time_s, text)
+
+
+def cut(folder: Path, messages: list[Message], instruction: str = "") -> tuple[list[tuple[str, float, float]], str]:
+    """(instruction, begin, end) of the episodes of a bag, and what was noted."""
+    with Bag(write(folder, sorted(messages, key=lambda m: m.stamp_ns))) as bag:
+        found = find_episodes(bag, Decoder(bag), find_roles(bag), instruction)
+        told = " | ".join(str(problem) for problem in bag.problems)
+    times = [((e.start_ns - START_NS) * 1e-9, (e.stop_ns - START_NS) * 1e-9) for e in found]
+    return [(e.instruction, round(a, 2), round(b, 2)) for e, (a, b) in zip(found, times, strict=True)], told
+
+
+def test_marks_that_yield_nothing_are_told_and_do_not_hide_the_instructions(
+    messages: list[Message], tmp_path: Path
+) -> None:
+    whole = [(INSTRUCTION, 0.05, 5.98)]
+    for name, marks, expected in (
+        ("end", [mark(2.0, mark="end")], "which none began"),
+        ("empty", [mark(1.0, mark="begin", instruction=""), mark(2.0, mark="end")], "without saying what is shown"),
+        ("odd", [mark(1.0, mark="pause")], "neither begin nor end"),
+    ):
+        found, told = cut(tmp_path / name, [*messages, *marks])
+        assert found == whole and expected in told, name
+    found, told = cut(tmp_path / "short", [*messages, mark(1.0, mark="begin", instruction="x"), mark(1.2, mark="end")])
+    assert found == [] and "less than 0.5 s were left out" in told
+
+
+def test_a_given_instruction_always_gives_an_episode(messages: list[Message], tmp_path: Path) -> None:
+    short = [mark(1.0, mark="begin", instruction="x"), mark(1.2, mark="end")]
+    assert cut(tmp_path / "short", [*messages, *short], "given")[0] == [("given", 0.0, 5.98)]
+    empty = [mark(1.0, mark="begin", instruction=""), mark(2.0, mark="end")]
+    assert cut(tmp_path / "empty", [*messages, *empty], "given")[0] == [("given", 1.0, 2.0)]
+    last = [m for m in messages if m.topic != REASONING] + [Factory().reasoning(5.8, 1, INSTRUCTION)]
+    assert cut(tmp_path / "last", last, "given")[0] == [("given", 0.0, 5.98)]
+
+
+def test_instructions_whose_numbers_begin_again_are_cut_and_replayed(messages: list[Message], tmp_path: Path) -> None:
+    factory = Factory()
+    again = [
+        factory.reasoning(2.0, 2, "second", seq=2), factory.reasoning(2.05, 1, INSTRUCTION, "late words", final=True),
+        factory.reasoning(3.0, 1, "third", seq=1), factory.reasoning(3.5, 1, "third", "words", final=True, seq=2),
+        factory.reasoning(4.5, 1, "third", seq=1),
+    ]  # fmt: skip
+    found, told = cut(tmp_path / "bag", [*messages, *again])
+    assert found == [
+        (INSTRUCTION, 0.05, 2.0), ("second", 2.0, 3.0), ("third", 3.0, 4.5), ("third", 4.5, 5.98)
+    ] and "begin again" in told  # fmt: skip
+    result, _ = run(tmp_path / "bag")
+    for episode in result.episodes:
+        assert sum(p.episode == episode.index for p in result.runs[0].predictions) > 5, episode
+
+
+def test_a_text_that_changes_under_the_same_number_is_another_instruction(
+    messages: list[Message], tmp_path: Path
+) -> None:
+    found, _ = cut(tmp_path / "bag", [*messages, Factory().reasoning(3.0, 1, "pick up the can", seq=2)])
+    assert found == [(INSTRUCTION, 0.05, 3.0), ("pick up the can", 3.0, 5.98)]
+
+
+def test_a_wrist_camera_never_becomes_the_primary_one(messages: list[Message], tmp_path: Path) -> None:
+    folder = write(tmp_path / "bag", [m for m in messages if m.topic != PRIMARY])
+    result, problems = run(folder)
+    assert (result.roles.primary, result.roles.wrist) == ("", WRIST) and not result.runs[0].predictions
+    told = " ".join(problems)
+    assert "none of the cameras is taken as primary: /wrist/image_raw" in told and "has no primary camera" in told
+    assert run(folder, topics={"primary": WRIST})[0].roles.primary == WRIST
+
+
+def test_joint_goals_of_another_arm_are_told_and_left_out(messages: list[Message], tmp_path: Path) -> None:
+    factory = Factory()
+
+    def goal(time_s: float, joints: list[float]) -> Message:
+        values = np.array(joints, np.float32)
+        sent = factory.make("interbotix_xs_msgs/msg/JointGroupCommand", name="arm", cmd=values)
+        return factory.pack("/wx250s/commands/joint_group", time_s, sent)
+
+    goals = [goal(n / 50, arm_at(n / 50)) for n in range(300)]
+    bad = [goal(1.001, [0.1, 0.2]), goal(2.001, [np.nan] * 6)]
+    folder = write(tmp_path / "bag", sorted([*messages, *goals, *bad], key=lambda m: m.stamp_ns))
+    result, problems = run(folder)
+    assert result.truth.source == "commands" and result.runs[0].predictions
+    assert "joint goals of 2 joints were left out; the wx250s has 6" in " ".join(problems)
+    assert "joint goals that are not finite were left out" in " ".join(problems)
+
+
 def test_roles_follow_the_recorders_note_then_names_and_say_what_they_chose(
     messages: list[Message], tmp_path: Path
 ) -> None:

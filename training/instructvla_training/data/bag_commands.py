@@ -16,8 +16,9 @@ def add_parsers(kinds: argparse._SubParsersAction) -> None:
         help="write recordings as LeRobot v3: cut into episodes, resampled, with an account of holes and skew",
     )
     source.add_argument(
-        "bags", nargs="+", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file, or a folder of such"
-    )
+        "bags", nargs="+", type=Path, metavar="BAG",
+        help="rosbag2 folder, .mcap or .db3 file (also .zstd), or a folder of such",
+    )  # fmt: skip
     source.add_argument("target", type=Path, help="new folder")
     source.add_argument(
         "--instruction", default="", metavar="TEXT", help="instead of the recorded one, or where there is none"
@@ -26,6 +27,9 @@ def add_parsers(kinds: argparse._SubParsersAction) -> None:
         "--dt", type=float, metavar="S",
         help="step in seconds of bags without executed steps; default: 0.2, executed steps keep their own",
     )  # fmt: skip
+    source.add_argument(
+        "--keep-failures", action="store_true", help="episodes marked a failure too; default: they are left out"
+    )
     add_cameras(source)
     add_actions(source)
     add_writing(source)
@@ -45,7 +49,7 @@ def _from_bag(options: argparse.Namespace) -> None:
 
     dataset = BagDataset(
         options.bags, cameras=cameras(options), actions=options.actions, instruction=options.instruction,
-        dt_s=options.dt,
+        dt_s=options.dt, keep_failures=options.keep_failures,
     )  # fmt: skip
     count = convert(dataset, options.target, options.height, options.codec, options.robot, counter)
     sys.stdout.write("\n".join(lines(dataset.accounts, dataset.problems)) + "\n")

@@ -56,7 +56,8 @@ def _write_all(
     maker, now_ns = MessageMaker(), START_NS
     for topic, kind in (
         (STATE_TOPIC, JOINT_STATE), (f"{NAMESPACE}/reasoning", REASONING), (f"{NAMESPACE}/ee_delta", DELTA),
-        (f"{NAMESPACE}/annotation", STRING), (f"{NAMESPACE}/episode", STRING), *((TOPICS[view], COMPRESSED) for view in dataset.views),
+        (f"{NAMESPACE}/annotation", STRING), (f"{NAMESPACE}/episode", STRING),
+        *((TOPICS[view], COMPRESSED) for view in dataset.views),
     ):  # fmt: skip
         writer.add_topic(topic, kind)
     for done, number in enumerate(chosen):
@@ -69,7 +70,7 @@ def _write_all(
 
 def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int, dt_s: float, start_ns: int) -> int:
     """One episode from a time on; returns its end."""
-    if not episode.instruction:
+    if not episode.instruction.strip():
         raise DataError(f"{episode.name}: found no instruction, expected one; leave the episode out with --episodes")
     begin = {"mark": "begin", "instruction": episode.instruction}
     writer.put(f"{NAMESPACE}/episode", start_ns, maker.text(json.dumps(begin)))

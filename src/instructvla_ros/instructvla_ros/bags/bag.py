@@ -17,10 +17,15 @@ from instructvla_ros.bags.mcap_file import McapFile
 from instructvla_ros.bags.sqlite_file import SqliteFile
 from instructvla_ros.bags.types import BagError, BagInfo, Problem, Problems, Record, Topic
 
-_FILES = {".mcap": McapFile, ".db3": SqliteFile}
+_FILES: dict[str, type[McapFile] | type[SqliteFile]] = {".mcap": McapFile, ".db3": SqliteFile}
 _ZSTD = (".zstd", ".zst")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _NEWEST_VERSION = 9
+
+
+def is_storage_file(path: Path) -> bool:
+    """Whether a file is, by its name, one of a bag's: .mcap or .db3, also compressed by zstd."""
+    return path.suffix in _FILES or (path.suffix in _ZSTD and Path(path.stem).suffix in _FILES)
 
 
 class Bag:
@@ -143,11 +148,7 @@ class Bag:
     def _paths(self) -> list[Path]:
         if self.path.is_file():
             return [self.path]
-        there = sorted(
-            p
-            for p in self.path.iterdir()
-            if p.suffix in _FILES or (p.suffix in _ZSTD and Path(p.stem).suffix in _FILES)
-        )
+        there = sorted(path for path in self.path.iterdir() if is_storage_file(path))
         listed = [self.path / Path(str(name)).name for name in self.info.raw.get("relative_file_paths") or []]
         for path in listed:
             if not path.is_file():

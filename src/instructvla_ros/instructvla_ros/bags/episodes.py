@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.decode import Decoder
@@ -52,53 +53,102 @@ class _Cut:
 
 
 def find_episodes(bag: Bag, decoder: Decoder, roles: Roles, instruction: str = "") -> list[Episode]:
-    """The episodes in order; `instruction` replaces what the bag says, or says it where the bag does not.
+    """The episodes in order, by marks where one begins an episode, else by instructions.
+
+    `instruction` replaces what the bag says, or says it where the bag does not.
 
     Raises BagError where there is neither an instruction in the bag nor a given one.
     """
-    cuts = list(_marks(bag, decoder, roles)) or list(_instructions(bag, decoder, roles))
-    if not cuts:
+    instruction = instruction.strip()
+    for cuts in (list(_marks(bag, decoder, roles, bool(instruction))), list(_instructions(bag, decoder, roles))):
+        if any(cut.instruction is not None for cut in cuts):
+            found = list(_between(bag, cuts, instruction))
+            break
+    else:
         if not instruction:
             raise BagError(
                 f"{bag.name} holds no instruction (no Reasoning messages, no topic .../instruction, no marks); "
                 'say it with --instruction "…"'
             )
-        cuts = [_Cut(bag.start_ns, instruction)]
-    found: list[Episode] = []
-    for cut, after in zip(cuts, [*cuts[1:], _Cut(bag.end_ns + 1, None)], strict=True):
-        if cut.instruction is None or (after.stamp_ns - cut.stamp_ns) * 1e-9 < MIN_EPISODE_S:
-            continue
-        number = cut.instruction_id or len(found) + 1
-        found.append(
-            Episode(
-                len(found), cut.stamp_ns, after.stamp_ns, instruction or cut.instruction, number, cut.think,
-                success=after.success if after.success is not None else cut.success,
-            )
-        )  # fmt: skip
+        found = []
+    if instruction and not found:
+        found = [Episode(0, bag.start_ns, bag.end_ns + 1, instruction, 1)]
     return [_with_texts(bag, decoder, roles, episode) for episode in found]
 
 
-def _marks(bag: Bag, decoder: Decoder, roles: Roles) -> Iterator[_Cut]:
-    """{"mark": "begin", "instruction": "…"} and {"mark": "end", "success": true} as JSON in strings."""
+def _between(bag: Bag, cuts: Sequence[_Cut], instruction: str) -> Iterator[Episode]:
+    """The episodes between cuts; those that are too short are noted."""
+    index = 0
+    for cut, after in zip(cuts, [*cuts[1:], _Cut(bag.end_ns + 1, None)], strict=True):
+        if cut.instruction is None:
+            continue
+        if (after.stamp_ns - cut.stamp_ns) * 1e-9 < MIN_EPISODE_S:
+            bag.note(bag.name, f"episodes of less than {MIN_EPISODE_S:g} s were left out")
+            continue
+        yield Episode(
+            index, cut.stamp_ns, after.stamp_ns, instruction or cut.instruction, cut.instruction_id or index + 1,
+            cut.think, success=after.success if after.success is not None else cut.success,
+        )  # fmt: skip
+        index += 1
+
+
+def _marks(bag: Bag, decoder: Decoder, roles: Roles, named: bool) -> Iterator[_Cut]:
+    """{"mark": "begin", "instruction": "…"} and {"mark": "end", "success": true} as JSON in strings; what yields no
+    episode is noted. `named` says that the instruction is given, so that a mark need not."""
+    within = False
     for record in bag.messages(roles.topics("mark")) if roles.mark else ():
         message = decoder.decode(record)
+        if message is None:
+            continue
         try:
-            mark = json.loads(message.data) if message is not None else {}
+            mark = json.loads(message.data)
         except json.JSONDecodeError:
             mark = None
         if not isinstance(mark, dict):
             bag.note(record.topic, "marks that are no JSON object were left aside")
-            continue
-        if mark.get("mark") == "begin":
-            yield _Cut(record.stamp_ns, str(mark.get("instruction", "")))
+        elif mark.get("mark") == "begin":
+            text = mark.get("instruction")
+            within = named or (isinstance(text, str) and bool(text.strip()))
+            if within:
+                yield _Cut(record.stamp_ns, text.strip() if isinstance(text, str) else "")
+            else:
+                bag.note(record.topic, "marks that begin an episode without saying what is shown were left aside")
+                yield _Cut(record.stamp_ns, None)
         elif mark.get("mark") == "end":
-            success = mark.get("success")
+            if not within:
+                bag.note(record.topic, "marks that end an episode which none began were left aside")
+            within, success = False, mark.get("success")
             yield _Cut(record.stamp_ns, None, success=success if isinstance(success, bool) else None)
+        else:
+            bag.note(record.topic, "marks that are neither begin nor end were left aside")
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """What the reasoning follows, as its messages tell it."""
+
+    number: int = 0
+    text: str = ""
+    seq: int = 0
+    before: tuple[int, str] = (0, "")
+    """Number and text of the one before."""
+
+    def changes(self, message: Any, following: bool) -> bool:
+        """Whether this message tells of another instruction than the one before, or of the same given anew."""
+        number, text, said = int(message.instruction_id), message.instruction.strip(), bool(message.text)
+        if not text:
+            return False
+        if number > self.number or (number == self.number and text != self.text):
+            return True
+        if number < self.number:  # counted anew, unless it is the end of what was said of an older one
+            return not said or (number, text) != self.before
+        return not said and (message.seq < self.seq or not following)
 
 
 def _instructions(bag: Bag, decoder: Decoder, roles: Roles) -> Iterator[_Cut]:
-    """New instruction ids in the reasoning, or new texts on the label topic; ended by a stop of the controller."""
-    last_id, last_text, following = 0, "", False
+    """Instructions in the reasoning by their numbers and texts, or new texts on the label topic; ended by a stop of the
+    controller. A graph that was started again counts anew."""
+    followed, last_text, following = _Followed(), "", False
     for record in bag.messages(roles.topics("reasoning", "label", "safety")):
         message = decoder.decode(record)
         if message is None:
@@ -108,10 +158,16 @@ def _instructions(bag: Bag, decoder: Decoder, roles: Roles) -> Iterator[_Cut]:
                 following, last_text = False, ""
                 yield _Cut(record.stamp_ns, None)
         elif record.topic == roles.reasoning:
-            if message.instruction and message.instruction_id > last_id:
-                last_id, following = message.instruction_id, True
+            if followed.changes(message, following):
+                number, text = int(message.instruction_id), message.instruction.strip()
+                if number <= followed.number:
+                    bag.note(record.topic, "the numbers of the instructions begin again; episodes are cut there")
+                followed = _Followed(number, text, int(message.seq), (followed.number, followed.text))
+                following = True
                 think = not (message.final and not message.text)
-                yield _Cut(record.stamp_ns, message.instruction, message.instruction_id, think)
+                yield _Cut(record.stamp_ns, text, number, think)
+            elif message.instruction_id == followed.number:
+                followed = replace(followed, seq=int(message.seq))
         elif not roles.reasoning and message.data.strip() and message.data.strip() != last_text:
             last_text, following = message.data.strip(), True
             yield _Cut(record.stamp_ns, last_text)

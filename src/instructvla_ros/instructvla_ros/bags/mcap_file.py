@@ -31,6 +31,7 @@ _HEAD = 9  # opcode and length of a record
 _FOOTER = _HEAD + 20 + len(MAGIC)
 _PLAIN_BLOCK = 1 << 20
 _MAX_CHUNK = 1 << 31
+_LAST_NS = 2**63 - 1
 _UNREADABLE = (
     McapError, CRCValidationError, ValueError, KeyError, IndexError, struct.error, OSError, OverflowError,
     zstandard.ZstdError, RuntimeError,
@@ -86,7 +87,7 @@ class McapFile:
     ) -> Iterator[tuple[int, int, bytes]]:
         """(time, channel, data) in the order of time; blocks that cannot be decoded are reported and left out."""
         low = -(2**63) if start_ns is None else start_ns
-        high = 2**63 if stop_ns is None else stop_ns
+        high = _LAST_NS + 1 if stop_ns is None else stop_ns
         wanted = set(channels)
         waiting = deque(
             block
@@ -165,6 +166,8 @@ class McapFile:
             payload = self._read(offset, length)
             (number,) = struct.unpack_from("<H", payload)
             pairs = np.frombuffer(payload, "<u8", offset=6).reshape(-1, 2)
+            if (pairs[:, 0] > _LAST_NS).any():
+                raise _Broken("impossible times in a message index")
             if len(pairs):
                 counts[number] = counts.get(number, 0) + len(pairs)
                 self._times.setdefault(number, []).append(pairs[:, 0].astype(np.int64))
@@ -209,8 +212,14 @@ class McapFile:
     def _add_block(self, offset: int, length: int, messages: list[tuple[int, int]]) -> None:
         if not messages:
             return
-        times = np.array([time_ns for time_ns, _ in messages], np.int64)
-        numbers = np.array([number for _, number in messages])
+        possible = [(time_ns, number) for time_ns, number in messages if time_ns <= _LAST_NS]
+        if len(possible) < len(messages):
+            lost = len(messages) - len(possible)
+            self._problems.note(self._path.name, "messages with impossible times were left out", lost)
+        if not possible:
+            return
+        times = np.array([time_ns for time_ns, _ in possible], np.int64)
+        numbers = np.array([number for _, number in possible])
         counts = {}
         for number in np.unique(numbers).tolist():
             chosen = times[numbers == number]

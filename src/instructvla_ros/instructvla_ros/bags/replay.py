@@ -29,7 +29,6 @@ from instructvla_ros.policy.instructions import Instruction
 from instructvla_ros.policy.offline import OfflinePolicy
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate
 
-
 _IMAGES_KNOWN = 4096
 """So many of the newest images are known by their stamps: what looks at one does it long before."""
 
@@ -120,7 +119,7 @@ class PolicyReplay:
         manifest = runtime.manifest
         self.name, self._manifest = name, manifest
         self._now_s = 0.0
-        self._episode = -1
+        self._episode, self._instruction_id = -1, 0
         self._latent_stamps: dict[int, float] = {}
         self._received_s: dict[float, float] = {}  # of the newest images, by stamp
         self._predictions: list[Prediction] = []
@@ -140,7 +139,9 @@ class PolicyReplay:
     def begin(self, episode: Episode, think: bool) -> None:
         """Follow an episode's instruction."""
         self._now_s, self._episode = episode.start_ns * 1e-9, episode.index
-        self._policy.follow(Instruction(episode.instruction, episode.instruction_id, think))
+        # The recorded graph may have been started again and count anew; this policy was not, and an end takes a number.
+        self._instruction_id = max(episode.instruction_id, self._instruction_id + 2)
+        self._policy.follow(Instruction(episode.instruction, self._instruction_id, think))
         self._work()
 
     def end(self) -> None:

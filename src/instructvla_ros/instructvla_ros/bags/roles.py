@@ -110,7 +110,10 @@ def _choose(bag: Bag, role: str, topics: Sequence[Topic], chosen: dict[str, str]
 
 
 def _choose_cameras(bag: Bag, images: Sequence[Topic], chosen: dict[str, str]) -> None:
-    """The wrist camera by its name, the primary one by likeness; a raw topic before its compressed twin."""
+    """The wrist camera by its name, the primary one by likeness; a raw topic before its compressed twin.
+
+    What is called a wrist camera, or shows no colours, never becomes the primary one.
+    """
     if not images:
         told = "".join(f"; {problem}" for problem in bag.problems)
         raise BagError(f"{bag.name} holds no camera images (topics: {', '.join(bag.topics) or 'none'}){told}")
@@ -120,7 +123,11 @@ def _choose_cameras(bag: Bag, images: Sequence[Topic], chosen: dict[str, str]) -
         _choose(bag, "wrist", _no_twins([t for t in left if any(word in t.name for word in _WRIST_WORDS)]), chosen)
     left = [t for t in left if not any(word in t.name for word in _WRIST_WORDS)]
     if "primary" not in chosen:
-        scored = [(sum(word in t.name for word in _PRIMARY_WORDS), t) for t in _no_twins(left or list(images))]
+        scored = [(sum(word in t.name for word in _PRIMARY_WORDS), t) for t in _no_twins(left)]
+        if not scored:
+            names = ", ".join(t.name for t in images)
+            bag.note(bag.name, f"none of the cameras is taken as primary: {names}; say --topic primary:=…")
+            return
         best = max(score for score, _ in scored)
         _choose(bag, "primary", [t for score, t in scored if score == best], chosen)
 

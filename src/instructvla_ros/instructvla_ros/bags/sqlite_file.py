@@ -55,7 +55,9 @@ class SqliteFile:
             data = self._fetch([int(number) for number in self._ids[batch]])
             for index in batch.tolist():
                 blob = data.get(int(self._ids[index]))
-                if blob is not None:
+                if blob is not None and not isinstance(blob, bytes):
+                    self._problems.note(self._path.name, "rows whose message is no bytes were left out")
+                elif blob is not None:
                     yield int(self._stamps[index]), int(self._numbers[index]), blob
 
     def _fetch(self, ids: list[int]) -> dict[int, bytes]:
@@ -76,20 +78,30 @@ class SqliteFile:
         definitions: dict[str, tuple[str, str]] = {}
         if "message_definitions" in tables:
             query = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            definitions = {name: (text, kind) for name, kind, text in self._database.execute(query)}
+            definitions = {
+                name: (text, kind)
+                for name, kind, text in self._database.execute(query)
+                if isinstance(text, str) and isinstance(kind, str)
+            }
         found = {}
         for number, topic, kind, serialization in self._database.execute(
             "SELECT id, name, type, serialization_format FROM topics"
         ):
+            if not all(isinstance(text, str) for text in (topic, kind, serialization)):
+                self._problems.note(self._path.name, "topics without name or type were left out")
+                continue
             found[number] = Channel(topic, kind, *definitions.get(kind, ("", "")), serialization=serialization)
         return found
 
     def _read_index(self) -> np.ndarray:
-        """(n, 3) of id, topic id and time, as far as the table can be read."""
+        """(n, 3) of id, topic id and time, as far as the table can be read; rows that cannot be are noted."""
         rows: list[tuple[int, int, int]] = []
         try:
             for row in self._database.execute("SELECT id, topic_id, timestamp FROM messages"):
-                rows.append(row)
+                if all(isinstance(value, int) for value in row) and row[2] >= 0:
+                    rows.append(row)
+                else:
+                    self._problems.note(self._path.name, "rows without number, topic or time were left out")
         except sqlite3.Error as error:
             self._problems.note(self._path.name, f"cannot be read to its end: {error}")
         return np.array(rows, np.int64).reshape(-1, 3)

@@ -103,7 +103,7 @@ def _labels(stamps_s: np.ndarray, ahead_s: np.ndarray) -> np.ndarray:
 
 
 def allowed_for(offset_s: float) -> float:
-    """A constant offset between two clocks as it is reckoned with: being late by no more than a delay counts as none."""
+    """A constant offset between two clocks as it is reckoned with: late by no more than a delay counts as none."""
     return offset_s if offset_s > 0.0 or offset_s < -MAX_CLOCK_JUMP_S else 0.0
 
 

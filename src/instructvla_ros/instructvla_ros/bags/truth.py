@@ -96,8 +96,9 @@ class Truth:
         return spans
 
     def _commanded(self, arm: ArmModel, joints_s: np.ndarray) -> list[Track]:
-        """The goals, by the clock of the joint states (received at `joints_s`) before each. A goal has no stamp: it counts from its reception. The fingers are
-        driven by current, so the gripper's opening comes from what was reached."""
+        """The goals, by the clock of the joint states (received at `joints_s`) before each. A goal has no stamp: it
+        counts from its reception. The fingers are driven by current, so the gripper's opening comes from what was
+        reached."""
         goals = self._commands.table(1 + len(arm.joint_names))
         if not len(self._joint_spans):  # no other clock than the recorder's
             self._joint_spans = self._spans(goals[:, 0], goals[:, 0])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instructvla_ros.bags.bag import Bag
+from instructvla_ros.bags.bag import Bag, is_storage_file
 from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.episodes import Episode as Cut
 from instructvla_ros.bags.episodes import find_episodes
@@ -42,16 +42,14 @@ _FEW = 3
 """Fewer images than this on a clock of their own are strays."""
 INSTRUCTION_FILE = "instruction.txt"
 """In a bag's folder: what the person who drove the arm was told to do."""
-_FILES = (".mcap", ".db3")
 
 
 def find_bags(root: Path) -> list[Path]:
     """Bags at or below ``root``, in name order: folders with metadata.yaml or, where that was lost, storage files."""
     root = Path(root)
     if root.is_file():
-        return [root] if root.suffix in _FILES else []
-    found = {path.parent for path in root.rglob("metadata.yaml")}
-    return sorted(found | {path.parent for kind in _FILES for path in root.rglob(f"*{kind}")})
+        return [root] if is_storage_file(root) else []
+    return sorted({path.parent for path in root.rglob("*") if path.name == "metadata.yaml" or is_storage_file(path)})
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,10 @@ class BagDataset(EpisodeDataset):
 
     def __init__(
         self, root: Path | Sequence[Path], *, cameras: Mapping[str, str] | None = None, actions: str = "auto",
-        instruction: str = "", dt_s: float | None = None,
+        instruction: str = "", dt_s: float | None = None, keep_failures: bool = False,
     ) -> None:  # fmt: skip
         """``cameras``: view -> image topic; ``instruction`` instead of what the bags say; ``dt_s``: of the grid.
+        Episodes that were marked a failure are left out unless ``keep_failures``.
 
         Raises DataError where no episode is found.
         """
@@ -116,7 +115,7 @@ class BagDataset(EpisodeDataset):
         self._roots = [Path(root)] if isinstance(root, str | Path) else [Path(one) for one in root]
         self.root, self.name = self._roots[0], self._roots[0].name
         self._actions, self._instruction, self._dt_s = actions, instruction, dt_s
-        self._cameras = dict(cameras or {})
+        self._cameras, self._keep_failures = dict(cameras or {}), keep_failures
         self.accounts: list[Account] = []
         self.problems: dict[str, tuple[str, ...]] = {}
         self._episodes: list[Episode] = []
@@ -126,7 +125,8 @@ class BagDataset(EpisodeDataset):
 
     @property
     def reading(self) -> str:
-        return f"{super().reading} {self._actions} {sorted(self._cameras.items())} {self._instruction}"
+        failures = " with failures" if self._keep_failures else ""
+        return f"{super().reading} {self._actions} {sorted(self._cameras.items())} {self._instruction}{failures}"
 
     def __len__(self) -> int:
         return len(self._episodes)
@@ -143,8 +143,8 @@ class BagDataset(EpisodeDataset):
         bags = [(root, bag) for root in self._roots for bag in find_bags(root)]
         if not bags:
             raise DataError(
-                f"{', '.join(map(str, self._roots))}: found no rosbag2, expected a folder with metadata.yaml, an .mcap or "
-                "a .db3 file; record some: instructvla record"
+                f"{', '.join(map(str, self._roots))}: found no rosbag2, expected a folder with metadata.yaml, an .mcap "
+                "or a .db3 file; record some: instructvla record"
             )
         for root, path in bags:
             name = str(path.relative_to(root.parent))
@@ -199,6 +199,9 @@ class BagDataset(EpisodeDataset):
                 raise DataError(f"found executed steps of {dt_s:g} s, expected {self._dt_s:g} s; say --actions states")
         topics = {view: getattr(roles, view) for view in stamps}
         for cut in find_episodes(bag, decoder, roles, self._instruction or _told(bag.path)):
+            if cut.success is False and not self._keep_failures:
+                bag.note(name, "episodes that were marked a failure were left out; --keep-failures keeps them")
+                continue
             for part in _steady(cut, stamps["primary"]):
                 offset_ns = _offset_ns(part, stamps["primary"])
                 steady = {view: _of_clock(rows, offset_ns) for view, rows in stamps.items()}
@@ -240,7 +243,8 @@ class BagDataset(EpisodeDataset):
             Account(
                 name, str(cut.instruction_id), cut.instruction, cut.success, truth.source, len(runs), len(kept),
                 len(grid_s) - len(kept), _gap_s(stamps["primary"][first:last, 0]),
-                _gap_s(_within(truth.stamps_s(begin_s, begin_s + later_s) * 1e9, *span_ns)), float(worst.max()), float(worst.mean()),
+                _gap_s(_within(truth.stamps_s(begin_s, begin_s + later_s) * 1e9, *span_ns)), float(worst.max()),
+                float(worst.mean()),
             )
         )  # fmt: skip
         if not runs:

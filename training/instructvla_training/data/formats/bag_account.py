@@ -12,8 +12,8 @@ REPORT_FILE = "meta/recordings.json"
 
 @dataclass(frozen=True)
 class Account:
-    """One episode of a bag: runs and steps kept, grid steps left out, the longest holes, the largest and mean difference
-    between the stamps of a step and of its oldest image."""
+    """One episode of a bag: runs and steps kept, grid steps left out, the longest holes, the largest and mean
+    difference between the stamps of a step and of its oldest image."""
 
     bag: str
     episode: str

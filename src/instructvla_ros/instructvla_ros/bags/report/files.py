@@ -37,6 +37,8 @@ class FrameFinder:
 
     def jpeg(self, time_ns: int, width_px: int) -> bytes | None:
         """The frame received nearest to a time, at most a second away, as a small JPEG."""
+        if self._topic not in self._bag.topics:
+            return None
         times = self._bag.topics[self._topic].times_ns
         nearest = times[np.argmin(np.abs(times - time_ns))] if len(times) else 0
         if abs(int(nearest) - time_ns) > _NEAR_NS:
