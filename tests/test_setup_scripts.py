@@ -137,6 +137,86 @@ def test_activating_before_the_set_up_says_so(checkout: Path) -> None:
     assert result.returncode == 1 and "run tools/setup.sh first" in result.stderr
 
 
+def test_a_shell_that_cannot_say_where_the_script_lies_is_not_told_that_nothing_is_set_up(checkout: Path) -> None:
+    result = run(["sh", "-c", ". tools/activate.sh"], checkout)
+    if "run tools/setup.sh first" in result.stderr:
+        pytest.skip("sh is bash here")
+    assert result.returncode and "source it from bash or zsh" in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_finds_the_environment_too(checkout: Path) -> None:
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "ros_source.sh").write_text("instructvla_ros_source=wheels\ninstructvla_ros_prefix=''\n")
+    (checkout / ".venv" / "bin" / "activate").write_text("echo activated\n")
+    result = run(["zsh", "-c", "cd tools/lib; . ../activate.sh"], checkout)
+    assert (result.returncode, result.stdout) == (0, "activated\n"), result.stderr
+
+
+def python_stub(path: Path, version: str) -> Path:
+    """A stand-in for a Python of this version that writes down how it is asked for an environment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"#!/bin/sh\ncase \"$*\" in *platform*) echo {version} ;; *_base_executable*) echo \"$0\" ;; "
+        '*"-m venv"*) echo "$@" ;; esac\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def make_environment(checkout: Path, python: Path) -> subprocess.CompletedProcess[str]:
+    return run_functions(checkout, f"ros_source=wheels; python={python}; make_environment")
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(checkout: Path) -> None:
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to("/nonexistent/python3.11")
+    result = make_environment(checkout, python_stub(checkout / "python", "3.11.7"))
+    assert result.stdout == f"-m venv --clear {checkout}/.venv\n", result.stderr
+
+
+def test_another_python_makes_the_environment_anew_and_says_so_and_the_same_leaves_it(checkout: Path) -> None:
+    python_stub(checkout / ".venv" / "bin" / "python", "3.11.7")
+    other = make_environment(checkout, python_stub(checkout / "python-new", "3.12.3"))
+    assert other.stdout == f"-m venv --clear {checkout}/.venv\n"
+    assert "has Python 3.11.7; making it anew with 3.12.3" in other.stderr
+    same = make_environment(checkout, python_stub(checkout / "python-same", "3.11.7"))
+    assert (same.stdout, same.stderr) == (f"-m venv {checkout}/.venv\n", "")
+
+
+def test_without_a_wish_the_python_of_the_environment_stays(checkout: Path) -> None:
+    mine = python_stub(checkout / ".venv" / "bin" / "python", "3.12.3")
+    stubs = checkout / "bin"
+    python_stub(stubs / "python3", "3.11.7")
+    script = 'ros_source=wheels; choose_python; echo "$python"'
+    path = f"{stubs}:{os.environ['PATH']}"
+    assert run_functions(checkout, script, PATH=path).stdout == f"{mine}\n"
+    assert run_functions(checkout, script, PATH=path, PYTHON=f"{stubs}/python3").stdout == f"{stubs}/python3\n"
+
+
+def test_a_new_script_of_a_node_is_installed_by_the_next_set_up(checkout: Path) -> None:
+    package = checkout / "src" / "instructvla_ros"
+    (package / "scripts").mkdir(parents=True)
+    (package / "setup.py").touch()
+    before = run_functions(checkout, "hash_of_packages").stdout
+    assert before == run_functions(checkout, "hash_of_packages").stdout
+    (package / "scripts" / "new_node").touch()
+    assert run_functions(checkout, "hash_of_packages").stdout != before
+
+
+def test_the_demo_runs_in_the_folder_where_it_is_called(checkout: Path) -> None:
+    shutil.copy(REPOSITORY / "demo.sh", checkout)
+    (checkout / "tools" / "setup.sh").write_text("#!/bin/sh\n")
+    (checkout / "tools" / "activate.sh").write_text(f"PATH={checkout}/bin:$PATH\n")
+    python = checkout / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$PWD" "$@"\n')
+    python.chmod(0o755)
+    (checkout / "elsewhere").mkdir()
+    result = run(["../demo.sh", "--output", "mine"], checkout / "elsewhere")
+    assert result.stdout == f"{checkout}/elsewhere -P -m instructvla_ros.cli demo --output mine\n", result.stderr
+
+
 def test_fetching_drivers_of_an_unknown_robot_is_refused(checkout: Path) -> None:
     result = run(["tools/vendor.sh", "ur5"], checkout)
     assert result.returncode == 2 and "found 'ur5', expected widowx or franka" in result.stderr

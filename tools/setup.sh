@@ -39,7 +39,6 @@ fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 salt="$ros_source $ros_prefix $("$python" -c 'import sys; print(sys.version, sys.executable)') $root"
-mapfile -t packages < <(own_packages)
 
 if ! "$venv/bin/python" -c '' >/dev/null 2>&1; then rm -rf "$venv/.stamps"; fi
 step system "$(hash_of tools/lib/system_packages.sh)" "System packages" install_system_packages
@@ -54,9 +53,7 @@ fi
 if [ "$ros_source" = system ]; then switch_stand_ins >&2; fi
 mapfile -t interface_folders < <(workspace_interfaces)
 interfaces=$(hash_of src/instructvla_msgs ros2_ws/src/interfaces "${interface_folders[@]}" requirements/ros-*.txt)
-metadata=$(for folder in "${packages[@]}"; do
-    hash_of "$folder/setup.py" "$folder/setup.cfg" "$folder/package.xml" "$folder/resource"
-done; hash_of launch)
+metadata=$(hash_of_packages)
 if [ "$ros_source" = wheels ]; then
     step interfaces "$interfaces" "ROS 2 interfaces" install_interfaces
     step packages "$metadata" "Our packages" install_own_packages

@@ -9,6 +9,15 @@ own_packages() {
     done
 }
 
+# One hash over what an installation in place copies: the packages' metadata and the scripts that start nodes.
+hash_of_packages() {
+    local folder
+    while read -r folder; do
+        hash_of "$folder/setup.py" "$folder/setup.cfg" "$folder/package.xml" "$folder/resource" "$folder/scripts"
+    done < <(own_packages)
+    hash_of launch
+}
+
 pip_install() {
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input "$@" ||
         die "pip could not install (see above): $*" \
@@ -18,8 +27,13 @@ pip_install() {
 make_environment() {
     local options=()
     if [ "$ros_source" = system ]; then options+=(--system-site-packages); fi
-    if [ -e "$venv/bin/python" ] && ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
-        options+=(--clear) # an environment that was left half made, or whose Python is gone
+    if [ -e "$venv/bin/python" ] || [ -L "$venv/bin/python" ]; then # a link whose Python is gone does not "exist"
+        if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
+            options+=(--clear) # left half made, or its Python is gone
+        elif [ "$(version_of "$python")" != "$(version_of "$venv/bin/python")" ]; then
+            say "$venv has Python $(version_of "$venv/bin/python"); making it anew with $(version_of "$python") ($python)"
+            options+=(--clear) # empties the folder, so that the later steps run again too
+        fi
     fi
     "$python" -m venv "${options[@]}" "$venv" || die "could not make the virtual environment $venv (see above)."
 }

@@ -11,7 +11,10 @@ sys.exit(not low <= sys.version_info[:2] <= high)
 PY
 }
 
-# Sets python: $PYTHON, else python3, else the newest that fits. An installed ROS 2 needs the system's own.
+version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null || true; }
+
+# Sets python: $PYTHON, else python3, else the newest that fits. An installed ROS 2 needs the system's own. An
+# environment that is there already is made anew only for a Python that somebody asked for.
 choose_python() {
     local candidates=("${PYTHON:-python3}" python3.13 python3.12 python3.11) candidate
     if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
@@ -19,11 +22,22 @@ choose_python() {
     for candidate in "${candidates[@]}"; do
         if python_fits "$candidate"; then
             python=$candidate
+            if [ -z "${PYTHON:-}" ] && [ "$ros_source" = wheels ]; then prefer_own_python; fi
             return 0
         fi
     done
     die "no suitable Python: looked for ${candidates[*]}, need version $oldest_python to $newest_python." \
         "Install one (Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv), or name it: PYTHON=/path/to/python."
+}
+
+# The Python that .venv was made with, where it fits and the one found is of another version.
+prefer_own_python() {
+    local own
+    if ! python_fits "$venv/bin/python" || [ "$(version_of "$python")" = "$(version_of "$venv/bin/python")" ]; then
+        return 0
+    fi
+    own=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')
+    if python_fits "$own"; then python=$own; fi
 }
 
 can_load() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" >/dev/null 2>&1; }
