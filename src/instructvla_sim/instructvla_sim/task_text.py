@@ -14,7 +14,15 @@ from instructvla_sim.types import Task
 _NAME = re.compile(r"\b(" + "|".join(sorted(NAMES, key=len, reverse=True)) + r")\b")
 _NEAR = re.compile(r"\b(next to|near|beside|close to|alongside)\b")
 _PICK = re.compile(r"\b(pick|lift|grab|grasp|take|raise)\b")
-_NOT = re.compile(r"\b(not|without|except|never|don't|instead)\b")
+_BRING = re.compile(r"\b(put|place|move|set|drop|lay|stack|bring|carry|into|onto|(?<!next )(?<!close )to the)\b")
+"""Words that say where a thing should go, where a place alone might say where it stands."""
+_NOT = re.compile(r"\b(not|without|except|never|don't|dont|can't|cannot|instead)\b")
+_AWAY = re.compile(r"\b(off|from|out of|away)\b")
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u00b4`", "'"))
+_ASKED = re.compile(r"(?<!\bthe )\b(can|could|would|will) you\b|\byou can\b")
+"""The word can, where no can is meant."""
+_FROM_TABLE = re.compile(r"\b(off|from) (the |my )?(table|bench)\b")
+"""Where all things are; says nothing about another place."""
 
 
 class Wanted(Protocol):
@@ -48,12 +56,19 @@ def task_of(text: str) -> Task:
 
     The things must be called by their names, the one to move first: "put the carrot on the plate".
     """
-    plain = " ".join(text.lower().replace("block", "cube").split())
+    plain = " ".join(text.lower().translate(_APOSTROPHES).replace("block", "cube").split())
+    plain = _FROM_TABLE.sub("", _ASKED.sub("", plain))
     named = _NAME.findall(plain)
     if _NOT.search(plain) or not 1 <= len(named) <= 2 or named[0] not in GRASPABLE or len(set(named)) < len(named):
         raise TaskTextError(
             f"cannot tell from {text[:80]!r} what to check; expected the thing to move and at most one place, by name: "
             f"{', '.join(GRASPABLE)}; {', '.join(RECEPTACLES)}"
+        )
+    away = _AWAY.search(plain)
+    if away:
+        raise TaskTextError(
+            f"cannot tell from {text[:80]!r} what to check: {away[0]!r} says where the {named[0]} should not be; "
+            "say where it should go, or only pick up"
         )
     target = named[0]
     if len(named) == 1:
@@ -62,7 +77,16 @@ def task_of(text: str) -> Task:
         raise TaskTextError(
             f"cannot tell from {text[:80]!r} where the {target} should go; name a place, or say pick up"
         )
-    place = named[1]
+    return _with_place(text, plain, target, named[1])
+
+
+def _with_place(text: str, plain: str, target: str, place: str) -> Task:
+    """The task of a text that names two things; `text` is as it was given."""
+    if _PICK.search(plain) and not _BRING.search(plain[: plain.rindex(place)]):
+        raise TaskTextError(
+            f"cannot tell from {text[:80]!r} whether the {target} stands at the {place} or should go there; "
+            f"say: pick up the {target}, or: put the {target} and where"
+        )
     if _NEAR.search(plain):
         return Task("near", target, place)
     if place in RECEPTACLES:
