@@ -51,11 +51,6 @@ def camera_info_message(picture: Picture, stamp: Time, frame_id: str) -> CameraI
     return message
 
 
-def camera_info_topic(image_topic: str) -> str:
-    """camera_info beside the image, as image_transport expects it."""
-    return image_topic.rsplit("/", 1)[0] + "/camera_info"
-
-
 def fill_robot_info(response: RobotInfoSrv.Response, info: RobotInfo) -> RobotInfoSrv.Response:
     """Copy the answer of get_robot_info."""
     for field in ("mode", "profile_type", "num_joints"):

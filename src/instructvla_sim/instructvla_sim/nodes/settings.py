@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ FAULTS: tuple[str, ...] = (
 """What the simulated hardware can be told to get wrong, for trying out how the graph copes."""
 LIVE_PARAMETERS: tuple[str, ...] = ("seed", "instruction", "families", "n_distractors", "fault")
 """May be set while the node runs: `fault` acts at once, the others at the next reset."""
+
+_TOPIC = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,32 @@ def sim_settings(values: Mapping[str, Any]) -> SimSettings:
     """Read and check the settings; raises ValueError that says what is wrong and what is possible."""
     settings = build_config(SimSettings(), values)
     check_robot_name(settings.robot_name)
+    _check_topics(settings)
     unknown = [family for family in settings.families if family not in FAMILIES]
     if unknown or not settings.families:
         raise ValueError(f"families is {list(settings.families)}; expected some of {', '.join(FAMILIES)}")
     if settings.fault not in FAULTS:
         raise ValueError(f"fault is {settings.fault!r}; expected one of {', '.join(FAULTS)}")
     return settings
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """camera_info beside the image, as image_transport expects it."""
+    return image_topic.rsplit("/", 1)[0] + "/camera_info"
+
+
+def _check_topics(settings: SimSettings) -> None:
+    for name in ("primary_topic", "wrist_topic", "reasoning_topic"):
+        topic = getattr(settings, name)
+        if not _TOPIC.fullmatch(topic):
+            raise ValueError(
+                f"{name} is {topic!r}; expected letters, digits and _ between slashes, no digit after a slash, "
+                "for example /left/image_raw"
+            )
+    primary, wrist = settings.primary_topic, settings.wrist_topic
+    shared = camera_info_topic(primary)
+    if shared == camera_info_topic(wrist):
+        raise ValueError(
+            f"primary_topic is {primary} and wrist_topic is {wrist}: both cameras would publish {shared}; "
+            f"put each in a namespace of its own, for example /left/image_raw and /left/wrist/image_raw"
+        )

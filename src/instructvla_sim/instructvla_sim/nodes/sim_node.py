@@ -32,13 +32,8 @@ from instructvla_sim.nodes.camera_rig import CameraRig, Picture, Shutter
 from instructvla_sim.nodes.driver_server import DRIVER_QOS, DriverServer
 from instructvla_sim.nodes.franka_server import FrankaServer
 from instructvla_sim.nodes.live_world import LiveWorld, Pacer
-from instructvla_sim.nodes.messages import (
-    camera_info_message,
-    camera_info_topic,
-    image_message,
-    joint_state_message,
-)
-from instructvla_sim.nodes.settings import LIVE_PARAMETERS, SIM, sim_settings
+from instructvla_sim.nodes.messages import camera_info_message, image_message, joint_state_message
+from instructvla_sim.nodes.settings import LIVE_PARAMETERS, SIM, camera_info_topic, sim_settings
 from instructvla_sim.nodes.task_monitor import TaskMonitor
 from instructvla_sim.task_text import TaskTextError, task_of
 
