@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from instructvla_model import checkpoint, flow, generate
+from instructvla_model.compiled import compile_vision
 from instructvla_model.expert import ActionExpert
 from instructvla_model.generate import TextState
 from instructvla_model.graphs import Graphed
@@ -97,7 +98,7 @@ class PolicyRuntime:
         """Load a checkpoint folder. Raises CheckpointError or RuntimeInputError.
 
         `vlm_weights` "int8" stores the VLM's large matrices in a byte a number: less memory, about the same text.
-        `compiled` hands both vision towers, whose shapes never change, to torch.compile; `warm_up` then takes long.
+        `compiled` hands both vision towers to torch.compile (compiled.py); `warm_up` then takes minutes.
         Without it, large models in float32 on a CPU get their matrices packed for oneDNN (packed.py).
 
         `threads` sets PyTorch's CPU threads for the whole process; None leaves small models (under
@@ -112,9 +113,7 @@ class PolicyRuntime:
         if loaded.vlm is not None and vlm_weights == "int8":
             quantize_linears(loaded.vlm)
         if compiled:
-            for tower in (loaded.vlm and loaded.vlm.vision_model, loaded.expert and loaded.expert.film_vision_model):
-                if tower is not None:
-                    tower.compile()
+            compile_vision(loaded.vlm, loaded.expert)
         modules = [module for module in (loaded.vlm, loaded.expert) if module is not None]
         size = sum(parameter.numel() for module in modules for parameter in module.parameters())
         for module in modules:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from instructvla_model import compiled
 from instructvla_model.benchmark.model import build_expert, build_language
 from instructvla_model.benchmark.run import STAGES, Settings, run
 from instructvla_model.benchmark.stages import EXPERT, ExpertStages, LanguageStages
@@ -39,6 +40,15 @@ def test_both_schedules_agree_in_every_stage_they_share(regime, stage, against):
     assert all(t.rounds == 2 and t.p95_ms >= t.p50_ms > 0 for t in result.stages.values())
     json.dumps(result.as_dict())
     assert len(result.lines()) == 2 + len(STAGES)
+
+
+def test_compiled_vision_is_measured_gives_the_same_and_says_so(monkeypatch):
+    """Traced as for a GPU or CPU, but run by PyTorch, since making machine code takes minutes."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    result = run(settings(only=("vision", "dino-film"), compiled=True, against="legacy-schedule"))
+    assert result.compiled and "vision compiled" in result.lines()[0]
+    assert set(result.differences) == {"dino-film"} and max(result.differences.values()) < 1e-4
+    assert "compiled" not in run(settings(only=("vision",))).lines()[0]
 
 
 def test_only_what_a_stage_needs_is_built_and_unknown_names_are_refused():

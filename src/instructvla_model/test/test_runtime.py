@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import instructvla_model
-from instructvla_model import checkpoint, flow, generate
+from instructvla_model import checkpoint, compiled, flow, generate
 from instructvla_model.image import ImageError
 from instructvla_model.manifest import new_manifest
 from instructvla_model.normalization import Statistics, compute
@@ -194,6 +194,22 @@ def test_bfloat16_weights_give_nearly_the_same_chunk(make_policy, tokenizer, tmp
     a, b = full.act(OBS, plan, seed=1), half.act(OBS, plan, seed=1)
     assert np.abs(a.delta_xyz_m - b.delta_xyz_m).max() < 0.2
     list(half.think(IMAGE, "go", max_new_tokens=3))
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_vision_gives_the_same_chunk(make_policy, tokenizer, tmp_path, monkeypatch, backend):
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    policy = make_policy("generalist")
+    checkpoint.save(tmp_path, policy, tokenizer, new_manifest(policy.config, "generalist", STATISTICS))
+    plain, fast = (PolicyRuntime.load(tmp_path, device="cpu", compiled=wanted) for wanted in (False, True))
+    towers = (fast.vlm.vision_model, fast.expert.film_vision_model)
+    assert all(tower._compiled_call_impl is not None for tower in towers)
+    assert plain.vlm.vision_model._compiled_call_impl is None
+    assert fast.warm_up(1) > 0
+    a, b = plain.latents(IMAGE, "go"), fast.latents(IMAGE, "go")
+    torch.testing.assert_close(a.latents, b.latents, atol=1e-4, rtol=0)
+    steps = [rt.act(OBS, a, seed=1).delta_xyz_m for rt in (plain, fast)]
+    np.testing.assert_allclose(*steps, atol=1e-4)
 
 
 def test_two_views_are_taken_by_name(runtime):

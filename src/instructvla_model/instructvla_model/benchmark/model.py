@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from instructvla_model.compiled import compile_vision
 from instructvla_model.config import PolicyConfig
 from instructvla_model.expert import ActionExpert
 from instructvla_model.packed import pack_linears, packs
@@ -70,6 +71,7 @@ def build_language(
     stage: str = "generalist",
     vlm_weights: str = "full",
     seed: int = 0,
+    compiled: bool = False,
 ) -> LanguageBench:
     """The VLM as `stage` runs it; one seed gives the same weights and inputs on every machine."""
     torch.manual_seed(seed)
@@ -81,7 +83,9 @@ def build_language(
     n_parameters = sum(tensor.numel() for tensor in vlm.parameters())
     if vlm_weights == "int8":
         quantize_linears(vlm)
-    if packs(vlm, device, dtype):
+    if compiled:
+        compile_vision(vlm, None)
+    elif packs(vlm, device, dtype):
         pack_linears(vlm)
     generator = torch.Generator().manual_seed(seed)
 
@@ -103,7 +107,9 @@ def build_language(
 
 
 @torch.inference_mode()
-def build_expert(config: PolicyConfig, device: torch.device, dtype: torch.dtype, seed: int = 0) -> ExpertBench:
+def build_expert(
+    config: PolicyConfig, device: torch.device, dtype: torch.dtype, seed: int = 0, compiled: bool = False
+) -> ExpertBench:
     """The expert, and latents as a final norm gives them; one seed gives the same on every machine."""
     torch.manual_seed(seed)
     with torch.device("meta"):
@@ -111,7 +117,9 @@ def build_expert(config: PolicyConfig, device: torch.device, dtype: torch.dtype,
     fill(whole, device, dtype)
     held = whole.state_dict()
     expert.load_state_dict({name: held[name] for name in expert.state_dict()}, assign=True)
-    if packs(expert, device, dtype):
+    if compiled:
+        compile_vision(None, expert)
+    elif packs(expert, device, dtype):
         pack_linears(expert)
     generator, sizes, film = torch.Generator().manual_seed(seed), config.expert, config.film
 

@@ -41,6 +41,7 @@ class Settings:
     dtype: torch.dtype
     stage: str = "generalist"
     vlm_weights: str = "full"
+    compiled: bool = False  # the vision towers by torch.compile
     rounds: int = 20
     warm_up: int = 3
     against: str | None = None
@@ -56,6 +57,7 @@ class Result:
     device: str
     dtype: str
     vlm_weights: str
+    compiled: bool
     threads: int
     date: str
     n_parameters: int  # of the parts that were needed
@@ -77,7 +79,8 @@ class Result:
     def lines(self) -> list[str]:
         """A table for people."""
         head = (
-            f"{self.preset}, expert {self.attention}, {self.dtype}, VLM weights {self.vlm_weights}; {self.device}; "
+            f"{self.preset}, expert {self.attention}, {self.dtype}, VLM weights {self.vlm_weights}"
+            f"{', vision compiled' if self.compiled else ''}; {self.device}; "
             f"{self.threads} threads; {self.n_parameters / 1e6:.0f} M numbers; "
             f"peak memory {self.peak_bytes / 1e9:.2f} GB; {self.date}"
         )
@@ -103,13 +106,14 @@ class _Part:
 
 
 def _language(settings: Settings, baseline: Baseline | None) -> _Part:
-    bench = build_language(settings.config, settings.device, settings.dtype, settings.stage, settings.vlm_weights)
+    where, how = (settings.config, settings.device, settings.dtype), (settings.stage, settings.vlm_weights)
+    bench = build_language(*where, *how, compiled=settings.compiled)
     stages = LanguageStages(bench)
     return _Part(bench.n_parameters, stages.calls(), baseline.language(stages) if baseline else {})
 
 
 def _expert(settings: Settings, baseline: Baseline | None) -> _Part:
-    bench = build_expert(settings.config, settings.device, settings.dtype)
+    bench = build_expert(settings.config, settings.device, settings.dtype, compiled=settings.compiled)
     stages = ExpertStages(bench)
     return _Part(bench.n_parameters, stages.calls(), baseline.expert(stages) if baseline else {})
 
@@ -136,6 +140,7 @@ def run(settings: Settings) -> Result:
         device=device_name(settings.device),
         dtype=str(settings.dtype).removeprefix("torch."),
         vlm_weights=settings.vlm_weights,
+        compiled=settings.compiled,
         threads=torch.get_num_threads(),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         n_parameters=sum(part.n_parameters for part in parts),

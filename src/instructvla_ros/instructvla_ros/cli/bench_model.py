@@ -24,6 +24,9 @@ def add_parser(subjects: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--vlm-weights", choices=("full", "int8"), default="full", help="how the VLM's matrices are kept"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="hand the vision towers to torch.compile; its minutes are not measured"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: what PyTorch chooses")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="measurements of each stage")
     parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="rounds before the first measurement")
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             device=device,
             dtype=choose_dtype(arguments.dtype, device),
             vlm_weights=arguments.vlm_weights,
+            compiled=arguments.compile,
             rounds=arguments.rounds,
             warm_up=arguments.warm_up,
             against=arguments.against,

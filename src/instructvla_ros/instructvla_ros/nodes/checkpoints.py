@@ -24,7 +24,13 @@ def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
     threads = settings.torch_threads if settings.torch_threads > 0 else None
     try:
         runtime = PolicyRuntime.load(
-            path, device=settings.device, dtype=settings.dtype, parts=parts, threads=threads
+            path,
+            device=settings.device,
+            dtype=settings.dtype,
+            parts=parts,
+            threads=threads,
+            vlm_weights=settings.vlm_weights,
+            compiled=settings.compile_vision,
         )
         if "expert" in parts and runtime.manifest.statistics is None:
             raise SetupError(

@@ -26,6 +26,8 @@ class ModelSettings:
     checkpoint: str = ""
     device: str = "auto"
     dtype: str = "auto"
+    vlm_weights: str = "full"
+    compile_vision: bool = False
     torch_threads: int = 1
 
 
@@ -58,6 +60,8 @@ _MODEL = [
     Parameter("checkpoint", ModelSettings.checkpoint),
     Parameter("device", ModelSettings.device),
     Parameter("dtype", ModelSettings.dtype, choices=("auto", "float32", "bfloat16", "float16")),
+    Parameter("vlm_weights", ModelSettings.vlm_weights, choices=("full", "int8")),
+    Parameter("compile_vision", ModelSettings.compile_vision),
     Parameter("torch_threads", ModelSettings.torch_threads, 0, 64),
 ]
 
