@@ -36,6 +36,8 @@ def test_f20_plain_text_is_accepted_without_surrounding_blanks(text: str) -> Non
         ("pick\x00up", "U\\+0000"),
         ("pick\nup", "U\\+000A"),
         ("pick\u2028up", "U\\+2028"),
+        ("\u200b", "cannot be seen, the first is U\\+200B"),
+        ("\ufeff \u200b\u2060", "cannot be seen, the first is U\\+FEFF"),
         ("pick \ufffd up", "UTF-8"),
         (b"pick \xff up".decode("utf-8", "surrogateescape"), "UTF-8"),
     ],
@@ -133,6 +135,22 @@ def test_a_slightly_late_latent_keeps_the_period_on_average() -> None:
     made.on_latent(0.0)
     made.on_latent(0.6)
     assert made.latent_due(1.0)
+
+
+def test_while_the_first_text_is_waited_for_nobody_looks_again_before_that_time_is_over() -> None:
+    made = scheduler(first_text_timeout_s=2.0)
+    made.on_instruction(True, 10.0)
+    made.on_text_started()
+    assert made.next(10.5) is Due.NOTHING and made.wait_s(10.5) == pytest.approx(1.5)
+    assert made.next(12.0) is Due.LATENT
+
+
+def test_an_abandoned_first_text_is_due_again() -> None:
+    made = scheduler()
+    made.on_instruction(True, 10.0)
+    made.on_text_started()
+    made.on_text_abandoned()
+    assert made.next(10.1) is Due.TEXT
 
 
 def test_f11_a_latent_is_good_then_aging_then_expired_by_chunks() -> None:

@@ -133,7 +133,11 @@ def test_a_new_instruction_ends_a_running_text_at_its_next_token_and_nothing_old
     bench.run(1.5)
     ids = [t.instruction.instruction_id for t in bench.texts]
     assert ids == sorted(ids)
-    assert [t.text for t in bench.texts if t.instruction.instruction_id == 1] == ["", "a"]
+    assert [(t.text, t.final) for t in bench.texts if t.instruction.instruction_id == 1] == [
+        ("", False),
+        ("a", False),
+        ("a", True),
+    ]
     assert all(plan.instruction_id == 2 for _, plan, _ in bench.latents)
     assert bench.texts[-1].final
 
@@ -200,6 +204,69 @@ def test_cancelling_ends_all_work() -> None:
     before = len(bench.runtime.calls)
     bench.run(2.0)
     assert len(bench.runtime.calls) == before
+
+
+def test_a_reasoning_that_is_cancelled_while_it_is_written_gets_a_final_update_without_another_step() -> None:
+    bench = ReasoningBench()
+    bench.runtime.on_token = lambda count: bench.worker.cancel() if count == 3 else None
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    bench.worker.step()
+    assert [(t.text, t.final) for t in bench.texts[-2:]] == [("move to", False), ("move to", True)]
+    assert len({t.seq for t in bench.texts}) == 1
+
+
+@pytest.mark.parametrize("newer", [None, Instruction("put the lemon on the plate", 2), Instruction("", 2, False)])
+def test_a_reasoning_that_was_announced_and_never_began_gets_a_final_update(newer: Instruction | None) -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    assert bench.worker.step() == math.inf, "no image yet"
+    bench.worker.cancel() if newer is None else bench.worker.accept(newer)
+    bench.worker.step()
+    assert [(t.text, t.final) for t in bench.texts if t.instruction.instruction_id == 1] == [("", False), ("", True)]
+    assert [t.instruction.instruction_id for t in bench.texts][:2] == [1, 1]
+
+
+def test_a_finished_reasoning_is_not_closed_again() -> None:
+    bench = ReasoningBench()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.run(1.0)
+    bench.worker.cancel()
+    bench.run(0.2)
+    bench.worker.close()
+    assert [t.final for t in bench.texts].count(True) == 1
+
+
+class FailingRuntime(fakes.FakeRuntime):
+    """Breaks after one word."""
+
+    def think(self, image: np.ndarray, instruction: str, **options: Any) -> Any:
+        yield next(super().think(image, instruction, **options))
+        raise RuntimeError("out of memory")
+
+
+def test_a_text_that_fails_is_closed_and_begun_again_at_the_next_step() -> None:
+    bench = ReasoningBench(FailingRuntime())
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    for seq in (1, 2, 3):
+        bench.image()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            bench.worker.step()
+        assert (bench.texts[-1].seq, bench.texts[-1].text, bench.texts[-1].final) == (seq, "move", True)
+
+
+def test_a_dropped_instruction_is_followed_no_more_and_a_newer_one_is_not_dropped_with_it() -> None:
+    bench = ReasoningBench()
+    first, second = Instruction("pick up the carrot", 1), Instruction("put the lemon on the plate", 2)
+    bench.worker.accept(first)
+    bench.worker.step()
+    assert bench.worker.drop() is first
+    assert bench.worker.step() == math.inf and bench.worker.instruction is None
+    bench.worker.accept(first)
+    bench.worker.step()
+    bench.worker.accept(second)
+    assert bench.worker.drop() is None
+    assert bench.worker.instruction is second
 
 
 class ExpertBench:
@@ -273,6 +340,31 @@ def test_an_older_latent_does_not_replace_a_newer_one() -> None:
     bench = ExpertBench()
     bench.latent(1, 5)
     assert "not newer" in bench.latent(1, 4)
+
+
+def test_f16_after_a_clock_set_back_newer_latents_of_the_same_instruction_are_used() -> None:
+    bench = ExpertBench()
+
+    def latent(seq: int, stamp_s: float) -> str:
+        return bench.worker.offer_latent(SimpleNamespace(instruction_id=1, seq=seq, stamp_s=stamp_s, latents=None))
+
+    assert latent(5, 100.0) == "" and latent(6, 98.9) == ""
+    assert "not newer" in latent(5, 97.0) and "not newer" in latent(7, 98.8), "older, or hardly set back"
+    assert "latent 7 of 98.80 s is not newer than latent 6" in bench.worker.stale
+    assert latent(8, 99.3) == "" and bench.worker.stale == ""
+    bench.run(0.3)
+    assert [chunk.latent_seq for chunk in bench.chunks][-1] == 8
+
+
+def test_f16_what_was_dropped_of_one_instruction_is_no_problem_of_the_next() -> None:
+    bench = ExpertBench()
+    bench.latent(1, 5)
+    bench.latent(1, 4)
+    assert bench.worker.stale
+    bench.worker.set_instruction(2)
+    assert bench.worker.stale == ""
+    bench.latent(1, 6)
+    assert bench.worker.stale == "", "of an older instruction: no problem"
 
 
 def test_f01_a_stopped_camera_stops_the_chunks_with_a_message() -> None:

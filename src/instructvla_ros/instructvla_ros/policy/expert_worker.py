@@ -19,6 +19,7 @@ from instructvla_ros.policy.latent_gate import LatentGate, LatentLimits, LatentU
 from instructvla_ros.policy.reasoning_worker import Frame
 
 _SAMPLES_KEPT = 64
+_CLOCK_SET_BACK_S = 1.0  # stamps of one stream never differ backwards by more, unless its clock was set
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class ExpertWorker:
         self._seq = 0
         self.problem = "no latent action yet"
         self.aging = ""
+        self.stale = ""
+        """Why the last latent was dropped, if it was of the present instruction and none has been taken since."""
         self.bad_chunks = 0
 
     def set_instruction(self, instruction_id: int) -> None:
@@ -82,6 +85,7 @@ class ExpertWorker:
         with self._lock:
             if instruction_id > self._instruction_id:
                 self._instruction_id, self._plan = instruction_id, None
+                self.stale = ""
                 self._gate.reset()
 
     def offer_latent(self, plan: Any) -> str:
@@ -90,13 +94,13 @@ class ExpertWorker:
             if plan.instruction_id < self._instruction_id:
                 return f"latent of instruction {plan.instruction_id}, current is {self._instruction_id}"
             old = self._plan
-            if old is not None and (plan.instruction_id, plan.stamp_s, plan.seq) <= (
-                old.instruction_id,
-                old.stamp_s,
-                old.seq,
-            ):
-                return f"latent {plan.seq} is not newer than {old.seq}"
-            self._instruction_id, self._plan = plan.instruction_id, plan
+            if old is not None and not _newer(plan, old):
+                self.stale = (
+                    f"latent {plan.seq} of {plan.stamp_s:.2f} s is not newer than latent {old.seq} of "
+                    f"{old.stamp_s:.2f} s; it is not used"
+                )
+                return self.stale
+            self._instruction_id, self._plan, self.stale = plan.instruction_id, plan, ""
             self._gate.on_latent(self._clock())
             return ""
 
@@ -181,3 +185,13 @@ class ExpertWorker:
             state = state_of(nearest, self._arm)
         self.problem = ""
         return Inputs(images, state, first.stamp_s)
+
+
+def _newer(plan: Any, old: Any) -> bool:
+    """Whether a latent replaces another. Stamps decide, since numbers begin anew with the node that makes them; where
+    the clock was set back (F16), the numbers do."""
+    if plan.instruction_id != old.instruction_id:
+        return bool(plan.instruction_id > old.instruction_id)
+    if old.stamp_s - plan.stamp_s > _CLOCK_SET_BACK_S:
+        return bool(plan.seq > old.seq)
+    return bool((plan.stamp_s, plan.seq) > (old.stamp_s, old.seq))

@@ -24,7 +24,8 @@ class Instruction:
 def check_instruction(text: str) -> str:
     """Return the instruction without surrounding blanks; raises InstructionError when it cannot be used.
 
-    Bytes that are not UTF-8 arrive either as U+FFFD (from DDS) or as lone surrogates (from a terminal).
+    Bytes that are not UTF-8 arrive either as U+FFFD (from DDS) or as lone surrogates (from a terminal). A model may
+    refuse what passes here: only it knows how many tokens the words make (nodes/prompt_check.py).
     """
     if len(text) > MAX_CHARACTERS:
         raise InstructionError(
@@ -43,4 +44,9 @@ def check_instruction(text: str) -> str:
                 f"instruction has the control character U+{ord(character):04X} at position {position}; "
                 "send one line of plain text"
             )
+    if not "".join(c for c in stripped if unicodedata.category(c)[0] != "C").strip():
+        raise InstructionError(
+            f"instruction has only characters that cannot be seen, the first is U+{ord(stripped[0]):04X}; "
+            "say in words what to do"
+        )
     return stripped

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,6 +112,8 @@ class ReasoningWorker:
         self._latent_stamp_s: float | None = None
         self._text_seq = 0
         self._text_announced = False
+        self._open: ReasoningUpdate | None = None
+        """What listeners were told last, if they were told that more will come."""
         self._latent_seq = 0
         self.problem = "no instruction yet"
 
@@ -124,6 +126,20 @@ class ReasoningWorker:
         """Follow no instruction."""
         with self._lock:
             self._wanted, self._changed = None, True
+
+    def drop(self) -> Instruction | None:
+        """In the owner thread: follow the present instruction no more; returns it, unless a newer one waits already."""
+        dropped = self._instruction
+        with self._lock:
+            if self._changed or dropped is None:
+                return None
+            self._wanted, self._changed = None, True
+        return dropped
+
+    def close(self) -> None:
+        """End the present reasoning for its listeners, at what was written so far; in the owner thread, or after it."""
+        if self._open is not None:
+            self._tell(replace(self._open, final=True))
 
     def offer_image(self, frame: Frame) -> None:
         """The newest image; older ones are forgotten."""
@@ -147,7 +163,12 @@ class ReasoningWorker:
         if frame is None:
             return math.inf
         if due is Due.TEXT:
-            self._write(frame)
+            try:
+                self._write(frame)
+            except Exception:
+                self._scheduler.on_text_abandoned()
+                self.close()
+                raise
             return 0.0
         return 0.0 if self._refresh(frame, reuse_cache=False) else math.inf
 
@@ -156,11 +177,12 @@ class ReasoningWorker:
             if not self._changed:
                 return
             self._instruction, self._changed = self._wanted, False
+        self.close()
         self._thought = self._thought_update = self._latent_stamp_s = None
         if self._instruction is not None and not self._instruction.text:
             # Its id alone makes everybody drop what belongs to an older one.
             self._text_seq += 1
-            self._on_text(self._update("", True, 0, 0.0, math.nan))
+            self._tell(self._update("", True, 0, 0.0, math.nan))
             self._instruction = None
         if self._instruction is None:
             self._scheduler.clear()
@@ -171,7 +193,7 @@ class ReasoningWorker:
         self._text_seq += 1
         self._text_announced = think
         # Announce the instruction at once: whoever listens drops what belongs to an older one.
-        self._on_text(self._update("", not think, 0, 0.0, math.nan))
+        self._tell(self._update("", not think, 0, 0.0, math.nan))
 
     def _fresh_frame(self, now_s: float) -> Frame | None:
         with self._lock:
@@ -190,6 +212,10 @@ class ReasoningWorker:
         assert self._instruction is not None
         rate = n_tokens / latency_s if latency_s > 0.0 else 0.0
         return ReasoningUpdate(self._instruction, self._text_seq, text, final, n_tokens, latency_s, rate, stamp_s)
+
+    def _tell(self, update: ReasoningUpdate) -> None:
+        self._open = None if update.final else update
+        self._on_text(update)
 
     def _superseded(self) -> bool:
         with self._lock:
@@ -212,10 +238,11 @@ class ReasoningWorker:
             should_stop=self._superseded,
         ):
             if self._superseded():
+                self.close()
                 return
             now_s = self._clock()
             last = self._update(thought.text, thought.final, thought.n_tokens, now_s - began_s, frame.stamp_s)
-            self._on_text(last)
+            self._tell(last)
             if thought.final:
                 self._thought, self._thought_update = thought, last
                 break
@@ -226,7 +253,7 @@ class ReasoningWorker:
         if last is None or not last.final:
             # Cut short without a final text: close the stream for listeners and go on without it.
             text, count = ("", 0) if last is None else (last.text, last.n_tokens)
-            self._on_text(self._update(text, True, count, self._clock() - began_s, frame.stamp_s))
+            self._tell(self._update(text, True, count, self._clock() - began_s, frame.stamp_s))
             self._scheduler.on_text_finished()
             return
         self._scheduler.on_text_finished()

@@ -58,6 +58,10 @@ class ReasoningScheduler:
         self._writing = True
         self._latents_since_text = 0
 
+    def on_text_abandoned(self) -> None:
+        """No more of this text will come; if it was an instruction's first, another one is due at once."""
+        self._writing = False
+
     def on_text_finished(self) -> None:
         """Text is complete; a latent made from it is due at once."""
         self._writing, self._has_text = False, True
@@ -83,8 +87,7 @@ class ReasoningScheduler:
         """True when a latent should be made now, also between two tokens of text."""
         if not self._active:
             return False
-        waits = self._think and not self._has_text and self.config.wait_for_first_text
-        if waits and now_s - self._began_s < self.config.first_text_timeout_s:
+        if self._waits_for_text() and now_s - self._began_s < self.config.first_text_timeout_s:
             return False
         return now_s - self._last_latent_s >= self.config.latent_period_s - 1e-6
 
@@ -98,4 +101,10 @@ class ReasoningScheduler:
         """Seconds until something can become due by time alone; infinite without an instruction."""
         if not self._active:
             return math.inf
-        return max(0.0, self._last_latent_s + self.config.latent_period_s - now_s)
+        due_s = self._last_latent_s + self.config.latent_period_s
+        if self._waits_for_text():
+            due_s = max(due_s, self._began_s + self.config.first_text_timeout_s)
+        return max(0.0, due_s - now_s)
+
+    def _waits_for_text(self) -> bool:
+        return self._think and not self._has_text and self.config.wait_for_first_text
