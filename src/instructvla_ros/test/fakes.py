@@ -34,6 +34,17 @@ class FakeClock:
         self.now_s += seconds
 
 
+class FakeThread:
+    """An owner thread that does nothing: the test steps."""
+
+    def wake(self) -> None:
+        """Nobody sleeps."""
+
+    def stop(self) -> bool:
+        """It has ended."""
+        return True
+
+
 @dataclass
 class FakeRuntime:
     """Writes one word per token, each taking `token_s` on the clock; latents and chunks are constant."""

@@ -18,7 +18,7 @@ from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning
 from instructvla_ros.control.state import STATE_DIM, JointStateReader
 from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
-from instructvla_ros.nodes.checkpoints import load_runtime
+from instructvla_ros.nodes.checkpoints import check_robot, load_runtime
 from instructvla_ros.nodes.codecs import chunk_to_message
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError, main_of
 from instructvla_ros.nodes.parameters import build_config
@@ -57,6 +57,7 @@ class ActionExpertNode(ManagedNode):
         self._reader = JointStateReader(arm)
         self._runtime = self._load(model_settings(values), ("expert",))
         manifest = self._runtime.manifest
+        check_robot(manifest, arm)
         unknown = [view for view in manifest.views if view not in _IMAGE_TOPICS]
         if unknown or not manifest.views or manifest.views[0] != "primary":
             raise SetupError(
@@ -77,16 +78,14 @@ class ActionExpertNode(ManagedNode):
         self._latency, self._rate = LatencyStats(), RateMeter()
         self._publisher = self.create_publisher(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
         self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic, arm)
-        self._subscriptions_made = [
-            self.create_subscription(LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
-            self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
-            self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT),
-            self.create_subscription(JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES),
-        ]
-        for view in config.views:
-            self._subscriptions_made.append(
-                self.create_subscription(Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE)
-            )
+        for heard in (
+            (LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
+            (Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
+            (DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT),
+            (JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES),
+            *((Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE) for view in config.views),
+        ):  # one by one: where a name is bad, `teardown` finds those before it
+            self._subscriptions_made.append(self.create_subscription(*heard))
         self.get_logger().info(
             f"checkpoint {self._checkpoint_id}: views {', '.join(config.views)}, horizon {manifest.horizon}"
         )
@@ -217,7 +216,7 @@ class ActionExpertNode(ManagedNode):
         if self._controller_is_silent():
             return f"no heartbeat of the controller for {self._silence_s:g} s; no chunks are made (F13)", values
         unlike = "" if self._states is None else self._states.problem
-        return self._input_problem or worker.aging or unlike, values | {"waiting_for": worker.problem}
+        return self._input_problem or worker.stale or worker.aging or unlike, values | {"waiting_for": worker.problem}
 
 
 def main() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.settings import ModelSettings
+from instructvla_ros.robots import arms
 
 
 def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
@@ -39,8 +43,44 @@ def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
             )
         # The first passes are slow; they belong to configuring, not to the first second of motion.
         runtime.warm_up()
+        _check_times(runtime.manifest)
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, SetupError):
             raise
         raise SetupError(f"checkpoint {path} cannot be loaded: {error}") from error
+    except Exception as error:  # values that nobody thought of end in errors of Python and of many libraries
+        said = " ".join(str(error).split())
+        raise SetupError(
+            f"checkpoint {path} cannot be loaded, its manifest.json holds a value that makes no sense: "
+            f"{type(error).__name__}: {said}; restore the file, or import or train the checkpoint again"
+        ) from error
     return runtime
+
+
+def check_robot(manifest: Any, arm: ArmModel) -> None:
+    """Raises SetupError where a checkpoint says that it was trained on another robot than `arm` (F19).
+
+    Robots of the same kinematics (FR3 and Panda) are one. A checkpoint that names no robot is taken.
+    """
+    trained = getattr(manifest, "training", {}).get("robot", "")
+    if not trained or trained == arm.name or (trained in arms() and _alike(arms()[trained], arm)):
+        return
+    raise SetupError(
+        f"checkpoint {manifest.checkpoint_id} was trained on the robot {trained!r}; this graph's arm is {arm.name!r}; "
+        f"give a checkpoint of this arm with checkpoint:=..., start the graph of {trained!r}, or fine-tune it on "
+        "episodes of this arm (instructvla-train finetune)"
+    )
+
+
+def _alike(one: ArmModel, other: ArmModel) -> bool:
+    """Whether two arms have the same kinematics: with all joints bent, their hands are at the same place."""
+    if one.joints != other.joints:
+        return False
+    posture = one.home_rad + 0.1 * np.arange(1, one.joints + 1)
+    return all(np.allclose(a, b) for a, b in zip(one.forward(posture), other.forward(posture), strict=True))
+
+
+def _check_times(manifest: Any) -> None:
+    dt_s = manifest.dt_s
+    if isinstance(dt_s, bool) or not isinstance(dt_s, int | float) or not 0.0 < dt_s < float("inf"):
+        raise ValueError(f"its dt_s is {dt_s!r}; expected seconds above 0, such as 0.2; correct its manifest.json")

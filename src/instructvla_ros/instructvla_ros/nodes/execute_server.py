@@ -35,7 +35,7 @@ class _Running:
 
 
 class ExecuteServer:
-    """Thread rule: everything happens in the executor's thread, except that `on_text` only stores.
+    """Thread rule: everything happens in the executor's thread, except that `on_text` and `on_dropped` only store.
 
     `accept` takes an instruction or raises InstructionError; `rest` ends the newest one, so that the arm holds.
     """
@@ -48,6 +48,7 @@ class ExecuteServer:
         """For requests that give none."""
         self._running: _Running | None = None
         self._text: ReasoningUpdate | None = None
+        self._dropped = (0, "")
         self._verdict = TaskWatch()
         self._server = ActionServer(
             node, ExecuteInstruction, "execute_instruction", self._execute, cancel_callback=self._on_cancel
@@ -65,6 +66,10 @@ class ExecuteServer:
     def on_text(self, update: ReasoningUpdate) -> None:
         """The text so far; from any thread."""
         self._text = update
+
+    def on_dropped(self, instruction_id: int, reason: str) -> None:
+        """The model cannot read an instruction that was accepted; from any thread, seen at the next look."""
+        self._dropped = (instruction_id, reason)
 
     def on_instruction(self, instruction_id: int) -> None:
         """An instruction was accepted, by whatever way."""
@@ -142,6 +147,9 @@ class ExecuteServer:
         if running is None:
             return
         execution, text, now_s = running.execution, self._text, time.monotonic()
+        dropped, reason = self._dropped
+        if dropped == execution.instruction_id:
+            execution.end(Outcome.REJECTED, reason)
         execution.on_time(now_s)
         running.feedback.elapsed_s = execution.elapsed_s(now_s)
         if text is not None and text.instruction.instruction_id == execution.instruction_id:

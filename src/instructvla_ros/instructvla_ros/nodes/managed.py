@@ -17,8 +17,13 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    NameValidationException,
+)
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
@@ -30,6 +35,8 @@ _DIAGNOSTICS_PERIOD_S = 1.0
 _HEARTBEAT_PERIOD_S = 0.1
 _EXIT_BAD_PARAMETER = 2
 _SPIN_S = 0.2  # how soon a signal is noticed at the latest
+_BAD_NAME = (NameValidationException, rclpy_implementation.RCLInvalidROSArgsError)
+_ROS_REFUSES = (*_BAD_NAME, rclpy_implementation.RCLError)
 
 
 class SetupError(RuntimeError):
@@ -86,8 +93,8 @@ class OwnerThread:
 class ManagedNode(LifecycleNode):
     """A lifecycle node whose subclasses implement `setup`, `start`, `halt` and `teardown`.
 
-    `setup` and `start` may raise SetupError, ValueError or OSError: the transition then fails, the node stays
-    in its state, and the message is logged and shown in /diagnostics.
+    `setup` and `start` may raise SetupError, ValueError or OSError, and what ROS itself refuses, such as a bad topic
+    name: the transition then fails, the node stays in its state, and the message is logged and shown in /diagnostics.
     """
 
     def __init__(self, name: str, parameters: Sequence[Parameter], **options: Any) -> None:
@@ -170,8 +177,8 @@ class ManagedNode(LifecycleNode):
     def _attempt(self, what: str, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             action()
-        except (SetupError, ValueError, OSError) as error:
-            problem = f"cannot {what}: {error}"
+        except (SetupError, ValueError, OSError, *_ROS_REFUSES) as error:
+            problem = f"cannot {what}: {_in_words(error)}"
             if problem != self.problem:  # the manager tries again; saying it once is enough
                 self.get_logger().error(problem)
             self.problem = problem
@@ -241,6 +248,15 @@ class ManagedNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
+def _in_words(error: Exception) -> str:
+    """One line. ROS puts a name below its complaint, and a mark below the character that it means."""
+    if not isinstance(error, _ROS_REFUSES):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = " ".join(line for line in lines if line and line != "^")
+    return f"{said}; correct the parameter or argument that it comes from" if isinstance(error, _BAD_NAME) else said
+
+
 def make_executor(context: Any = None) -> Any:
     """An executor of one thread: callbacks never overlap.
 
@@ -267,8 +283,8 @@ def run(make_node: Callable[[], Any]) -> int:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make_node()
-    except (InvalidParameterTypeException, InvalidParameterValueException, ValueError) as error:
-        rclpy.logging.get_logger("instructvla").fatal(f"cannot start: {error}")
+    except (InvalidParameterTypeException, InvalidParameterValueException, ValueError, *_ROS_REFUSES) as error:
+        rclpy.logging.get_logger("instructvla").fatal(f"cannot start: {_in_words(error)}")
         rclpy.try_shutdown()
         return _EXIT_BAD_PARAMETER
     executor = make_executor()

@@ -21,6 +21,7 @@ from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import reasoning_to_message, s_to_time
 from instructvla_ros.nodes.execute_server import ExecuteServer
 from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
+from instructvla_ros.nodes.prompt_check import is_about_the_prompt, prompt_check
 from instructvla_ros.nodes.settings import REASONING, model_settings, reasoning_config
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.ingest import frame_of
@@ -46,6 +47,8 @@ class ReasoningNode(ManagedNode):
         self._thread: OwnerThread | None = None
         self._last_id = 0
         self._deaf = ""
+        self._heard_controller = False
+        self._dropped = ""
         self._image_problem = ""
         self._model_failures = 0
         self._subscriptions_made: list[Any] = []
@@ -69,6 +72,7 @@ class ReasoningNode(ManagedNode):
         self._latent_rate, self._tokens_per_second = RateMeter(), 0.0
         self._text_publisher = self.create_publisher(Reasoning, "reasoning", qos.REASONING)
         self._latent_publisher = self.create_publisher(LatentAction, "latent_action", qos.LATENT_ACTION)
+        self._check_prompt = prompt_check(runtime, config.mode)
         self._worker = ReasoningWorker(
             runtime, config, self._publish_text, self._publish_latent, time.monotonic
         )
@@ -88,7 +92,8 @@ class ReasoningNode(ManagedNode):
         if self._thread is not None:
             if self._worker is not None:
                 self._worker.cancel()
-            self._thread.stop()
+            if self._thread.stop() and self._worker is not None:
+                self._worker.close()
             self._thread = None
             self._executing.on_inactive("reasoning_node was deactivated")
 
@@ -119,6 +124,7 @@ class ReasoningNode(ManagedNode):
     def _on_safety_state(self, message: SafetyState) -> None:
         # After a restart of this node, ids must go on above those that the controller already knows.
         self._last_id = max(self._last_id, message.instruction_id)
+        self._heard_controller = True
         deaf = _DEAF_MODES.get(message.mode, "")
         if deaf and not self._deaf and self._worker is not None:
             self._worker.cancel()
@@ -144,8 +150,12 @@ class ReasoningNode(ManagedNode):
             text = check_instruction(given)
             if self._worker is None or self._thread is None:
                 raise InstructionError(f"reasoning_node is {self.state_label}, not active. {self.problem}".strip())
+            if not self._heard_controller and self.count_publishers("safety_state") > 0:
+                # It may know ids from before a restart of this node, and would not follow one that is no greater.
+                raise InstructionError("not heard of the controller yet; say it again in a second")
             if self._deaf:
                 raise InstructionError(f"the controller is {self._deaf}")
+            self._check_prompt(text)
         except InstructionError as error:
             self.get_logger().warning(f"instruction refused: {error}")
             raise
@@ -154,6 +164,7 @@ class ReasoningNode(ManagedNode):
     def _follow(self, text: str, think: bool) -> Instruction:
         assert self._worker is not None and self._thread is not None
         self._last_id += 1
+        self._dropped = ""
         instruction = Instruction(text, self._last_id, think)
         self._worker.accept(instruction)
         self._thread.wake()
@@ -173,6 +184,8 @@ class ReasoningNode(ManagedNode):
         try:
             wait_s = self._worker.step()
         except (RuntimeError, ValueError) as error:
+            if is_about_the_prompt(error):
+                return self._drop(str(error))
             self._model_failures += 1
             if self._model_failures >= _MAX_MODEL_FAILURES:
                 raise
@@ -183,6 +196,16 @@ class ReasoningNode(ManagedNode):
         if wait_s == 0.0:
             self._model_failures = 0
         return wait_s
+
+    def _drop(self, reason: str) -> float:
+        """Follow an instruction no more that the model cannot read; the arm holds, and the node takes the next one."""
+        assert self._worker is not None
+        dropped = self._worker.drop()
+        if dropped is not None:
+            self._dropped = f"instruction {dropped.instruction_id} was dropped: {reason}"
+            self.get_logger().error(self._dropped)
+            self._executing.on_dropped(dropped.instruction_id, reason)
+        return 0.0
 
     def _publish_text(self, update: ReasoningUpdate) -> None:
         self._executing.on_text(update)
@@ -216,7 +239,7 @@ class ReasoningNode(ManagedNode):
             "text_latency": self._text_latency.summary(),
             "tokens_per_second": f"{self._tokens_per_second:.1f}",
         }
-        waiting = worker.problem if instruction is not None else ""
+        waiting = worker.problem if instruction is not None else self._dropped
         return self._image_problem or (waiting if self._thread is not None else ""), values
 
 

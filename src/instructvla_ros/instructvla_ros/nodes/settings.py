@@ -20,8 +20,7 @@ from instructvla_ros.policy.scheduler import SchedulerConfig
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Where the checkpoint is and what runs it. `robot` is compared with what the checkpoint was trained
-    for."""
+    """Where the checkpoint is and what runs it."""
 
     checkpoint: str = ""
     device: str = "auto"
@@ -33,7 +32,8 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class RobotSettings:
-    """Whose joint states are read, and where; the frame is noted in the chunks."""
+    """Whose joint states are read, and where; the frame is noted in the chunks. `arm` is compared with the robot that
+    the checkpoint was trained on (checkpoints.py)."""
 
     arm: str = "wx250s"
     joint_states_topic: str = "/wx250s/joint_states"

@@ -1,0 +1,258 @@
+"""The model nodes one by one: what they refuse, and that they say so in one line. Nothing spins unless a test does."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import instructvla_ros_fakes as fakes  # registered by conftest.py
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("instructvla_msgs.msg")
+pytest.importorskip("torch")
+pytest.importorskip("instructvla_model.types")
+
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+from instructvla_model.prompts import PromptError  # noqa: E402
+from instructvla_msgs.msg import SafetyState  # noqa: E402
+from instructvla_ros.graph import environment  # noqa: E402
+from instructvla_ros.nodes import managed, qos  # noqa: E402
+from instructvla_ros.nodes.action_expert_node import ActionExpertNode  # noqa: E402
+from instructvla_ros.nodes.checkpoints import check_robot, load_runtime  # noqa: E402
+from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
+from instructvla_ros.nodes.reasoning_node import ReasoningNode  # noqa: E402
+from instructvla_ros.nodes.settings import ModelSettings  # noqa: E402
+from instructvla_ros.policy import Frame, InstructionError  # noqa: E402
+from instructvla_ros.policy.execution import Outcome  # noqa: E402
+from instructvla_ros.robots import arm_named  # noqa: E402
+
+CHECKPOINTS = Path(__file__).parents[3] / "checkpoints"
+
+
+class Unreadable(fakes.FakeRuntime):
+    """A model that cannot read what its node has accepted."""
+
+    def think(self, image: np.ndarray, instruction: str, **options: Any) -> Any:
+        raise PromptError("prompt has 600 tokens; expected at most 512; shorten the instruction")
+
+
+@pytest.fixture
+def make(new_ros_domain: Callable[[], int]) -> Iterator[Callable[..., Any]]:
+    """Makes nodes in a ROS domain of their own."""
+    environment.apply_defaults(os.environ)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=new_ros_domain())
+    made: list[Any] = []
+
+    def node(kind: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        made.append(kind(*arguments, parameter_overrides=parameters, namespace="/instructvla", context=context))
+        return made[-1]
+
+    yield node
+    for each in made:
+        if isinstance(each, managed.ManagedNode):
+            each.halt()
+        each.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def loading(runtime: Any) -> Callable[..., Any]:
+    return lambda settings, parts: runtime
+
+
+def active_reasoning(make: Callable[..., Any], runtime: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A reasoning node that is active; its owner thread does nothing by itself."""
+    monkeypatch.setattr("instructvla_ros.nodes.reasoning_node.OwnerThread", lambda *_: fakes.FakeThread())
+    node = make(ReasoningNode, loading(runtime))
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    return node
+
+
+def test_f20_what_the_model_cannot_read_is_refused_before_it_becomes_an_instruction(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(text: str) -> None:
+        raise InstructionError(f"too much for this model: {text}")
+
+    monkeypatch.setattr("instructvla_ros.nodes.reasoning_node.prompt_check", lambda runtime, mode: check)
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    with pytest.raises(InstructionError, match="too much for this model: pick up the carrot"):
+        node._accept("pick up the carrot", True)
+    assert node._last_id == 0 and node._worker.instruction is None
+
+
+def test_f20_an_instruction_that_turns_out_unreadable_is_dropped_and_the_node_lives_on(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_reasoning(make, Unreadable(), monkeypatch)
+    told: list[Any] = []
+    monkeypatch.setattr(node, "_publish_text", told.append)
+    node._worker._on_text = told.append
+    for number in (1, 2, 3, 4):
+        node._accept("pick up the carrot", True)
+        node._worker.offer_image(Frame(np.zeros((64, 64, 3), np.uint8), number, 1e12))
+        assert node._step() == 0.0 and node._step() > 1.0, "nothing more to do, and no spinning"
+        assert told[-1].final and told[-1].instruction.instruction_id == number
+    assert node._model_failures == 0 and not node.failed
+    warning, values = node.report()
+    assert warning.startswith("instruction 4 was dropped: prompt has 600 tokens") and values["instruction"] == ""
+    node._accept("pick up the lemon", True)
+    assert "dropped" not in node.report()[0]
+
+
+def test_f20_a_goal_whose_instruction_was_dropped_ends_with_the_reason(make: Callable[..., Any]) -> None:
+    server = make(ReasoningNode, loading(fakes.FakeRuntime()))._executing
+    endings: list[Any] = []
+    running = SimpleNamespace(
+        execution=SimpleNamespace(
+            instruction_id=7,
+            ending=None,
+            elapsed_s=lambda _: 0.0,
+            on_time=lambda _: None,
+            end=lambda *how: endings.append(how),
+        ),
+        handle=SimpleNamespace(publish_feedback=lambda _: None),
+        feedback=SimpleNamespace(),
+    )
+    server._running = running
+    server.on_dropped(6, "of another")
+    server._look()
+    assert endings == []
+    server.on_dropped(7, "prompt has 600 tokens")
+    server._look()
+    assert endings == [(Outcome.REJECTED, "prompt has 600 tokens")]
+    server._running = None
+
+
+def test_a_reasoning_is_closed_when_the_node_is_deactivated(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    told: list[Any] = []
+    node._worker._on_text = told.append
+    node._accept("pick up the carrot", True)
+    node._step()
+    assert [update.final for update in told] == [False]
+    node.halt()
+    assert [update.final for update in told] == [False, True]
+
+
+def test_f12_after_a_restart_no_instruction_is_taken_before_the_controller_has_said_which_ids_it_knows(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = make(rclpy.create_node, "controller")
+    publisher = controller.create_publisher(SafetyState, "safety_state", qos.SAFETY_STATE)
+    publisher.publish(SafetyState(mode=SafetyState.MODE_IDLE, instruction_id=7))
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    executor = make_executor(node.context)
+    while node.count_publishers("safety_state") == 0:
+        executor.spin_once(timeout_sec=0.05)
+    with pytest.raises(InstructionError, match="not heard of the controller yet; say it again"):
+        node._accept("pick up the carrot", True)
+    executor.add_node(node)
+    while not node._heard_controller:
+        executor.spin_once(timeout_sec=0.05)
+    assert node._accept("pick up the carrot", True).instruction_id == 8
+    executor.shutdown()
+
+
+def test_without_a_controller_as_in_a_replay_instructions_are_taken(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    assert node._accept("pick up the carrot", True).instruction_id == 1
+
+
+@pytest.mark.parametrize(
+    ("trained", "arm"), [("fr3", "fr3"), ("fr3", "panda"), ("panda", "fr3"), ("wx250s", "wx250s"), (None, "ur5e")]
+)
+def test_a_checkpoint_of_this_arm_of_its_kin_or_of_nobody_is_taken(trained: str | None, arm: str) -> None:
+    training = {} if trained is None else {"robot": trained}
+    check_robot(SimpleNamespace(training=training, checkpoint_id="c"), arm_named(arm))
+
+
+@pytest.mark.parametrize(
+    ("trained", "arm"), [("fr3", "wx250s"), ("wx250s", "panda"), ("wx250s", "ur5e"), ("mine", "fr3")]
+)
+def test_f19_a_checkpoint_of_another_robot_keeps_the_expert_unconfigured_and_names_both(
+    make: Callable[..., Any], trained: str, arm: str
+) -> None:
+    manifest = fakes.FakeRuntime().manifest
+    manifest.training = {"robot": trained}
+    node = make(ActionExpertNode, loading(SimpleNamespace(manifest=manifest)), arm=arm)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert f"trained on the robot '{trained}'; this graph's arm is '{arm}'" in node.problem
+    assert "checkpoint:=" in node.problem and "finetune" in node.problem
+
+
+def test_the_shipped_checkpoints_fit_the_arms_that_they_are_for() -> None:
+    from instructvla_model.manifest import read_manifest
+
+    fitting = ("nano-franka", "fr3"), ("nano-franka", "panda"), ("nano-expert", "wx250s"), ("nano-generalist", "wx250s")
+    for name, arm in fitting:
+        check_robot(read_manifest(CHECKPOINTS / name), arm_named(arm))
+    with pytest.raises(SetupError, match="'fr3'; this graph's arm is 'wx250s'"):
+        check_robot(read_manifest(CHECKPOINTS / "nano-franka"), arm_named("wx250s"))
+
+
+def test_a_bad_topic_name_keeps_the_node_unconfigured_with_one_line_and_leaves_nothing_behind(
+    make: Callable[..., Any],
+) -> None:
+    node = make(ActionExpertNode, loading(fakes.FakeRuntime()), joint_states_topic="/a b/joint_states")
+    before = len(list(node.subscriptions))
+    for _ in range(2):
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.problem.startswith("cannot configure: Invalid topic name: ")
+        assert "'/a b/joint_states'; correct the parameter" in node.problem and "\n" not in node.problem
+    assert len(list(node.subscriptions)) == before
+
+
+def test_a_bad_remapping_ends_the_process_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], new_ros_domain: Callable[[], int]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    bad = ["--ros-args", "-r", "camera/image_raw:=bad name"]
+    assert managed.run(lambda: rclpy.create_node("reasoning_node", cli_args=bad)) == 2
+    said = [line for line in capfd.readouterr().err.splitlines() if "cannot start" in line]
+    assert len(said) == 1 and "camera/image_raw:=bad name" in said[0] and "correct the parameter" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("weights_sha256",), 7, "weights_sha256|makes no sense"),
+        (("config", "language", "n_layers"), -1, "n_layers|layers"),
+        (("config", "dt_s"), 0, "dt_s"),
+        (("config", "dt_s"), "0.2", "dt_s"),
+        (("config", "dt_s"), True, "dt_s"),
+        (("config", "language", "max_position"), "512", "max_position"),
+        (("training",), 7, "manifest"),
+    ],
+)
+def test_f17_a_garbled_manifest_is_refused_in_one_line(
+    tmp_path: Path, where: tuple[str, ...], value: object, said: str
+) -> None:
+    folder = CHECKPOINTS / "nano-generalist"
+    for file in folder.iterdir():
+        if file.name != "manifest.json":
+            (tmp_path / file.name).symlink_to(file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    values = manifest
+    for name in where[:-1]:
+        values = values[name]
+    values[where[-1]] = value
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SetupError, match=said) as caught:
+        load_runtime(ModelSettings(str(tmp_path), device="cpu"), ("vlm",))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
