@@ -56,11 +56,11 @@ def test_an_argument_of_wrong_type_is_refused() -> None:
 
 
 def test_command_lines_quote_strings_so_that_yaml_keeps_their_type() -> None:
-    nodes = {n.name: n for n in resolve(WIDOWX, {"sim": "true", "robot_name": "0", "task_instruction": "it's here"})}
+    nodes = {n.name: n for n in resolve(WIDOWX, {"sim": "true", "robot_name": "no", "task_instruction": "it's here"})}
     command = node_command(nodes["sim_node"])
     assert command[1:3] == ["-m", "instructvla_sim.nodes.sim_node"]
     given = dict(text.split(":=", 1) for text in command if ":=" in text)
-    assert yaml.safe_load(given["robot_name"]) == "0"
+    assert yaml.safe_load(given["robot_name"]) == "no"
     assert yaml.safe_load(given["instruction"]) == "it's here"
     assert yaml.safe_load(given["seed"]) == 0
 
@@ -126,6 +126,12 @@ def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
             script = Path(__file__).parents[1] / "scripts" / node.executable
             assert f"from {node.module} import main" in script.read_text(encoding="utf-8")
             assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("name", ["a b", "", "9", "left/wx250s", "/left", "möhre"])
+def test_a_robot_name_that_is_no_part_of_a_topics_name_is_refused_before_anything_starts(name: str) -> None:
+    with pytest.raises(ArgumentError, match=r"robot_name '.*' is no part of a topic's name; expected letters"):
+        resolve(WIDOWX, {"robot_name": name})
 
 
 def test_a_recording_is_replayed_by_one_node_and_live_by_the_policy_without_a_controller() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +17,10 @@ from instructvla_ros.graph.description import ArgumentError, Graph, argument_val
 from instructvla_ros.graph.replay import REPLAY
 from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.robots import graphs
+
+_MANAGER = "lifecycle_manager_node"
+_LOOK_S = 1.0  # for a graph that runs already: DDS finds what is on the network in a fraction of it
+_POLL_S = 0.05
 
 
 def startable() -> dict[str, Graph]:
@@ -73,12 +79,34 @@ def make_supervisor(
     return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output, spare=spare)
 
 
+def refuse_second(namespace: str) -> None:
+    """Raises ValueError where a graph runs in this namespace and ROS domain: two would fight over the arm."""
+    from instructvla_ros.cli.bring_up import managers
+    from instructvla_ros.cli.ros_client import RosClient
+
+    with RosClient(namespace) as client:
+        end_s = time.monotonic() + _LOOK_S
+        while managers(client) == 0:
+            if time.monotonic() >= end_s:
+                return
+            threading.Event().wait(_POLL_S)
+    raise ValueError(
+        f"a graph runs in namespace {namespace} of ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')} already, and two "
+        "would fight over the arm; end it (Ctrl-C where it was started), or give this one a namespace:=/other for "
+        "another robot, or set another ROS_DOMAIN_ID"
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Start, wait, stop; returns 0 when asked to stop, else the exit status of the node that ended."""
     given = parse_assignments(arguments.arguments)
     if arguments.sim:
         given["sim"] = "true"
-    supervisor = make_supervisor(startable()[arguments.robot], given, arguments.namespace, spare=True)
+    graph = startable()[arguments.robot]
+    supervisor = make_supervisor(graph, given, arguments.namespace, spare=True)
+    values = {"namespace": arguments.namespace, **given}
+    if _MANAGER in [node.name for node in resolve(graph, values)]:  # without it, nothing of the graph lasts
+        refuse_second(argument_values(graph, values)["namespace"])
     supervisor.handle_signals()
     supervisor.start()
     ending = supervisor.wait()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _REFERENCE = re.compile(r"\{(\w+)\}")
-_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*")
+_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+_PART = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,15 @@ def absolute_name(text: str) -> str:
     return text if text.startswith("/") else f"/{text}"
 
 
+def _checked_robot_name(text: str) -> str:
+    if not _PART.fullmatch(text):
+        raise ArgumentError(
+            f"robot_name {text!r} is no part of a topic's name; expected letters, digits and _, as in "
+            "/<robot_name>/joint_states"
+        )
+    return text
+
+
 def argument_values(graph: Graph, given: Mapping[str, str]) -> dict[str, str]:
     """Defaults overlaid with what was given; raises ArgumentError that lists what there is."""
     known = {argument.name: argument for argument in graph.arguments}
@@ -107,6 +117,8 @@ def argument_values(graph: Graph, given: Mapping[str, str]) -> dict[str, str]:
     values = {name: given.get(name, argument.default) for name, argument in known.items()}
     if "namespace" in values:
         values["namespace"] = absolute_name(values["namespace"])
+    if "robot_name" in values:
+        values["robot_name"] = _checked_robot_name(values["robot_name"])
     return values
 
 
