@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from instructvla_ros_bag_factory import START_NS, Factory, arm_at, recording, write
 
+from instructvla_ros.bags import benchmark
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.benchmark import MAX_MEMORY_BYTES, make, measure
 from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.rerun_export import entries, export
 from instructvla_ros.cli.main import main
+from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.state import state_vector
 
 
@@ -80,6 +82,20 @@ def test_the_benchmarks_recording_is_whole_and_every_picture_of_it_is_decoded(tm
         decoder = Decoder(bag)
         pictures = [decoder.decode(r).data.tobytes() for r in bag.messages(["/wrist/image_raw/compressed"])]
     assert len(set(pictures)) == 30, "pictures that repeat would be read from a cache"
+
+
+def test_the_benchmark_keeps_what_was_done_as_a_replay_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+
+    class Counted(benchmark.Truth):
+        def finish(self, arm: ArmModel) -> None:  # type: ignore[override]
+            super().finish(arm)
+            kept.append(f"{len(self._joints)} {len(self.steps)} {self.source}")
+
+    monkeypatch.setattr(benchmark, "Truth", Counted)
+    make(tmp_path / "bag", 1.0)
+    measure(tmp_path / "bag")
+    assert kept == ["100 5 steps"]
 
 
 def test_each_bar_that_is_missed_is_named(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from instructvla_ros_bag_factory import Factory, Message, recording, write
 from instructvla_ros_fakes import FakeRuntime
 
 from instructvla_ros.bags import evaluate as evaluation
+from instructvla_ros.bags.comparison import Regression
 from instructvla_ros.bags.evaluate import Evaluation, evaluate
 from instructvla_ros.bags.replay import ReplayOptions
 from instructvla_ros.bags.report import figures, pdf
@@ -77,6 +80,38 @@ def test_the_folder_holds_page_json_table_and_pictures(made: Evaluation) -> None
 def test_the_pdf_has_a_page_for_the_numbers_for_each_episode_and_for_the_worst_moments(made: Evaluation) -> None:
     data = (made.folder / "report.pdf").read_bytes()
     assert data.startswith(b"%PDF-") and re.findall(rb"/Count (\d+)", data) == [b"3"]
+
+
+def test_the_pdf_says_what_the_page_says_of_gate_instructions_marks_and_what_is_not_shown(
+    made: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    text, table = pdf._Pages.text, pdf._Pages.table
+
+    def heard(pages: Any, words: str, *rest: Any, **more: Any) -> None:
+        said.append(words)
+        text(pages, words, *rest, **more)
+
+    def seen(pages: Any, rows: Any) -> None:
+        said.extend(" | ".join(row) for row in rows)
+        table(pages, rows)
+
+    monkeypatch.setattr(pdf._Pages, "text", heard)
+    monkeypatch.setattr(pdf._Pages, "table", seen)
+    report = json.loads(json.dumps(made.report)) | {"worst": []}
+    (episode,) = report["episodes"]
+    report["episodes"] = [episode | {"success": False}, *[episode | {"instruction": "another"}] * 3]
+    rows = [Regression("path_error_mm", 1.0, 2.0, 1.0, True)]
+    picture = cv2.imencode(".png", np.zeros((4, 8, 3), np.uint8))[1].tobytes()
+    drawn = {"along_the_chunk": picture, "histograms": picture}
+    pdf.render("title", report, drawn, [[], []], [], rows, 0.05)
+    everything = "\n".join(said)
+    for words_there in (
+        "Worse than the baseline (limit 5 %)", "Path error | 1.00 | 2.00 | +100.0 % WORSE", "By instruction",
+        "put the carrot on the plate | ", "marked a failure", "2 further episodes are in report.json",
+        "Gripper switches missed, spurious | 0, 0", "95 % interval",
+    ):  # fmt: skip
+        assert words_there in everything, words_there
 
 
 def test_the_json_says_what_was_compared_with_what(made: Evaluation) -> None:

@@ -1,7 +1,7 @@
 """How fast a recording is opened and decoded, and how much memory that takes.
 
 `make` writes the recording that is measured: two cameras with textured pictures, joint states at 100 Hz and executed
-steps, as the recorder leaves them. `measure` reads one the way a replay does, model left out.
+steps, as the recorder leaves them. `measure` reads one and keeps what was done, the way a replay does, model left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from instructvla_ros.bags.events import EventReader, ImageEvent
 from instructvla_ros.bags.messages import COMPRESSED, DELTA, JOINT_STATE, REASONING, MessageMaker
 from instructvla_ros.bags.pictures import JPEG_QUALITY
 from instructvla_ros.bags.roles import find_roles
+from instructvla_ros.bags.truth import Truth
 from instructvla_ros.bags.writer import BagWriter
 from instructvla_ros.control.wx250s import WX250S
 
@@ -133,7 +134,11 @@ def measure(path: Path, workers: int = 2) -> BagFigures:
         decoder = Decoder(bag)
         reader = EventReader(bag, decoder, find_roles(bag), workers=workers)
         decode_begin_s = time.perf_counter()
-        images = sum(isinstance(event, ImageEvent) for event in reader.read())
+        images, truth = 0, Truth()
+        for event in reader.read():
+            truth.add(event)
+            images += isinstance(event, ImageEvent)
+        truth.finish(reader.arm)
         decode_s = time.perf_counter() - decode_begin_s
         cpu_s = time.process_time() - begin_cpu_s
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -98,13 +98,50 @@ def read_baseline(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         form = repr(found.get("schema")) if isinstance(found, dict) else type(found).__name__
         raise ValueError(f"{path} has the form {form}, expected {SCHEMA}; make the baseline anew")
+    if not _complete(found):
+        raise ValueError(f"{path} lacks what a report of a replay holds; make the baseline anew")
     return found
+
+
+def _complete(found: Mapping[str, Any]) -> bool:
+    """Whether all is there that the gate uses."""
+    bags, summary = found.get("bags"), found.get("summary")
+    if not (isinstance(bags, list) and isinstance(summary, dict) and summary and isinstance(found.get("seed"), int)):
+        return False
+    first = next(iter(summary.values()))
+    return (
+        all(isinstance(bag, dict) and {"fingerprint", "actions"} <= bag.keys() for bag in bags)
+        and isinstance(first, dict)
+        and all(_is_cell(first[name]) for name in GATED if name in first)
+        and isinstance(found.get("options", {}), dict)
+    )
+
+
+def _is_cell(cell: Any) -> bool:
+    return (
+        isinstance(cell, dict)
+        and {"unit", "higher_is_better", "mean"} <= cell.keys()
+        and isinstance(cell["mean"], int | float | None)
+    )
+
+
+def check_baseline(baseline: Mapping[str, Any], seed: int, options: Mapping[str, Any]) -> None:
+    """Raises ValueError where a replay with these options could not be compared with the baseline."""
+    if baseline["seed"] != seed:
+        raise ValueError(f"the baseline was made with seed {baseline['seed']}, this report with {seed}; say --seed")
+    before = baseline.get("options", options)  # reports of older versions do not tell
+    for name in sorted(options.keys() | before.keys()):
+        old, new = before.get(name), options.get(name)
+        if old != new:
+            raise ValueError(
+                f"the baseline was made with {name} {old!r}, this report with {new!r}; say the same, or make it anew"
+            )
 
 
 def gate(report: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -> tuple[Regression, ...]:
     """The first checkpoint's means against those of an older report; fails where one is worse by more than `limit`.
 
-    Raises ValueError where the two cannot be compared: other bags, other recorded actions, another seed.
+    Raises ValueError where the two cannot be compared: other bags, recorded actions, seed or options.
     """
     for what, key in (("bags", "fingerprint"), ("recorded actions", "actions")):
         old, new = ([bag[key] for bag in made["bags"]] for made in (baseline, report))
@@ -112,8 +149,7 @@ def gate(report: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -
             raise ValueError(
                 f"the baseline was made from other {what}; replay the same ones, or make the baseline anew"
             )
-    if baseline["seed"] != report["seed"]:
-        raise ValueError(f"the baseline was made with seed {baseline['seed']}, this report with {report['seed']}")
+    check_baseline(baseline, report["seed"], report.get("options", {}))
     before, after = (next(iter(made["summary"].values())) for made in (baseline, report))
     found = []
     for name in GATED:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instructvla_ros.bags import parameters
 from instructvla_ros.bags.bag import Bag
-from instructvla_ros.bags.comparison import Regression, gate, read_baseline
+from instructvla_ros.bags.comparison import Regression, check_baseline, gate, read_baseline
 from instructvla_ros.bags.replay import ReplayOptions, replay
 from instructvla_ros.bags.report import content
 from instructvla_ros.bags.report import files as report_files
@@ -68,18 +69,72 @@ def evaluate(
 ) -> Evaluation:
     """Replay every bag through every checkpoint and write the report; the folder's default is beside the first bag.
 
-    `limit` is the share by which the first checkpoint may be worse than the baseline (a report.json). Raises BagError
-    for a bag of which nothing can be read, ValueError for a baseline that does not fit.
+    `limit` is the share by which the first checkpoint may be worse than the baseline (a report.json). A bag of
+    which nothing can be read is named in the report; BagError is raised where no other is left. Raises ValueError for
+    parameters that the nodes would refuse and for a baseline that does not fit, as far as can be told before replaying.
     """
+    parameters.check(options.parameters)
+    if not 0 <= options.seed < 2**31:
+        raise ValueError(f"seed {options.seed}; expected a number from 0 to {2**31 - 1}")
     older = None if baseline is None else read_baseline(baseline)
-    began_s = time.monotonic()
-    replays = []
-    for path in paths:
-        with Bag(path) as bag, progress(bag.name) as on_progress:
-            replays.append(content.collect(bag, replay(bag, runtimes, options, on_progress)))
-    took_s = time.monotonic() - began_s
-    report = content.build(replays, options.seed)
-    rows = gate(report, older, limit) if older is not None else ()
+    if older is not None:
+        check_baseline(older, options.seed, content.options_of(options))
     where = folder or Path(f"{Path(paths[0]).resolve()}_report")
-    report_files.write(where, paths, replays, report, rows, limit)
+    report_files.prepare(where)
+    began_s = time.monotonic()
+    try:
+        used, replays, unreadable = _replay_all(paths, runtimes, options, progress)
+    except BaseException:
+        report_files.discard(where)
+        raise
+    took_s = time.monotonic() - began_s
+    report = content.build(replays, options, unreadable)
+    rows: tuple[Regression, ...] = ()
+    refused: ValueError | None = None
+    try:
+        rows = gate(report, older, limit) if older is not None else ()
+    except ValueError as error:  # told when the report, which took long, is safe
+        refused = error
+    report_files.write(where, used, replays, report, rows, limit)
+    if refused is not None:
+        raise ValueError(f"{refused}; the report is in {where}") from refused
     return Evaluation(where, report, rows, took_s)
+
+
+def _replay_all(
+    paths: Sequence[Path], runtimes: Mapping[str, Any], options: ReplayOptions, progress: Progress
+) -> tuple[list[Path], list[content.BagReplay], dict[str, str]]:
+    """The bags that could be replayed, their replays, and by name why others could not. Raises where none could."""
+    used: list[Path] = []
+    replays: list[content.BagReplay] = []
+    unreadable: dict[str, str] = {}
+    first: ValueError | OSError | None = None
+    for path, name in zip(paths, unique_names(paths), strict=True):
+        try:
+            with Bag(path) as bag, progress(name) as on_progress:
+                replays.append(content.collect(bag, replay(bag, runtimes, options, on_progress), name))
+            used.append(path)
+        except (ValueError, OSError) as error:
+            first, unreadable[name] = first or error, str(error)
+    if first is not None and not replays:
+        raise first
+    return used, replays, unreadable
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each bag: that of its file or folder, with so many of the folders above as tell it from the others,
+    and a number where the same bag is given again."""
+    full = [Path(path).resolve() for path in paths]
+    found: list[str] = []
+    for path in full:
+        others = {other for other in full if other != path}
+        parts = 1
+        while parts < len(path.parts) and any(other.parts[-parts:] == path.parts[-parts:] for other in others):
+            parts += 1
+        name = number = "/".join(path.parts[-parts:]).replace("//", "/")
+        again = 1
+        while number in found:
+            again += 1
+            number = f"{name} ({again})"
+        found.append(number)
+    return found

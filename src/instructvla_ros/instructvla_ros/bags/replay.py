@@ -8,23 +8,21 @@ same predictions bit for bit.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import yaml
 
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.episodes import Episode, find_episodes
 from instructvla_ros.bags.events import EventReader, ImageEvent, JointEvent
+from instructvla_ros.bags.parameters import parameter_values
 from instructvla_ros.bags.roles import Roles, find_roles
 from instructvla_ros.bags.truth import Truth
 from instructvla_ros.control.arm import ArmModel
-from instructvla_ros.graph import files
-from instructvla_ros.nodes.parameters import Parameter
-from instructvla_ros.nodes.settings import EXPERT, REASONING, expert_config, reasoning_config
+from instructvla_ros.nodes.settings import expert_config, reasoning_config
 from instructvla_ros.policy.instructions import Instruction
 from instructvla_ros.policy.offline import OfflinePolicy
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate
@@ -79,6 +77,7 @@ class PolicyRun:
     checkpoint_id: str
     stage: str
     dt_s: float
+    horizon: int
     predictions: tuple[Prediction, ...]
     texts: tuple[Text, ...]
     failures: Mapping[str, int]
@@ -93,23 +92,6 @@ class ReplayResult:
     truth: Truth
     runs: tuple[PolicyRun, ...]
     frames: int
-
-
-def parameter_values(node: str, parameters: Sequence[Parameter], replaced: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a node as the live graph has them: defaults, policy.yaml, then `replaced`."""
-    raw = yaml.safe_load(files.params_file("policy.yaml").read_text(encoding="utf-8"))[f"/**/{node}"]["ros__parameters"]
-    given = dict(_flat(raw)) | dict(replaced)
-    unknown = sorted(set(given) - {parameter.name for parameter in parameters})
-    if unknown:
-        raise ValueError(f"{node} has no parameter {', '.join(unknown)}; see docs/reference/parameters.md")
-    return {parameter.name: given.get(parameter.name, parameter.default) for parameter in parameters}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, value)]
-    return found
 
 
 class PolicyReplay:
@@ -127,9 +109,9 @@ class PolicyReplay:
         self._failures: dict[str, int] = {}
         replaced = options.parameters
         reasoning = reasoning_config(
-            parameter_values("reasoning_node", REASONING, replaced.get("reasoning_node", {})), manifest.stage
+            parameter_values("reasoning_node", replaced.get("reasoning_node", {})), manifest.stage
         )
-        values = parameter_values("action_expert_node", EXPERT, replaced.get("action_expert_node", {}))
+        values = parameter_values("action_expert_node", replaced.get("action_expert_node", {}))
         expert = expert_config(values | {"seed": options.seed}, tuple(manifest.views), manifest.state_dim > 0)
         self._policy = OfflinePolicy(
             runtime, lambda: self._now_s, reasoning, expert,
@@ -166,7 +148,7 @@ class PolicyReplay:
         """Everything up to now."""
         manifest = self._manifest
         return PolicyRun(
-            self.name, str(manifest.checkpoint_id), str(manifest.stage), float(manifest.dt_s),
+            self.name, str(manifest.checkpoint_id), str(manifest.stage), float(manifest.dt_s), int(manifest.horizon),
             tuple(self._predictions), tuple(self._texts), dict(self._failures),
         )  # fmt: skip
 

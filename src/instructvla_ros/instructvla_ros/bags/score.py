@@ -66,7 +66,7 @@ class TextScore:
 def score_chunks(result: ReplayResult, run: PolicyRun) -> ChunkScores:
     """Compare every chunk of a policy with what was done."""
     found = run.predictions
-    horizon = len(found[0].actions) if found else 1
+    horizon = len(found[0].actions) if found else run.horizon
     stops = {e.index: e.stop_ns * 1e-9 for e in result.episodes}
     predicted = np.array([p.actions for p in found], float).reshape(-1, horizon, 7)
     recorded = np.array([
@@ -160,12 +160,12 @@ def worst_moments(scores: ChunkScores, count: int, apart_s: float = 1.0) -> list
     return chosen
 
 
-def merged(many: Sequence[ChunkScores]) -> ChunkScores:
-    """The scores of several bags of one policy in one; episodes are counted on."""
+def merged(many: Sequence[ChunkScores], counts: Sequence[int]) -> ChunkScores:
+    """The scores of several bags of one policy in one; episodes, of which each bag has so many, are counted on."""
     shift, episodes = 0, []
-    for scores in many:
+    for scores, count in zip(many, counts, strict=True):
         episodes.append(scores.episode + shift)
-        shift += int(scores.episode.max(initial=-1)) + 1
+        shift += count
 
     def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate(list(arrays))

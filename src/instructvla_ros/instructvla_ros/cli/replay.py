@@ -41,7 +41,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
     parser.add_argument(
         "--actions", choices=("auto", "steps", "commands", "states"), default="auto",
-        help="what was done: executed steps, joint goals sent to the driver, or states reached",
+        help="what was done: executed steps, joint goals sent to an Interbotix driver, or states reached",
     )  # fmt: skip
     parser.add_argument(
         "--topic", action="append", default=[], metavar="ROLE:=TOPIC", help="which topic is primary, wrist, joints, …"
@@ -75,6 +75,7 @@ def options_of(arguments: argparse.Namespace) -> ReplayOptions:
     """The replay's options from the command line; raises ValueError."""
     import yaml
 
+    from instructvla_ros.bags.parameters import check
     from instructvla_ros.bags.replay import ReplayOptions
 
     parameters: dict[str, dict[str, Any]] = {}
@@ -82,7 +83,12 @@ def options_of(arguments: argparse.Namespace) -> ReplayOptions:
         node, _, parameter = name.partition(".")
         if node not in ("reasoning_node", "action_expert_node") or not parameter:
             raise ValueError(f"--set {name}; expected reasoning_node.PARAMETER or action_expert_node.PARAMETER")
-        parameters.setdefault(node, {})[parameter] = yaml.safe_load(value)
+        try:
+            parameters.setdefault(node, {})[parameter] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--set {name}:={value} is no value that YAML knows: {reason}") from error
+    check(parameters)
     return ReplayOptions(
         seed=arguments.seed,
         instruction=arguments.instruction,
@@ -135,7 +141,11 @@ def _play(arguments: argparse.Namespace, options: ReplayOptions) -> int:
 
 
 def _print(made: Evaluation) -> None:
+    from instructvla_ros.bags.report.page import switches
+
     report = made.report
+    for bag in report["unreadable"]:
+        print(f"{bag['name']} is not in the report: {bag['reason']}", file=sys.stderr)
     for bag in report["bags"]:
         for problem in bag["problems"]:
             print(f"{bag['name']}: {problem['where']}: {problem['what']} ({problem['count']}x)", file=sys.stderr)
@@ -145,6 +155,8 @@ def _print(made: Evaluation) -> None:
         values = [report["summary"][name][metric]["mean"] for name in names]
         texts = ["-" if value is None else f"{value:.4g} {cell['unit']}" for value in values]
         print(f"{metric:30s}" + "".join(f"{text:>20s}" for text in texts))
+    counts = [switches(report["summary"][name]) for name in names]
+    print(f"{'switches missed, spurious':30s}" + "".join(f"{text:>20s}" for text in counts))
     for row in made.regressions:
         verdict = "WORSE " if row.failed else "ok    "
         print(f"{verdict} {row.metric:30s} {row.before:.4g} -> {row.after:.4g}, worse by {100 * row.worse_by:+.1f} %")

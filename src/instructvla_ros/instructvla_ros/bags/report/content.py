@@ -16,7 +16,7 @@ import numpy as np
 from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.comparison import SCHEMA, compare
 from instructvla_ros.bags.metrics import jerk_m_s3
-from instructvla_ros.bags.replay import ReplayResult
+from instructvla_ros.bags.replay import ReplayOptions, ReplayResult
 from instructvla_ros.bags.score import (
     METRICS,
     TEXT_METRICS,
@@ -37,7 +37,8 @@ WORST = 6
 
 @dataclass(frozen=True)
 class BagReplay:
-    """One bag's replay with its scores, per checkpoint in the order of the command line."""
+    """One bag's replay with its scores, per checkpoint in the order of the command line. `name` is unique in a report.
+    """
 
     name: str
     start_ns: int
@@ -50,11 +51,15 @@ class BagReplay:
     texts: tuple[tuple[TextScore, ...], ...]
 
 
-def collect(bag: Bag, result: ReplayResult) -> BagReplay:
-    """Score a replay, while the bag is still open."""
+def collect(bag: Bag, result: ReplayResult, name: str = "") -> BagReplay:
+    """Score a replay, while the bag is still open; it is shown by this name, or its own."""
     scores = tuple(score_chunks(result, run) for run in result.runs)
+    for run, one in zip(result.runs, scores, strict=True):
+        if len(run.predictions) and not np.isfinite(one.recorded).any():
+            what = f"no chunk of {run.name} could be compared: what was done at their times is not known"
+            bag.note(name or bag.name, what)
     return BagReplay(
-        bag.name, bag.start_ns, bag.duration_s, tuple(bag.topics.values()), bag.problems, result, scores,
+        name or bag.name, bag.start_ns, bag.duration_s, tuple(bag.topics.values()), bag.problems, result, scores,
         tuple(score_gripper(s) for s in scores), tuple(score_texts(result, run) for run in result.runs),
     )  # fmt: skip
 
@@ -68,20 +73,37 @@ def fingerprint(topics: Sequence[Topic]) -> str:
     return digest.hexdigest()[:16]
 
 
-def build(replays: Sequence[BagReplay], seed: int) -> dict[str, Any]:
-    """The report as JSON has it."""
-    runs = replays[0].result.runs
-    joined = [merged([r.scores[n] for r in replays]) for n in range(len(runs))]
-    summary = {run.name: _summary(joined[n], [r.gripper[n] for r in replays], [t for r in replays for t in r.texts[n]])
+def options_of(options: ReplayOptions) -> dict[str, Any]:
+    """What a report says of how it was made, beside the seed."""
+    parameters = {node: dict(values) for node, values in options.parameters.items()}
+    found = {"instruction": options.instruction, "think": options.think, "actions": options.actions}
+    return dict(_rounded(found | {"topics": dict(options.topics), "parameters": parameters}))
+
+
+def joined(replays: Sequence[BagReplay]) -> list[ChunkScores]:
+    """The scores of each checkpoint over all bags."""
+    counts = [len(replay.result.episodes) for replay in replays]
+    return [merged(one, counts) for one in zip(*(replay.scores for replay in replays), strict=True)]
+
+
+def build(
+    replays: Sequence[BagReplay], options: ReplayOptions, unreadable: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The report as JSON has it; `unreadable` says by name why bags are not in it."""
+    runs, seed = replays[0].result.runs, options.seed
+    whole = joined(replays)
+    summary = {run.name: _summary(whole[n], [r.gripper[n] for r in replays], [t for r in replays for t in r.texts[n]])
                for n, run in enumerate(runs)}  # fmt: skip
     comparison = None
     if len(runs) > 1:
-        rows = [asdict(row) for row in compare(joined[0], joined[1], seed)]
+        rows = [asdict(row) for row in compare(whole[0], whole[1], seed)]
         comparison = {"a": runs[0].name, "b": runs[1].name, "metrics": rows}
     report = {
         "schema": SCHEMA,
         "seed": seed,
+        "options": options_of(options),
         "bags": [_bag(r) for r in replays],
+        "unreadable": [{"name": name, "reason": reason} for name, reason in (unreadable or {}).items()],
         "checkpoints": [
             {
                 "name": run.name, "checkpoint_id": run.checkpoint_id, "stage": run.stage, "dt_s": run.dt_s,
@@ -91,11 +113,11 @@ def build(replays: Sequence[BagReplay], seed: int) -> dict[str, Any]:
             for n, run in enumerate(runs)
         ],
         "summary": summary,
-        "recorded": {"jerk_m_s3": summarise(_recorded_jerk(joined[0]))},
-        "by_step": {run.name: _by_step(joined[n]) for n, run in enumerate(runs)},
+        "recorded": {"jerk_m_s3": summarise(_recorded_jerk(whole[0]))},
+        "by_step": {run.name: _by_step(whole[n]) for n, run in enumerate(runs)},
         "instructions": {run.name: _by_instruction(replays, n) for n, run in enumerate(runs)},
         "episodes": [row for r in replays for row in _episodes(r)],
-        "worst": [row for r in replays for row in _worst(r)],
+        "worst": sorted((row for r in replays for row in _worst(r)), key=_by_error)[:WORST],
         "comparison": comparison,
     }  # fmt: skip
     return dict(_rounded(report))
@@ -215,6 +237,10 @@ def _worst(replay: BagReplay) -> list[dict[str, Any]]:
         }
         for n in worst_moments(scores, WORST)
     ]  # fmt: skip
+
+
+def _by_error(row: Mapping[str, Any]) -> float:
+    return -float(row["path_error_mm"])
 
 
 def _rounded(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,8 @@ from instructvla_ros.bags.report.content import BagReplay
 from instructvla_ros.bags.score import ChunkScores
 
 RECORDED = "#33383f"
-COLORS = ("#2563c9", "#d9702b", "#2e8b57", "#8e44ad")
+COLORS = ("#2563c9", "#d9702b", "#2e8b57", "#8e44ad", "#b3352a", "#0e8a94")
+"""Of the checkpoints; from the seventh on they come again."""
 _DPI = 140
 _FAINT, _GRID = "#8a929c", "#e4e7eb"
 _AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -69,7 +71,7 @@ def along_the_chunk(names: Sequence[str], scores: Sequence[ChunkScores]) -> Figu
     )
     figure, axes = styled(9.0, 2.6, nrows=1, ncols=len(rows))
     for axis, (metric, title) in zip(axes, rows, strict=True):
-        for name, one, color in zip(names, scores, COLORS, strict=False):
+        for name, one, color in zip(names, scores, cycle(COLORS), strict=False):
             values = one.by_step[metric]
             known = [values[np.isfinite(values[:, k]), k] for k in range(values.shape[1])]
             steps = [k + 1 for k, found in enumerate(known) if len(found)]
@@ -101,7 +103,7 @@ def histograms(names: Sequence[str], scores: Sequence[ChunkScores]) -> Figure:
             top = np.percentile(everything, 99) if metric != "direction_cosine" else 1.0
             bottom = -1.0 if metric == "direction_cosine" else 0.0
             edges = np.linspace(bottom, max(top, bottom + 1e-6), 25)
-            for name, one, color in zip(names, scores, COLORS, strict=False):
+            for name, one, color in zip(names, scores, cycle(COLORS), strict=False):
                 shown = np.clip(one.values[metric][np.isfinite(one.values[metric])], edges[0], edges[-1])
                 axis.hist(shown, edges, color=color, alpha=0.55, label=name)
         axis.set_title(title, loc="left", fontsize=9.5, color=RECORDED)
@@ -124,14 +126,14 @@ def timeline(replay: BagReplay, episode: int) -> Figure:
         times = first.received_s[chosen] - origin_s
         recorded = first.recorded[chosen, 0, number] * scale[number]
         _line(axis, times, recorded, RECORDED, "recorded", 1.4)
-        for run, scores, color in zip(replay.result.runs, replay.scores, COLORS, strict=False):
+        for run, scores, color in zip(replay.result.runs, replay.scores, cycle(COLORS), strict=False):
             mine = scores.episode == episode
             values = scores.predicted[mine, 0, number] * scale[number]
             _line(axis, scores.received_s[mine] - origin_s, values, color, run.name, 1.3)
         axis.set_ylabel(f"{_AXES[number]}\n{units[number]}", rotation=0, ha="right", va="center")
         axis.locator_params(axis="y", nbins=3)
     axes[6].set_ylim(-0.08, 1.08)
-    for run, scores, color in zip(replay.result.runs, replay.scores, COLORS, strict=False):
+    for run, scores, color in zip(replay.result.runs, replay.scores, cycle(COLORS), strict=False):
         mine = scores.episode == episode
         errors = scores.values["path_error_mm"][mine]
         _line(axes[7], scores.received_s[mine] - origin_s, errors, color, run.name, 1.3)

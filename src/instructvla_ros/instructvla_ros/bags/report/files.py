@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,8 @@ from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.comparison import Regression
 from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.report import figures, pdf
-from instructvla_ros.bags.report.content import BagReplay, to_csv, to_json
-from instructvla_ros.bags.report.page import SHOWN_EPISODES, KeyFrame, Pictures, render
-from instructvla_ros.bags.score import merged
+from instructvla_ros.bags.report.content import BagReplay, joined, to_csv, to_json
+from instructvla_ros.bags.report.page import SHOWN_EPISODES, KeyFrame, Pictures, figure_name, render
 from instructvla_ros.policy.ingest import frame_of
 
 KEY_FRAMES = 6
@@ -60,6 +60,20 @@ def _encode(image: np.ndarray, width_px: int) -> bytes:
     return bytes(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1])
 
 
+def prepare(folder: Path) -> None:
+    """Make the report's folder; raises OSError where it cannot be."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    if not os.access(folder / "figures", os.W_OK):
+        raise PermissionError(f"{folder} cannot be written to; choose another --output")
+
+
+def discard(folder: Path) -> None:
+    """Remove what `prepare` made, as far as it is empty."""
+    for empty in (folder / "figures", folder):
+        if empty.is_dir() and not any(empty.iterdir()):
+            empty.rmdir()
+
+
 def write(
     folder: Path,
     paths: Sequence[Path],
@@ -69,15 +83,14 @@ def write(
     limit: float = 0.0,
 ) -> list[Path]:
     """Write everything; returns the files. `paths` are the bags of `replays`, for their images."""
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    prepare(folder)
     names = [checkpoint["name"] for checkpoint in report["checkpoints"]]
-    scores = [replay.scores for replay in replays]
-    whole = [merged(one) for one in zip(*scores, strict=True)]
+    whole = joined(replays)
     drawn = {"along_the_chunk": figures.along_the_chunk(names, whole), "histograms": figures.histograms(names, whole)}
     timelines: list[bytes | None] = []
     frames: list[list[KeyFrame]] = []
-    moments: list[bytes] = []
-    moment_frames: list[bytes | None] = []
+    moments: dict[int, bytes] = {}
+    moment_frames: dict[int, bytes | None] = {}
     shown = {(row["bag"], row["index"]) for row in report["episodes"][:SHOWN_EPISODES]}
     for path, replay in zip(paths, replays, strict=True):
         finder = FrameFinder(path, replay.result.roles.primary)
@@ -86,21 +99,21 @@ def write(
                 if (replay.name, episode.index) in shown:
                     picture = _timeline(replay, episode.index)
                     if picture is not None:
-                        drawn[f"episode_{replay.name}_{episode.index}"] = picture
+                        drawn[figure_name("episode", replay.name, episode.index)] = picture
                     timelines.append(figures.save(picture, "svg") if picture is not None else None)
                     frames.append(_key_frames(finder, replay, episode.index))
-            for row in report["worst"]:
+            for place, row in enumerate(report["worst"]):
                 if row["bag"] == replay.name:
                     picture = figures.moment(replay, row["chunk"])
-                    moments.append(figures.save(picture, "svg"))
-                    image = finder.jpeg(round((row["time_s"] * 1e9) + replay.start_ns), _LARGE)
-                    moment_frames.append(image)
-                    drawn[f"worst_{replay.name}_{row['chunk']}"] = picture
+                    moments[place] = figures.save(picture, "svg")
+                    moment_frames[place] = finder.jpeg(round((row["time_s"] * 1e9) + replay.start_ns), _LARGE)
+                    drawn[figure_name("worst", replay.name, row["chunk"])] = picture
         finally:
             finder.close()
+    images = [moment_frames[place] for place in sorted(moment_frames)]
     pictures = Pictures(
         figures.save(drawn["along_the_chunk"], "svg"), figures.save(drawn["histograms"], "svg"), timelines, frames,
-        moments, moment_frames,
+        [moments[place] for place in sorted(moments)], images,
     )  # fmt: skip
     title = ", ".join(names) + " on " + ", ".join(replay.name for replay in replays)
     texts = {
@@ -114,7 +127,10 @@ def write(
         written.append(folder / name)
     pngs = {name: figures.save(figure, "png") for name, figure in drawn.items()}
     files = {f"figures/{name}.png": data for name, data in pngs.items()}
-    files["report.pdf"] = pdf.render(title, report, pngs, frames, moment_frames)
+    files["report.pdf"] = pdf.render(title, report, pngs, frames, images, gate, limit)
+    for old in (folder / "figures").glob("*.png"):
+        if old.name.startswith(("episode_", "worst_")):
+            old.unlink()  # of a report that was here before
     for name, data in files.items():
         (folder / name).write_bytes(data)
         written.append(folder / name)

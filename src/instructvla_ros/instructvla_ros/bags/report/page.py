@@ -50,6 +50,11 @@ def data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{b64encode(data).decode()}"
 
 
+def figure_name(kind: str, bag: str, number: int) -> str:
+    """The name of a figure's file, without its ending."""
+    return f"{kind}_{bag.replace('/', '_')}_{number}"
+
+
 def short(value: float | None) -> str:
     """Three significant digits, a dash for what is not known."""
     if value is None or not math.isfinite(value):
@@ -85,10 +90,17 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
+def switches(summary: Mapping[str, Any]) -> str:
+    """How many switches of the gripper were missed, and how many spurious."""
+    cell = summary["gripper_timing"]
+    return f"{cell['missed']}, {cell['spurious']}"
+
+
 def problems_of(report: Mapping[str, Any]) -> list[str]:
     """What could not be used, bag by bag, and what the models raised."""
-    several = len(report["bags"]) > 1
-    problems = [
+    several = len(report["bags"]) + len(report["unreadable"]) > 1
+    problems = [f"{bag['name']} is not in this report: {bag['reason']}" for bag in report["unreadable"]]
+    problems += [
         f"{bag['name'] + ', ' if several else ''}{p['where']}: {p['what']}"
         + (f" ({p['count']} times)" if p["count"] > 1 else "")
         for bag in report["bags"]
@@ -139,6 +151,7 @@ def render(
         colors=COLORS,
         tiles=_tiles(report),
         table=table,
+        switches=[switches(summary) for summary in report["summary"].values()],
         comparison=report["comparison"],
         instructions=[{**row, "checkpoint": name} for name, rows in report["instructions"].items() for row in rows],
         shown=episodes,

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from instructvla_ros.bags.report.page import KeyFrame, problems_of, short, words
+from instructvla_ros.bags.comparison import Regression
+from instructvla_ros.bags.report.page import KeyFrame, figure_name, problems_of, short, switches, words
 
 _WIDTH_IN, _HEIGHT_IN, _MARGIN_IN = 8.27, 11.69, 0.6
 _INNER_IN = _WIDTH_IN - 2 * _MARGIN_IN
@@ -97,7 +98,7 @@ def _pixels(data: bytes) -> np.ndarray:
 
 def render(
     title: str, report: Mapping[str, Any], drawn: Mapping[str, bytes], frames: Sequence[Sequence[KeyFrame]],
-    moment_frames: Sequence[bytes | None],
+    moment_frames: Sequence[bytes | None], gate: Sequence[Regression] = (), limit: float = 0.0,
 ) -> bytes:  # fmt: skip
     """The file. `drawn` has the figures as PNG by name, `frames` and `moment_frames` are those of the page."""
     stream = io.BytesIO()
@@ -110,11 +111,15 @@ def render(
             f"Recordings: {len(report['bags'])}, {seconds:.0f} s; episodes: {len(report['episodes'])}; recorded "
             f"actions: {report['bags'][0]['actions'] or 'none'}; seed {report['seed']}", color=_SOFT,
         )  # fmt: skip
+        if gate:
+            _gate(pages, gate, limit)
         for text in problems_of(report):
             pages.text(f"Could not be used: {text}", 8.5, color="#b3352a")
         pages.table([["", *(name[:24] for name in names)], *_numbers(report["summary"])])
         if report["comparison"]:
             _compare(pages, report["comparison"])
+        if len({row["instruction"] for row in report["episodes"]}) > 1:  # else it is the table above
+            _instructions(pages, report["instructions"])
         for name, heading in (("along_the_chunk", "Along the chunk"), ("histograms", "How the errors are spread")):
             pages.text(heading, 12, bold=True, keep_in=2.2)
             pages.images([(drawn[name], "")], 1)
@@ -124,30 +129,58 @@ def render(
             text = row["annotation"] or row["recorded_text"]
             said = f"; recorded: “{text}”" if text else ""
             span = f"from {row['start_s']:.1f} s for {row['duration_s']:.1f} s"
-            pages.text(f"{row['bag']}, {span}{said}", color=_SOFT)
+            mark = {None: "", True: "; marked a success", False: "; marked a failure"}[row["success"]]
+            pages.text(f"{row['bag']}, {span}{mark}{said}", color=_SOFT)
             if shown:
                 pages.images([(f.jpeg, f"{f.time_s:.1f} s {' '.join(f.texts)}") for f in shown], len(shown))
-            timeline = drawn.get(f"episode_{row['bag']}_{row['index']}")
+            timeline = drawn.get(figure_name("episode", row["bag"], row["index"]))
             if timeline:
                 pages.images([(timeline, "")], 1)
+        hidden = len(report["episodes"]) - len(frames)
+        if hidden > 0:
+            pages.text(f"{hidden} further episodes are in report.json and chunks.csv.", color=_SOFT)
         if report["worst"]:
             pages.end()
             pages.text(f"Worst moments of {names[0]}", 13, bold=True)
             for row, jpeg in zip(report["worst"], moment_frames, strict=True):
-                caption = f"{row['time_s']:.1f} s: path error {short(row['path_error_mm'])} mm"
-                paths = (drawn[f"worst_{row['bag']}_{row['chunk']}"], caption)
+                caption = f"{row['bag']}, {row['time_s']:.1f} s: path error {short(row['path_error_mm'])} mm"
+                paths = (drawn[figure_name("worst", row["bag"], row["chunk"])], caption)
                 pages.images([paths, *([(jpeg, "")] if jpeg else [])], 2)
         pages.end()
     return stream.getvalue()
 
 
+def _gate(pages: _Pages, gate: Sequence[Regression], limit: float) -> None:
+    failed = any(row.failed for row in gate)
+    verdict = "Worse than the baseline" if failed else "No worse than the baseline"
+    pages.text(f"{verdict} (limit {100 * limit:g} %)", 12, bold=True, color="#b3352a" if failed else _INK, keep_in=1.0)
+    rows = [
+        [words(r.metric), short(r.before), short(r.after), f"{100 * r.worse_by:+.1f} %{' WORSE' if r.failed else ''}"]
+        for r in gate
+    ]
+    pages.table([["", "baseline", "now", "change for the worse"], *rows])
+
+
+def _instructions(pages: _Pages, many: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    pages.text("By instruction", 12, bold=True, keep_in=0.6)
+    names = ("translation_error_mm", "rotation_error_deg", "direction_cosine", "gripper_agreement")
+    for checkpoint, rows in many.items():
+        head = [checkpoint[:34], "chunks", "translation, mm", "rotation, deg", "cosine", "gripper"]
+        cells = [
+            [textwrap.shorten(row["instruction"], 38), str(row["chunks"]), *(short(row[name]) for name in names)]
+            for row in rows
+        ]
+        pages.table([head, *cells])
+
+
 def _numbers(summary: Mapping[str, Any]) -> list[list[str]]:
     first = next(iter(summary.values()))
+    counts = [["Gripper switches missed, spurious", *(switches(one) for one in summary.values())]]
     return [
         [f"{words(name)} {cell['unit']}", *(short(one[name]["mean"]) for one in summary.values())]
         for name, cell in first.items()
         if any(one[name]["n"] for one in summary.values())
-    ]
+    ] + counts
 
 
 def _compare(pages: _Pages, comparison: Mapping[str, Any]) -> None:
