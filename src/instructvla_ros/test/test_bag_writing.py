@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
-from instructvla_ros_bag_factory import JOINTS, PRIMARY, Factory, Message, genuine_qos, qos, recording
+from instructvla_ros_bag_factory import JOINTS, PRIMARY, START_NS, Factory, Message, genuine_qos, qos, recording
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
@@ -246,3 +249,56 @@ def test_depth_images_are_no_jpeg() -> None:
         step=128, data=np.zeros(64 * 128, np.uint8),
     )  # fmt: skip
     assert not pictures.can_compress(message)
+
+
+def test_every_message_that_is_not_written_is_counted_whatever_it_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = recording(0.1)[0]
+    writer = BagWriter(tmp_path / "bag")
+    writer.add_topic(message.topic, message.type_name)
+
+    def no_picture() -> bytes:
+        return cv2.imencode(".jpg", np.zeros((5, 0, 3), np.uint8))[1].tobytes()
+
+    def odd() -> bytes:
+        raise ImportError("what nobody thought of")
+
+    for make in (no_picture, odd, lambda: message.data):
+        assert writer.put_later(message.topic, message.stamp_ns, make, 1000)
+    writer.put("/never_announced", 1, b"\0\1\0\0")
+    writer.wait_below(0)
+    state = writer.close()
+    assert (state.messages, state.dropped, state.ended) == (1, 3, "closed") and "was left out" in caplog.text
+
+
+def test_f25_messages_that_wait_when_the_disk_is_full_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = BagWriter(tmp_path / "bag", storage="sqlite3")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(writer._writer, "add_connection", full)
+    writer.add_topic("/x", "std_msgs/msg/String")
+    taken = sum(writer.put("/x", number, b"\0" * 100) for number in range(5))
+    state = writer.close()
+    assert state.dropped == taken and "disk is full" in state.ended
+
+
+def test_f25_what_a_power_cut_leaves_is_read_up_to_the_last_second(tmp_path: Path) -> None:
+    factory, clock_s = Factory(), [0.0]
+    writer = BagWriter(tmp_path / "bag", clock=lambda: clock_s[0])
+    writer.add_topic(JOINTS, "sensor_msgs/msg/JointState")
+    message = factory.joints(0.0)
+    for number in range(3000):  # 30 s at 100 Hz, of which no block becomes full by itself
+        clock_s[0] = number / 100
+        writer.put(JOINTS, START_NS + number * 10**7, message.data)
+        writer.wait_below(0)
+    shutil.copytree(tmp_path / "bag", tmp_path / "left")
+    writer.close()
+    with Bag(tmp_path / "left") as bag:
+        assert bag.duration_s > 28.9 and bag.topics[JOINTS].count == len(list(bag.messages()))
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.topics[JOINTS].count == 3000 and bag.problems == ()

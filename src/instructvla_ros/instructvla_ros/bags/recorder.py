@@ -37,6 +37,12 @@ RELATIVE = {
     "safety": "safety_state", "mark": "episode", "label": "instruction", "note": "annotation",
 }  # fmt: skip
 """Role -> topic in the project's namespace."""
+COMMANDS = {
+    "trajectory_msgs/msg/JointTrajectory": ("joint_trajectory",),
+    "geometry_msgs/msg/PoseStamped": ("target_pose", "pose_target_cmds"),
+    "geometry_msgs/msg/TwistStamped": ("delta_twist_cmds", "twist"),
+}
+"""What arms other than Interbotix's are told is known by its type and the last part of the topic's name."""
 _FURTHER = ("gripper_command", "estop", "sim/task_status", "/diagnostics")
 
 
@@ -129,13 +135,28 @@ class Recorder:
 
     def scan(self) -> None:
         """Take up topics that have a publisher now; ask new nodes of the graph for their parameters."""
-        for topic, kinds in self._node.get_topic_names_and_types():
-            wanted = topic in self._wanted or (self.plan.everything and not topic.startswith("/rosout"))
-            if wanted and topic not in self._taken and topic not in self._refused and len(kinds) == 1:
+        for topic, kinds in sorted(self._node.get_topic_names_and_types()):
+            if len(kinds) == 1 and self._is_wanted(topic, kinds[0]) and not self._has_twin(topic, kinds[0]):
                 offered = self._node.get_publishers_info_by_topic(topic)
                 if offered:
                     self._take(topic, kinds[0], [info.qos_profile for info in offered])
         self._ask_nodes()
+
+    def _is_wanted(self, topic: str, type_name: str) -> bool:
+        if topic in self._taken or topic in self._refused:
+            return False
+        commands = topic.rsplit("/", 1)[-1] in COMMANDS.get(type_name, ())
+        return topic in self._wanted or commands or (self.plan.everything and not topic.startswith("/rosout"))
+
+    def _has_twin(self, topic: str, type_name: str) -> bool:
+        """Whether the same pictures are recorded under the same name already: raw ones made JPEG go where
+        image_transport publishes its own."""
+        if not self.plan.jpeg_quality:
+            return False
+        if type_name == pictures.IMAGE:
+            return _compressed(topic) in self._taken
+        raw = self._taken.get(topic.removesuffix("/compressed")) if topic.endswith("/compressed") else None
+        return raw is not None and raw.type_name == pictures.IMAGE and not raw.raw
 
     def close(self) -> WriterState:
         """Stop listening, write what is queued and the note; safe to call twice."""
@@ -246,9 +267,9 @@ class Recorder:
     def _note(self) -> dict[str, Any]:
         roles = {}
         for topic, role in self._wanted.items():
-            taken = self._taken.get(topic)
+            taken = self._taken.get(topic) or self._taken.get(_compressed(topic))
             if role and taken is not None:
-                roles[role] = topic if taken.raw else _compressed(topic)
+                roles[role] = taken.name if taken.raw else _compressed(topic)
         state = self.writer.state
         checkpoints = [values.get("checkpoint") for values in self._graph.parameters.values()]
         return {

@@ -7,15 +7,19 @@ SQLite3. A full disk ends the recording cleanly instead of tearing the bag (F25)
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 from rosbags.interfaces import Connection, Qos
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.storage_mcap import McapWriter
 
 from instructvla_ros.bags.definitions import definition_of
 from instructvla_ros.bags.disk import DiskGuard, Space
@@ -23,6 +27,12 @@ from instructvla_ros.bags.disk import DiskGuard, Space
 _log = logging.getLogger(__name__)
 _QUEUE_BYTES = 256_000_000
 _VERSION = 9
+SYNC_PERIOD_S = 1.0
+_UNFIT = (
+    ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError, WriterError,
+    cv2.error,
+)  # fmt: skip
+"""What a message or topic raises that cannot be stored: it must not cost the others."""
 CLOSED = "closed"
 """How a recording ends that nothing was wrong with."""
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -30,8 +40,8 @@ STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 @dataclass(frozen=True)
 class WriterState:
-    """What came of a recording so far. `dropped` counts messages that found the queue full; `ended` says why the writer
-    takes no more, "" while it does."""
+    """What came of a recording so far. `dropped` counts messages that found the queue full or could not be written;
+    `ended` says why the writer takes no more, "" while it does."""
 
     messages: int
     bytes: int
@@ -48,8 +58,9 @@ class BagWriter:
     """
 
     def __init__(
-        self, folder: Path, *, storage: str = "mcap", guard: DiskGuard | None = None, queue_bytes: int = _QUEUE_BYTES
-    ) -> None:
+        self, folder: Path, *, storage: str = "mcap", guard: DiskGuard | None = None, queue_bytes: int = _QUEUE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         if folder.exists():
             raise FileExistsError(f"{folder} exists already; a bag is never written over: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +74,7 @@ class BagWriter:
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._connections: dict[str, Connection] = {}  # the writer's thread
         self._custom: dict[str, str] = {}
+        self._clock, self._synced_s = clock, clock()
         self._lock = threading.Lock()  # guards what follows
         self._less = threading.Condition(self._lock)
         self._topics: set[str] = set()
@@ -90,7 +102,7 @@ class BagWriter:
     def put_later(self, topic: str, stamp_ns: int, make: Callable[[], bytes], size: int) -> bool:
         """As `put`, with data that the writer's thread makes (a picture to compress); `size` is what it holds now.
 
-        Where `make` raises ValueError the message is dropped and counted.
+        Where `make` raises the message is dropped and counted.
         """
         with self._lock:
             if self._ended or self._closing or self._queued + size > self._queue_limit:
@@ -127,30 +139,48 @@ class BagWriter:
     # The writer's thread.
 
     def _connect(self, topic: str, type_name: str, text: str, digest: str, qos: list[Qos]) -> None:
-        self._connections[topic] = self._writer.add_connection(
-            topic, type_name, msgdef=text, rihs01=digest, offered_qos_profiles=qos
-        )
+        try:
+            self._connections[topic] = self._writer.add_connection(
+                topic, type_name, msgdef=text, rihs01=digest, offered_qos_profiles=qos
+            )
+        except (OSError, sqlite3.Error) as error:
+            self._end(f"the disk refused to take more: {error} (F25)")
+        except _UNFIT:  # the other topics are recorded all the same
+            _log.exception("%s cannot be recorded", topic)
 
     def _write(self, topic: str, stamp_ns: int, make: Callable[[], bytes], size: int) -> None:
-        if not self._ended:
-            try:
+        written: int | None = None
+        try:
+            if not self._ended and topic in self._connections:
                 data = make()
                 self._writer.write(self._connections[topic], stamp_ns, data)
-            except ValueError as error:
-                _log.warning("a message of %s was left out: %s", topic, error)
-                with self._lock:
-                    self._dropped += 1
-            except (OSError, sqlite3.Error) as error:
-                self._end(f"the disk refused to take more: {error} (F25)")
-            else:
-                with self._lock:
-                    self._messages += 1
-                    self._bytes += len(data)
-                self._guard.wrote(len(data))
-                self._note_space()
-        with self._less:
-            self._queued -= size
-            self._less.notify_all()
+                written = len(data)
+                self._sync()
+        except (OSError, sqlite3.Error) as error:
+            self._end(f"the disk refused to take more: {error} (F25)")
+        except _UNFIT as error:
+            _log.warning("a message of %s was left out: %s", topic, error)
+        finally:
+            with self._less:
+                self._messages += written is not None
+                self._bytes += written or 0
+                self._dropped += written is None  # whatever was raised
+                self._queued -= size
+                self._less.notify_all()
+        if written is not None:
+            self._guard.wrote(written)
+            self._note_space()
+
+    def _sync(self) -> None:
+        """Put on the disk what was written, once a second: what a power cut leaves is read up to there. MCAP only."""
+        now_s = self._clock()
+        storage = self._writer.storage
+        if now_s - self._synced_s >= SYNC_PERIOD_S and isinstance(storage, McapWriter):
+            self._synced_s = now_s
+            if storage.chunk.msgs:
+                storage.close_chunk()
+            storage.bio.flush()
+            os.fsync(storage.bio.fileno())
 
     def _note_space(self) -> None:
         free = self._guard.free_bytes

@@ -46,7 +46,7 @@ def record(arguments: argparse.Namespace) -> int:
     """Record until Ctrl-C, the time limit or a full disk; 0 unless something went wrong."""
     from instructvla_ros.bags import pictures
     from instructvla_ros.bags.recorder import Recorder, RecordingPlan
-    from instructvla_ros.bags.writer import BagWriter
+    from instructvla_ros.bags.writer import CLOSED, BagWriter
     from instructvla_ros.cli.ros_client import RosClient
 
     folder = arguments.output or Path(f"recording_{datetime.now():%Y%m%d_%H%M%S}")
@@ -64,13 +64,13 @@ def record(arguments: argparse.Namespace) -> int:
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             print()
-        why = writer.state.ended
         state = recorder.close()
+    why = "" if state.ended == CLOSED else state.ended  # also what went wrong while it was closed
     for topic, count in sorted(recorder.received.items()):
         print(f"{count:8d}  {topic}")
     print(f"{state.messages} messages, {state.bytes / 1e6:.1f} MB in {folder}")
     if state.dropped or recorder.lost:
-        print(f"NOT COMPLETE: {state.dropped} messages found the queue full, DDS lost {recorder.lost}")
+        print(f"NOT COMPLETE: {state.dropped} messages were not written, DDS lost {recorder.lost}")
     if why:
         print(why)
     return 1 if why or state.dropped or recorder.lost else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from rclpy.node import Node
 
 from instructvla_ros.bags.recorder import Recorder, RecordingPlan
-from instructvla_ros.bags.writer import BagWriter
+from instructvla_ros.bags.writer import CLOSED, BagWriter
 from instructvla_ros.nodes.managed import main_of
 from instructvla_ros.nodes.parameters import declare, read
 from instructvla_ros.nodes.settings import RECORDER
@@ -17,7 +17,8 @@ _WATCH_PERIOD_S = 1.0
 
 
 class RecorderNode(Node):
-    """The bag is closed when the node is destroyed. A recording that ended early leaves the graph running."""
+    """The bag is closed when the node is destroyed. A recording that ended early leaves the graph running; that, and
+    every message that is missing, makes the exit status 1."""
 
     def __init__(self) -> None:
         super().__init__("recorder_node")
@@ -40,12 +41,17 @@ class RecorderNode(Node):
 
     def destroy_node(self) -> None:
         state = self._recorder.close()
-        self.get_logger().info(f"{state.messages} messages, {state.bytes / 1e6:.1f} MB in {self._writer.folder}")
+        self._watch()  # what went wrong while it was closed
+        log, lost = self.get_logger(), self._recorder.lost
+        log.info(f"{state.messages} messages, {state.bytes / 1e6:.1f} MB in {self._writer.folder}")
+        if state.dropped or lost:
+            log.error(f"NOT COMPLETE: {state.dropped} messages were not written, DDS lost {lost}")
+        self.failed = self.failed or state.ended != CLOSED or bool(state.dropped or lost)
         super().destroy_node()
 
     def _watch(self) -> None:
         ended = self._writer.state.ended
-        if ended and not self._told:
+        if ended not in ("", CLOSED) and not self._told:
             self._told = True
             self.get_logger().error(f"recording ended: {ended}")
 

@@ -40,13 +40,17 @@ class ReplayNode(Node):
         super().destroy_node()
 
     def _run(self) -> None:
+        done = False
         try:
             (self._play if self._values["live"] else self._evaluate)()
+            done = True
         except (OSError, ValueError) as error:
             self.get_logger().fatal(str(error))
-            self.failed = True
-            return
-        os.kill(os.getpid(), signal.SIGINT)  # done: ends the node's loop with status 0
+        finally:  # whatever was raised: a node whose thread is gone must not spin on
+            if done:
+                os.kill(os.getpid(), signal.SIGINT)  # ends the node's loop with status 0
+            else:
+                self.failed = True
 
     def _options(self) -> ReplayOptions:
         values = self._values
