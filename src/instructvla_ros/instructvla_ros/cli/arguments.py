@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,36 @@ from instructvla_ros.graph.description import ArgumentError, absolute_name
 
 NAMESPACE = "/instructvla"
 _NAMESPACE_HELP = f"namespace of the project's topics, also as namespace:=NAME, anywhere (default: {NAMESPACE})"
+
+
+SEED_MAX = 2**31 - 1
+"""The largest number of a scene, as of the simulator's parameter."""
+
+
+def read_seed(text: str) -> int:
+    """The number of a scene; raises ValueError that says which are possible."""
+    if not (text.isascii() and text.isdigit()) or int(text) > SEED_MAX:
+        raise ValueError(f"the number of a scene is {text!r}; expected a whole number from 0 to {SEED_MAX}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """`read_seed` as the type of an option."""
+    try:
+        return read_seed(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def positive_seconds(text: str) -> float:
+    """A time limit as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"the time is {text!r}; expected seconds, more than 0 and finite")
+    return value
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

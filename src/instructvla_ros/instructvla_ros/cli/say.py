@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 
+from instructvla_ros.cli.arguments import positive_seconds
 from instructvla_ros.cli.streaming import TextStream
 from instructvla_ros.policy.instructions import check_instruction
 
@@ -17,7 +18,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--follow", action="store_true", help="print the reasoning until it is complete")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive_seconds,
         default=30.0,
         metavar="S",
         help="with --follow: longest wait for the reasoning, in seconds",
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.follow:
             stream.follow(response.instruction_id)
             if not complete.wait(arguments.timeout):
-                print(f"\nno complete reasoning within {arguments.timeout} s")
+                print(f"\nno complete reasoning within {arguments.timeout:g} s; see: instructvla status")
                 return 1
             print()
     return 0

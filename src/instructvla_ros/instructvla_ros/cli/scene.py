@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+
+from instructvla_ros.cli.arguments import seed
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `scene`."""
     parser = commands.add_parser("scene", help="simulation only: make the scene anew, or another one")
     parser.add_argument(
-        "--seed", type=int, default=None, metavar="N", help="number of the random scene; without it, the same again"
+        "--seed", type=seed, default=None, metavar="N", help="number of the random scene; without it, the same again"
     )
     parser.add_argument(
         "--instruction", default=None, metavar="TEXT", help="plain instruction whose things must be on the table"
@@ -34,8 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
                 if not result.successful:
                     raise ValueError(result.reason)
         # The arm jumps to its start pose: no goal of the old scene may follow it there.
-        client.call(Trigger, "stop", Trigger.Request())
-        made = client.call(Trigger, "sim/reset", Trigger.Request())
-        released = client.call(Trigger, "reset", Trigger.Request())
-    print(made.message)
-    return 0 if made.success and released.success else 1
+        answers = {
+            step: client.call(Trigger, service, Trigger.Request())
+            for step, service in (("stopping", "stop"), ("the scene", "sim/reset"), ("releasing the arm", "reset"))
+        }
+    if answers["the scene"].success:
+        print(answers["the scene"].message)
+    failed = {step: answer.message for step, answer in answers.items() if not answer.success}
+    for step, message in failed.items():
+        print(f"instructvla scene: {step} failed: {message or 'no reason was given'}", file=sys.stderr)
+    return 1 if failed else 0

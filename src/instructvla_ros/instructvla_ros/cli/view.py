@@ -31,6 +31,8 @@ class LiveView:
     mode: str = "no controller heard"
     reason: str = ""
     step: str = ""
+    unheard_goals: str = ""
+    """The topic of the joint goals while nobody publishes it, so that their rate tells nothing."""
     levels: dict[str, str] = field(default_factory=dict)
     rates: dict[str, RateMeter] = field(
         default_factory=lambda: {name: RateMeter() for name in ("latents", "chunks", "joint goals")}
@@ -81,5 +83,8 @@ class LiveView:
             ("step", self.step),
         ]
         rows += [(name, f"{meter.rate_hz(now_s):.1f} Hz") for name, meter in self.rates.items()]
+        if self.unheard_goals:
+            why = "only an Interbotix driver's goals are counted, see --robot-name"
+            rows[-1] = ("joint goals", f"nobody publishes {self.unheard_goals}; {why}")
         rows += [(name.rsplit("/", 1)[-1], text) for name, text in sorted(self.levels.items()) if text]
         return rows

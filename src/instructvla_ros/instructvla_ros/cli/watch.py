@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from instructvla_ros.cli.view import LiveView
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,12 +25,24 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=run)
 
 
+def make_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Labels and texts as they are: brackets in what somebody said are no mark-up."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(show_header=False, title="InstructVLA", min_width=80, expand=True)
+    made.add_column(style="cyan", no_wrap=True)
+    made.add_column(overflow="fold")
+    for label, text in rows:
+        made.add_row(Text(label), Text(text))
+    return made
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Show until Ctrl-C."""
     from diagnostic_msgs.msg import DiagnosticArray
     from interbotix_xs_msgs.msg import JointGroupCommand
     from rich.live import Live
-    from rich.table import Table
 
     from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, LatentAction, Reasoning, SafetyState
     from instructvla_ros.cli.ros_client import RosClient
@@ -34,13 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     view = LiveView()
 
-    def table() -> Table:
-        made = Table(show_header=False, title="InstructVLA", min_width=80, expand=True)
-        made.add_column(style="cyan", no_wrap=True)
-        made.add_column(overflow="fold")
-        for label, text in view.rows(time.time()):
-            made.add_row(label, text)
-        return made
+    goals = f"/{arguments.robot_name}/commands/joint_group"
 
     with RosClient(arguments.namespace) as client:
         client.subscribe(Reasoning, "reasoning", view.on_reasoning, qos.REASONING)
@@ -55,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         client.subscribe(
             JointGroupCommand,
-            f"/{arguments.robot_name}/commands/joint_group",
+            goals,
             lambda _: view.rates["joint goals"].note(time.time()),
             qos.DRIVER_COMMANDS,
         )
@@ -68,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             qos.DIAGNOSTICS,
         )
         end_s = time.monotonic() + arguments.seconds if arguments.seconds > 0 else float("inf")
-        with Live(table(), refresh_per_second=4) as live:
+        with Live(make_table(view.rows(time.time())), refresh_per_second=4) as live:
             while time.monotonic() < end_s:
                 time.sleep(0.25)
-                live.update(table())
+                view.unheard_goals = "" if client.node.count_publishers(goals) else goals
+                live.update(make_table(view.rows(time.time())))
     return 0
