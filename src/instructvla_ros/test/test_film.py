@@ -86,3 +86,10 @@ def test_without_frames_no_film_and_no_sheet_is_written(tmp_path: Path, timeline
     assert write_film(tmp_path / "film.mp4", [], [], timeline) == 0
     assert not write_contact_sheet(tmp_path / "sheet.png", [], timeline, ["x"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_is_cut_off_is_removed(tmp_path: Path, timeline: Timeline) -> None:
+    broken = [*frames(3, 90), Frame(b"no picture", 0.6)]
+    with pytest.raises(ValueError, match="no JPEG"):
+        write_film(tmp_path / "film.mp4", broken, [], timeline)
+    assert list(tmp_path.iterdir()) == []

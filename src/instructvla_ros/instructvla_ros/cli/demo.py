@@ -1,29 +1,25 @@
 """instructvla demo: start everything with the simulated robot, say one instruction, record what happens.
 
-Exit status 0 only if the simulator's own success check holds.
+Exit status 0 only if the simulator's own success check holds; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from instructvla_ros.cli import demo_results as results
+from instructvla_ros.cli.arguments import positive_seconds, read_seed, seed
+from instructvla_ros.cli.interrupts import Interrupts, Stopped
 from instructvla_ros.cli.up import make_supervisor, parse_assignments
 from instructvla_ros.graph import files
 from instructvla_ros.graph.description import argument_values
 from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.policy.instructions import check_instruction
 from instructvla_ros.robots import graphs
-
-if TYPE_CHECKING:
-    from instructvla_ros.cli.demo_session import DemoSession, Outcome
 
 
 @dataclass(frozen=True)
@@ -57,14 +53,22 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what counts as done, in plain words, where the instruction itself does not say it plainly",
     )
     parser.add_argument("--robot", choices=sorted(SHOWS), default="widowx", help="which robot")
-    parser.add_argument("--seed", type=int, metavar="N", help="number of the random scene; default: the robot's own")
+    parser.add_argument("--seed", type=seed, metavar="N", help="number of the random scene; default: the robot's own")
     parser.add_argument("--keep", action="store_true", help="stay up afterwards, until Ctrl-C")
     parser.add_argument("--no-think", action="store_true", help="without reasoning in text")
     parser.add_argument(
-        "--time-limit", type=float, default=60.0, metavar="S", help="longest task, in seconds from the instruction"
+        "--time-limit",
+        type=positive_seconds,
+        default=60.0,
+        metavar="S",
+        help="longest task, in seconds from the instruction",
     )
     parser.add_argument(
-        "--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph, in seconds"
+        "--start-limit",
+        type=positive_seconds,
+        default=120.0,
+        metavar="S",
+        help="longest start of the graph, in seconds",
     )
     parser.add_argument(
         "--output",
@@ -77,98 +81,90 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=run)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One demonstration, checked: nothing was started or removed yet. `values` are all arguments of the graph."""
+
+    instruction: str
+    seed: int
+    folder: Path
+    values: dict[str, str]
+    arguments: argparse.Namespace
+
+
 def run(arguments: argparse.Namespace) -> int:
     """See the module."""
     show = SHOWS[arguments.robot]
     instruction = check_instruction(show.instruction if arguments.instruction is None else arguments.instruction)
     check = arguments.check or (show.check if instruction == show.instruction else "")
-    arguments.seed = show.seed if arguments.seed is None else arguments.seed
-    folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
-    shutil.rmtree(folder / "bag", ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    given = {"sim": "true", "seed": str(arguments.seed), "task_instruction": check or instruction}
+    number = show.seed if arguments.seed is None else arguments.seed
+    given = {"sim": "true", "seed": str(number), "task_instruction": check or instruction}
     given["follow_instructions"] = "false" if check else "true"
     given |= parse_assignments(arguments.arguments)
     graph = graphs()[arguments.robot]
-    with open(folder / "nodes.log", "wb") as log:
+    make_supervisor(graph, given, arguments.namespace)  # refuses wrong arguments while the last results still stand
+    folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
+    wanted = _Run(instruction, read_seed(given["seed"]), folder, argument_values(graph, given), arguments)
+    results.clear(folder)
+    with open(folder / results.LOG, "wb") as log:
         supervisor = make_supervisor(graph, given, arguments.namespace, output=log.fileno())
-        supervisor.handle_signals()
-        supervisor.start()
+        interrupts = Interrupts(supervisor.stop)
         try:
-            return _drive(arguments, instruction, folder, supervisor, argument_values(graph, given))
+            supervisor.start()
+            return _drive(wanted, supervisor, interrupts)
+        except Stopped as stopped:
+            print(f"\ninstructvla demo: {stopped}", file=sys.stderr)
+            return stopped.status
         finally:
             supervisor.shutdown()
+            interrupts.close()
 
 
-def _drive(
-    arguments: argparse.Namespace,
-    instruction: str,
-    folder: Path,
-    supervisor: Supervisor,
-    values: dict[str, str],
-) -> int:
+def _drive(wanted: _Run, supervisor: Supervisor, interrupts: Interrupts) -> int:
     from instructvla_ros.cli.demo_session import DemoSession
     from instructvla_ros.cli.ros_client import RosClient
 
+    arguments, folder = wanted.arguments, wanted.folder
+
     def check() -> None:
+        interrupts.check()
         ending = supervisor.ended()
         if ending is not None:
-            raise OSError(f"the graph ended: {ending.reason}. See {folder / 'nodes.log'}")
+            said = results.last_fatal(folder / results.LOG)
+            why = f"{ending.reason}: {said}" if said else ending.reason
+            raise OSError(f"the graph ended: {why}. See {folder / results.LOG}")
 
     print("starting the graph ...", flush=True)
     began_s = time.monotonic()
     with RosClient(arguments.namespace) as client:
-        session = DemoSession(client, folder, values, check, lambda piece: print(piece, end="", flush=True))
+        session = DemoSession(client, folder, wanted.values, check, lambda piece: print(piece, end="", flush=True))
         try:
             try:
                 session.wait_until_active(arguments.start_limit)
             except TimeoutError as error:
-                raise TimeoutError(f"{error}. See {folder / 'nodes.log'}") from error
+                raise TimeoutError(f"{error}. See {folder / results.LOG}") from error
             print(f"all nodes are active after {time.monotonic() - began_s:.0f} s", flush=True)
-            print(f"instruction: {instruction}\nreasoning:   ", end="", flush=True)
-            session.say(instruction, not arguments.no_think)
+            print(f"instruction: {wanted.instruction}\nreasoning:   ", end="", flush=True)
+            session.say(wanted.instruction, not arguments.no_think)
             outcome = session.wait_for_outcome(arguments.time_limit)
             if arguments.keep:
                 session.release()
         finally:
-            session.recorder.close()
+            bag = session.recorder.close()
         word = "success" if outcome.success else "failure"
         print(f"\noutcome:     {word} after {outcome.took_s:.1f} s. {outcome.why or outcome.status.describe()}")
+        problem = results.bag_problem(bag, session.recorder.lost)
+        about = {"messages": bag.messages, "dropped": bag.dropped, "lost": session.recorder.lost, "problem": problem}
+        results.write_outcome(folder, wanted.instruction, wanted.seed, outcome, about)
         if not arguments.keep:
             supervisor.shutdown()  # leaves the machine to the film
-        _write_files(arguments, instruction, folder, session, outcome)
+        with interrupts.at_once():
+            frames = results.write_pictures(folder, wanted.instruction, wanted.seed, session, outcome)
+    film = f"{results.FILM} ({frames} frames), {results.SHEET}" if frames else "no film (no picture was heard)"
+    print(f"left in {folder}: {film}, {results.RESULT}, bag ({bag.messages} messages)", flush=True)
+    if problem:
+        print(f"BAG NOT COMPLETE: {problem}", flush=True)
     if arguments.keep:
         print('staying up; end with Ctrl-C. In another terminal: instructvla watch, instructvla say "…"', flush=True)
         print(f"instructvla demo: {supervisor.wait().reason}", file=sys.stderr)
     return 0 if outcome.success else 1
-
-
-def _write_files(
-    arguments: argparse.Namespace, instruction: str, folder: Path, session: DemoSession, outcome: Outcome
-) -> None:
-    from instructvla_ros.cli.film import write_contact_sheet, write_film
-
-    primary, wrist = (session.frames[topic] for topic in session.cameras)
-    begin_s = max(0.0, session.said_at_s - 0.3)
-    primary = [frame for frame in primary if frame.time_s >= begin_s]
-    frames = write_film(folder / "demo.mp4", primary, wrist, session.timeline)
-    word = "success" if outcome.success else f"failure, {outcome.why}"
-    caption = [
-        f"Instruction: {instruction}",
-        f"Reasoning: {outcome.text or '-'}",
-        f"Outcome: {word} after {outcome.took_s:.0f} s (scene {arguments.seed})",
-    ]
-    write_contact_sheet(folder / "contact_sheet.png", primary, session.timeline, caption)
-    record = {
-        "instruction": instruction,
-        "reasoning": outcome.text,
-        "success": outcome.success,
-        "why": outcome.why,
-        "seconds": round(outcome.took_s, 2),
-        "seed": arguments.seed,
-        "task": outcome.status.details,
-        "host_cpus": os.cpu_count(),
-    }
-    (folder / "outcome.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    count = session.recorder.writer.state.messages
-    print(f"left in {folder}: demo.mp4 ({frames} frames), contact_sheet.png, bag ({count} messages)", flush=True)

@@ -47,7 +47,8 @@ class Outcome:
 class DemoSession:
     """Use within `with client`. Callbacks run in the client's thread, the public methods in the caller's.
 
-    `check` raises when the graph has ended; `write` prints a piece of text.
+    `check` raises when the graph has ended, and so does this when the recording has: film and bag are what it is for.
+    `write` prints a piece of text.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class DemoSession:
         check: Callable[[], None],
         write: Callable[[str], None],
     ) -> None:
-        self._client, self._check = client, check
+        self._client, self._check_graph = client, check
         self.timeline = Timeline()
         self.watch = TaskWatch()
         self.said_at_s = 0.0
@@ -108,6 +109,12 @@ class DemoSession:
         self.timeline.note("phase", self.now_s(), phase_of(self.watch.status, self._mode))
 
     # Steps.
+
+    def _check(self) -> None:
+        self._check_graph()
+        ended = self.recorder.writer.state.ended
+        if ended:
+            raise OSError(f"the recording ended: {ended}")
 
     def wait_until_active(self, limit_s: float) -> None:
         """Wait for all nodes, the simulator's verdict and the primary camera.

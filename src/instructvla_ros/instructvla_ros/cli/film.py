@@ -109,7 +109,10 @@ class _Reader:
 def write_film(
     path: Path, primary: Sequence[Frame], wrist: Sequence[Frame], timeline: Timeline, *, rate_hz: float = 10.0
 ) -> int:
-    """Write the film at a constant rate and return its number of frames; without primary frames nothing is written."""
+    """Write the film at a constant rate and return its number of frames; without primary frames nothing is written.
+
+    A film that is cut off is no film: it is removed.
+    """
     if not primary:
         return 0
     size = (_WIDTH, _HEIGHT + _BAND)
@@ -126,12 +129,17 @@ def write_film(
     scene, hand, band = _Reader(primary), _Reader(wrist), _Band(timeline)
     begin_s = primary[0].time_s
     count = int((primary[-1].time_s - begin_s) * rate_hz) + 1
-    for index in range(count):
-        now_s = begin_s + index / rate_hz
-        image = scene.at(now_s)
-        assert image is not None
-        writer.send(np.ascontiguousarray(_compose(image, hand.at(now_s), band.at(now_s))))
-    writer.close()
+    try:
+        for index in range(count):
+            now_s = begin_s + index / rate_hz
+            image = scene.at(now_s)
+            assert image is not None
+            writer.send(np.ascontiguousarray(_compose(image, hand.at(now_s), band.at(now_s))))
+        writer.close()
+    except BaseException:
+        writer.close()
+        path.unlink(missing_ok=True)
+        raise
     return count
 
 
