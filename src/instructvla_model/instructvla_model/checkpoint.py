@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from instructvla_model import weights
 from instructvla_model.config import PolicyConfig
 from instructvla_model.expert import ActionExpert
+from instructvla_model.linears import is_large
 from instructvla_model.manifest import CheckpointError, Manifest, read_manifest, write_manifest
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import PolicyTokenizer, TokenizerError, load_tokenizer
@@ -25,6 +26,7 @@ from instructvla_model.vlm import VisionLanguageModel, prepare_for_stage
 
 MODEL_FILE, ADAPTERS_FILE = "model.safetensors", "adapters.safetensors"
 PARTS = ("vlm", "expert")
+MakeLinear = Callable[[nn.Linear], nn.Module]
 _log = logging.getLogger(__name__)
 
 
@@ -166,12 +168,21 @@ def _fill(
     folder: Path,
     dtype: torch.dtype,
     device: torch.device | str,
+    make_linear: MakeLinear | None = None,
 ) -> None:
-    """Replace the module's meta tensors by those of the files, strictly."""
+    """Replace the module's meta tensors by those of the files, strictly; `make_linear` as in load_parts."""
     expected = {prefix + name: tensor for name, tensor in weights.unique_state(module).items()}
     weights.check_names(expected, files, folder, (prefix,))
-    state = {name[len(prefix) :]: t for name, t in weights.read(expected, files, dtype, device)}
-    module.load_state_dict(state, strict=False, assign=True)
+    owners: dict[str, dict[str, Tensor]] = {}  # path of a sub-module -> what it wants, by the files' names
+    for name, tensor in expected.items():
+        owners.setdefault(name[len(prefix) :].rpartition(".")[0], {})[name] = tensor
+    for path, wanted in owners.items():
+        owner = module.get_submodule(path)
+        state = {name.rpartition(".")[2]: t for name, t in weights.read(wanted, files, dtype, device)}
+        owner.load_state_dict(state, strict=False, assign=True)
+        if make_linear is not None and isinstance(owner, nn.Linear) and is_large(path, owner):
+            above, _, leaf = path.rpartition(".")
+            setattr(module.get_submodule(above), leaf, make_linear(owner))
 
 
 def load_parts(
@@ -183,10 +194,13 @@ def load_parts(
     base: str | Path | None = None,
     verify: bool = True,
     unread: bool = True,
+    make_linear: MakeLinear | None = None,
 ) -> Loaded:
     """Load the named parts, strictly: every tensor there, known, of the right shape, finite.
 
     `unread` False leaves out weights that no forward pass reads (as released checkpoints hold): for inference.
+    `make_linear` makes another kind of layer of each large linear of the VLM as soon as that is read, so that never
+    all of them are in memory in both kinds.
     Raises CheckpointError. Modules are built without memory and filled tensor by tensor.
     """
     unknown = set(parts) - set(PARTS)
@@ -202,7 +216,7 @@ def load_parts(
         files = _without_unread(files, config)
     vlm, expert = _without_memory(config, tokenizer.image_token_id, manifest.stage, parts)
     if vlm is not None:
-        _fill(vlm, "vlm.", files, folder, dtype, device)
+        _fill(vlm, "vlm.", files, folder, dtype, device, make_linear)
         vlm.finish_loading(device)
     if expert is not None:
         _fill(expert, "expert.", files, folder, dtype, device)

@@ -23,7 +23,7 @@ from instructvla_model.graphs import Graphed
 from instructvla_model.manifest import Manifest
 from instructvla_model.packed import SMALL_MODEL, pack_linears, packs
 from instructvla_model.prompts import PromptBuilder
-from instructvla_model.quantized import quantize_linears
+from instructvla_model.quantized import Int8Linear
 from instructvla_model.tokenizer import PolicyTokenizer
 from instructvla_model.types import ActionChunk, LatentPlan, Observation, Thought
 from instructvla_model.vlm import VisionLanguageModel
@@ -107,11 +107,12 @@ class PolicyRuntime:
         """
         where = choose_device(device)
         kind = choose_dtype(dtype, where)
-        loaded = checkpoint.load_parts(path, parts=parts, dtype=kind, device=where, base=base, unread=False)
         if vlm_weights not in VLM_WEIGHTS:
             raise RuntimeInputError(f"vlm_weights {vlm_weights!r}; expected one of {VLM_WEIGHTS}")
-        if loaded.vlm is not None and vlm_weights == "int8":
-            quantize_linears(loaded.vlm)
+        loaded = checkpoint.load_parts(
+            path, parts=parts, dtype=kind, device=where, base=base, unread=False,
+            make_linear=Int8Linear if vlm_weights == "int8" else None,
+        )  # fmt: skip
         if compiled:
             compile_vision(loaded.vlm, loaded.expert)
         modules = [module for module in (loaded.vlm, loaded.expert) if module is not None]
