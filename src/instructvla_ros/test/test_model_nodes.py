@@ -231,7 +231,7 @@ def test_a_bad_remapping_ends_the_process_with_one_line(
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [
-        (("weights_sha256",), 7, "weights_sha256|makes no sense"),
+        (("weights_sha256",), 7, "weights_sha256|value of a wrong kind"),
         (("config", "language", "n_layers"), -1, "n_layers|layers"),
         (("config", "dt_s"), 0, "dt_s"),
         (("config", "dt_s"), "0.2", "dt_s"),

@@ -51,8 +51,8 @@ def load_runtime(settings: ModelSettings, parts: tuple[str, ...]) -> Any:
     except Exception as error:  # values that nobody thought of end in errors of Python and of many libraries
         said = " ".join(str(error).split())
         raise SetupError(
-            f"checkpoint {path} cannot be loaded, its manifest.json holds a value that makes no sense: "
-            f"{type(error).__name__}: {said}; restore the file, or import or train the checkpoint again"
+            f"checkpoint {path} cannot be loaded: {type(error).__name__}: {said}; probably its manifest.json holds a "
+            "value of a wrong kind: restore the file, or import or train the checkpoint again"
         ) from error
     return runtime
 
