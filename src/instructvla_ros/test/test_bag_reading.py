@@ -217,6 +217,22 @@ def test_f25_a_type_that_nobody_knows_is_named_and_the_rest_is_read(messages: li
         assert f"{JOINTS}: type vendor_msgs/msg/Secret has no definition" in said(bag)
 
 
+@pytest.mark.parametrize(("field", "told"), [(b" width", "Image.width"), (b" stamp\n", "Header.stamp")])
+def test_f25_a_definition_that_lacks_fields_is_named_and_its_messages_are_left_out(
+    field: bytes, told: str, tmp_path: Path
+) -> None:
+    images = [m for m in recording(1.0) if m.topic == PRIMARY]
+    folder = write_genuine_mcap(tmp_path / "run", images, chunked=False)
+    file = folder / "run_0.mcap"
+    data = file.read_bytes()
+    assert field in data
+    file.write_bytes(data.replace(field, field.replace(b"t", b"q")))
+    with Bag(folder) as bag:
+        decoder = Decoder(bag)
+        assert {decoder.decode(record) for record in bag.messages()} == {None}
+        assert f"defines sensor_msgs/msg/Image without {told}" in said(bag)
+
+
 def test_an_empty_bag_and_an_empty_folder_say_so(tmp_path: Path) -> None:
     with Bag(write(tmp_path / "bag", [])) as bag:
         assert list(bag.messages()) == [] and "holds no messages" in said(bag) and bag.duration_s == 0.0

@@ -1,5 +1,5 @@
-"""The recorder over DDS, in one process: every message of every topic, JPEG for cameras, marks, parameters; and what is
-heard live against what is read from the bag, bit for bit."""
+"""The recorder over DDS, in one process: every message of every topic, JPEG for cameras, marks, parameters; and what
+the live nodes' callbacks and workers make of what is heard against what is read from the bag, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,22 @@ from instructvla_msgs.srv import SetInstruction  # noqa: E402
 from instructvla_ros.bags.bag import Bag  # noqa: E402
 from instructvla_ros.bags.decode import Decoder  # noqa: E402
 from instructvla_ros.bags.episodes import find_episodes  # noqa: E402
-from instructvla_ros.bags.events import EventReader, ImageEvent, JointEvent  # noqa: E402
+from instructvla_ros.bags.events import EventReader, ImageEvent  # noqa: E402
+from instructvla_ros.bags.parameters import parameter_values  # noqa: E402
 from instructvla_ros.bags.recorder import Recorder, RecordingPlan  # noqa: E402
-from instructvla_ros.bags.replay import PolicyReplay, ReplayOptions, replay  # noqa: E402
+from instructvla_ros.bags.replay import ReplayOptions, replay  # noqa: E402
 from instructvla_ros.bags.roles import find_roles, recorder_note  # noqa: E402
 from instructvla_ros.bags.writer import BagWriter  # noqa: E402
 from instructvla_ros.control.state import JointStateReader  # noqa: E402
 from instructvla_ros.control.wx250s import WX250S  # noqa: E402
-from instructvla_ros.nodes import qos  # noqa: E402
-from instructvla_ros.policy.ingest import frame_of, raw_stamp_s, sample_of, time_to_s  # noqa: E402
+from instructvla_ros.nodes import action_expert_node, qos, reasoning_node  # noqa: E402
+from instructvla_ros.nodes.action_expert_node import ActionExpertNode  # noqa: E402
+from instructvla_ros.nodes.reasoning_node import ReasoningNode  # noqa: E402
+from instructvla_ros.nodes.settings import expert_config, reasoning_config  # noqa: E402
+from instructvla_ros.policy.expert_worker import ExpertWorker  # noqa: E402
+from instructvla_ros.policy.ingest import raw_stamp_s, time_to_s  # noqa: E402
+from instructvla_ros.policy.instructions import Instruction  # noqa: E402
+from instructvla_ros.policy.reasoning_worker import ReasoningWorker  # noqa: E402
 
 LIMIT_S = 120.0
 CAMERA, JOINTS = "/camera/camera/color/image_raw", "/wx250s/joint_states"
@@ -207,8 +215,54 @@ class Sensitive(FakeRuntime):
         return chunk
 
 
+class Live:
+    """The callbacks and workers of the live nodes with their parameters on the recorder's clock; latents go by hand."""
+
+    def __init__(self, runtime: Any, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.chunks: list[Any] = []
+        self.frames: list[Any] = []
+        clock = lambda: self.now_s  # noqa: E731
+        for module in (reasoning_node, action_expert_node):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
+        manifest = runtime.manifest
+        reasoning = reasoning_config(parameter_values("reasoning_node", {}), manifest.stage)
+        values = parameter_values("action_expert_node", {}) | {"seed": seed}
+        thread, fail = SimpleNamespace(wake=lambda: None), pytest.fail
+        self.expert = SimpleNamespace(_thread=thread, _reader=JointStateReader(), _complain=fail)
+        self.expert._worker = ExpertWorker(
+            runtime.act, expert_config(values, manifest.views, True), lambda chunk, _: self.chunks.append(chunk), clock
+        )
+        self.reasoning = SimpleNamespace(_thread=thread, get_logger=lambda: SimpleNamespace(warning=fail))
+        self.reasoning._worker = ReasoningWorker(
+            runtime, reasoning, lambda _: None, lambda plan, *_: self.expert._worker.offer_latent(plan), clock
+        )
+        offer = self.reasoning._worker.offer_image
+        self.reasoning._worker.offer_image = lambda frame: (self.frames.append(frame), offer(frame))
+
+    def instruct(self, text: str, now_s: float) -> None:
+        self.now_s = now_s
+        self.reasoning._worker.accept(Instruction(text, 1, True))
+        ActionExpertNode._on_reasoning(self.expert, Reasoning(instruction_id=1))
+        self.work()
+
+    def hear(self, topic: str, message: Any, now_s: float) -> None:
+        self.now_s = now_s
+        if topic == JOINTS:
+            ActionExpertNode._on_joint_state(self.expert, message)
+            return
+        ActionExpertNode._on_image(self.expert, "primary", message)
+        ReasoningNode._on_image(self.reasoning, message)
+        self.work()
+
+    def work(self) -> None:
+        for node in (self.reasoning, self.expert):
+            while node._worker.step() <= 0.0:
+                pass
+
+
 def test_what_is_heard_live_and_what_is_in_the_bag_are_the_same_frames_stamps_and_chunks_bit_for_bit(
-    tmp_path: Path, new_ros_domain: Callable[[], int]
+    tmp_path: Path, new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Stage(tmp_path / "bag", new_ros_domain(), RecordingPlan(jpeg_quality=0))
     heard: dict[tuple[str, float], Any] = {}
@@ -237,25 +291,21 @@ def test_what_is_heard_live_and_what_is_in_the_bag_are_the_same_frames_stamps_an
         stage.until(lambda: len(heard) == 24, "the other listener")
     finally:
         stage.end()
-    options, reader = ReplayOptions(seed=3), JointStateReader()
     with Bag(tmp_path / "bag") as bag:
-        result = replay(bag, {"bag": Sensitive()}, options)
+        result = replay(bag, {"bag": Sensitive()}, ReplayOptions(seed=3))
         (episode,) = result.episodes
-        live = PolicyReplay("live", Sensitive(), options, WX250S)
-        live.begin(episode, think=True)
-        frames = []
+        live = Live(Sensitive(), 3, monkeypatch)
+        live.instruct(episode.instruction, episode.start_ns * 1e-9)
         for record in bag.messages([CAMERA, JOINTS], episode.start_ns):
-            message, received_s = heard.pop((record.topic, raw_stamp_s(record.data))), record.stamp_ns * 1e-9
-            if record.topic == CAMERA:
-                frames.append(frame_of(message, received_s))
-                live.on_event(ImageEvent(record.stamp_ns, "primary", frames[-1]))
-            else:
-                live.on_event(JointEvent(record.stamp_ns, sample_of(reader, message, received_s)))
+            live.hear(record.topic, heard.pop((record.topic, raw_stamp_s(record.data))), record.stamp_ns * 1e-9)
         stored = EventReader(bag, Decoder(bag), find_roles(bag)).read()
         read = [event.frame for event in stored if isinstance(event, ImageEvent)]
     assert heard == {}
-    assert [(f.stamp_s, f.image.tobytes()) for f in frames] == [(f.stamp_s, f.image.tobytes()) for f in read]
-    chunks = [[(p.stamp_s, p.seq, p.latent_seq, p.actions.tobytes()) for p in r.predictions] for r in
-              (live.result(), result.runs[0])]  # fmt: skip
-    assert chunks[0] == chunks[1] and len(chunks[0]) > 3
-    assert len({actions for *_, actions in chunks[0]}) == len(chunks[0]), "the policy ignored its input"
+    assert [(f.stamp_s, f.image.tobytes()) for f in live.frames] == [(f.stamp_s, f.image.tobytes()) for f in read]
+    chunks = [
+        (c.stamp_s, c.seq, c.latent_seq, np.column_stack([c.delta_xyz_m, c.delta_rpy_rad, c.gripper]).astype("f4"))
+        for c in live.chunks
+    ]
+    replayed = [(p.stamp_s, p.seq, p.latent_seq, p.actions.tobytes()) for p in result.runs[0].predictions]
+    assert [(*rest, actions.tobytes()) for *rest, actions in chunks] == replayed and len(replayed) > 3
+    assert len({actions for *_, actions in replayed}) == len(replayed), "the policy ignored its input"

@@ -284,6 +284,11 @@ def test_a_text_that_changes_under_the_same_number_is_another_instruction(
     assert found == [(INSTRUCTION, 0.05, 3.0), ("pick up the can", 3.0, 5.98)]
 
 
+def test_an_instruction_ends_where_the_graph_is_told_to_rest(messages: list[Message], tmp_path: Path) -> None:
+    found, _ = cut(tmp_path / "bag", [*messages, Factory().reasoning(3.0, 2, "", seq=2)])
+    assert found == [(INSTRUCTION, 0.05, 3.0)]
+
+
 def test_a_wrist_camera_never_becomes_the_primary_one(messages: list[Message], tmp_path: Path) -> None:
     folder = write(tmp_path / "bag", [m for m in messages if m.topic != PRIMARY])
     result, problems = run(folder)

@@ -14,6 +14,22 @@ from instructvla_ros.bags.bag import Bag
 from instructvla_ros.bags.definitions import DefinitionError, add_types, definition_of
 from instructvla_ros.bags.types import Record
 
+_NEEDED = {
+    "builtin_interfaces/msg/Time": {"sec", "nanosec"},
+    "std_msgs/msg/Header": {"stamp"},
+    "std_msgs/msg/String": {"data"},
+    "geometry_msgs/msg/Vector3": {"x", "y", "z"},
+    "sensor_msgs/msg/Image": {"header", "height", "width", "encoding", "step", "data"},
+    "sensor_msgs/msg/CompressedImage": {"header", "format", "data"},
+    "sensor_msgs/msg/JointState": {"header", "name", "position"},
+    "instructvla_msgs/msg/Reasoning": {"instruction_id", "seq", "instruction", "text", "final"},
+    "instructvla_msgs/msg/EndEffectorDelta": {
+        "header", "instruction_id", "dt_s", "delta_xyz_m", "delta_rpy_rad", "gripper",
+    },
+    "instructvla_msgs/msg/SafetyState": {"mode", "reason"},
+    "interbotix_xs_msgs/msg/JointGroupCommand": {"name", "cmd"},
+}  # fmt: skip
+"""Fields without which a message is of no use; a bag's definition may be damaged, or older than they are."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -32,6 +48,22 @@ class Decoder:
                 bag.note(
                     topic.name, f"type {topic.type_name or 'unknown'} has no definition, neither in the bag nor here"
                 )
+            elif lacking := self._lacking(topic.type_name):
+                self._unknown.add(topic.type_name)
+                bag.note(topic.name, f"the bag defines {topic.type_name} without {', '.join(lacking)}: left out")
+
+    def _lacking(self, type_name: str) -> list[str]:
+        """Fields that the bag's definition of a type, and of those within, should have and has not."""
+        waiting, seen, found = [type_name], set(), []
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in _NEEDED:
+                continue
+            seen.add(name)
+            fields = dict(self._store.fielddefs[name][1]) if name in self._store.fielddefs else {}
+            found += [f"{name.rsplit('/', 1)[-1]}.{field}" for field in sorted(_NEEDED[name] - fields.keys())]
+            waiting += [kind[1] for kind in fields.values() if isinstance(kind[1], str)]
+        return found
 
     def _learn(self, type_name: str, text: str, encoding: str) -> bool:
         if type_name in self._store.fielddefs:

@@ -166,6 +166,9 @@ def _instructions(bag: Bag, decoder: Decoder, roles: Roles) -> Iterator[_Cut]:
                 following = True
                 think = not (message.final and not message.text)
                 yield _Cut(record.stamp_ns, text, number, think)
+            elif following and not message.instruction.strip() and message.instruction_id > followed.number:
+                followed, following = replace(followed, number=int(message.instruction_id)), False
+                yield _Cut(record.stamp_ns, None)  # the graph was told to rest
             elif message.instruction_id == followed.number:
                 followed = replace(followed, seq=int(message.seq))
         elif not roles.reasoning and message.data.strip() and message.data.strip() != last_text:

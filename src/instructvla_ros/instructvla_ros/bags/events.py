@@ -98,19 +98,25 @@ class EventReader:
         message = self._decoder.decode(record)
         if message is None:
             return None
-        roles, received_s = self._roles, record.stamp_ns * 1e-9
         try:
-            for view in _VIEWS:
-                if record.topic == getattr(roles, view):
-                    return ImageEvent(record.stamp_ns, view, frame_of(message, received_s))
-            if record.topic == roles.joints:
-                return JointEvent(record.stamp_ns, sample_of(self._joints, message, received_s))
+            return self._event(record, message)
         except ValueError as error:
             self._bag.note(record.topic, str(error))
             return None
+        except (TypeError, AttributeError) as error:  # a damaged definition
+            self._bag.note(record.topic, f"messages that do not fit were left out ({type(error).__name__})")
+            return None
+
+    def _event(self, record: Record, message: Any) -> Event | None:
+        roles, received_s = self._roles, record.stamp_ns * 1e-9
+        for view in _VIEWS:
+            if record.topic == getattr(roles, view):
+                return ImageEvent(record.stamp_ns, view, frame_of(message, received_s))
+        if record.topic == roles.joints:
+            return JointEvent(record.stamp_ns, sample_of(self._joints, message, received_s))
         if record.topic == roles.delta:
             xyz, rpy = message.delta_xyz_m, message.delta_rpy_rad
-            action = np.array([xyz.x, xyz.y, xyz.z, rpy.x, rpy.y, rpy.z, message.gripper])
+            action = np.array([xyz.x, xyz.y, xyz.z, rpy.x, rpy.y, rpy.z, message.gripper], float)
             began_s = time_to_s(message.header.stamp)
             return StepEvent(record.stamp_ns, began_s, float(message.dt_s), action, int(message.instruction_id))
         return self._goal(record, message) if message.name == "arm" else None
