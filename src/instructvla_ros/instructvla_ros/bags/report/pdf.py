@@ -165,7 +165,7 @@ def _instructions(pages: _Pages, many: Mapping[str, Sequence[Mapping[str, Any]]]
     pages.text("By instruction", 12, bold=True, keep_in=0.6)
     names = ("translation_error_mm", "rotation_error_deg", "direction_cosine", "gripper_agreement")
     for checkpoint, rows in many.items():
-        head = [checkpoint[:34], "chunks", "translation, mm", "rotation, deg", "cosine", "gripper"]
+        head = [checkpoint[:34], "chunks", "transl., mm", "rot., deg", "cosine", "gripper"]
         cells = [
             [textwrap.shorten(row["instruction"], 38), str(row["chunks"]), *(short(row[name]) for name in names)]
             for row in rows
