@@ -279,7 +279,13 @@ def recipe_from_dict(values: dict[str, Any]) -> ImageRecipe:
     """Inverse of ImageRecipe.to_dict. Raises ImageError."""
     try:
         steps, view_steps = (_steps_from_list(entries) for entries in (values["steps"], values.get("view_steps", [])))
-        return ImageRecipe(values["name"], steps, tuple(values["mean"]), tuple(values["std"]), view_steps)
+        name = values["name"]
+        if name == "siglip_libero" and not view_steps:
+            raise ImageError(
+                "image recipe 'siglip_libero' has no steps for each view; expected these before pictures are joined; "
+                "an older version joined them first: import the released file again"
+            )
+        return ImageRecipe(name, steps, tuple(values["mean"]), tuple(values["std"]), view_steps)
     except (KeyError, TypeError) as error:
         raise ImageError(
             f"image recipe {values!r} is not readable ({error!r}); expected name, steps of kinds "

@@ -83,6 +83,13 @@ def test_a_recipe_without_steps_of_its_own_for_views_is_written_as_ever():
     assert set(recipe("nano_area", 16).to_dict()) == {"name", "steps", "mean", "std"}
 
 
+def test_a_libero_recipe_of_the_time_when_views_were_joined_first_is_refused():
+    values = recipe("siglip_libero", 448).to_dict()
+    values["steps"] = values.pop("view_steps") + values["steps"]
+    with pytest.raises(ImageError, match="import the released file again"):
+        recipe_from_dict(values)
+
+
 def test_a_sampled_crop_reads_between_pixels_from_corner_to_corner():
     image = (np.arange(21)[:, None, None] * 10 + np.arange(21)[None, :, None] + np.zeros(3)).astype(np.uint8)
     got = SampledCrop(5, area=0.25).apply(image)  # rows and columns 5, 7.5, 10, 12.5, 15

@@ -1,5 +1,6 @@
 """Released files that mislead: tensors of other kinds and sizes, names that lie, settings that change the numbers."""
 
+import dataclasses
 import json
 import time
 
@@ -8,9 +9,11 @@ import released_files as files
 import torch
 from safetensors.torch import load_file, save_file
 
+from instructvla_model.config import AdapterConfig
 from instructvla_model.manifest import CheckpointError
 from instructvla_model.normalization import FieldStatistics, Statistics
 from instructvla_model.released.importing import ImportOptions, import_checkpoint
+from instructvla_model.released.layout import released_name
 
 LANGUAGE = "base_model.model.model."
 LORA = LANGUAGE + "layers.0.self_attn.q_proj.lora_A.default.weight"
@@ -168,6 +171,13 @@ def test_the_numbers_that_adapters_have_already_are_names_too():
     assert ImportOptions(adapter_names=("0", "1")).adapter_names == ("0", "1")
 
 
+def test_each_name_of_an_adapter_is_replaced_once():
+    config = dataclasses.replace(files.golden.tiny_reference_config(), adapters=AdapterConfig(names=("1", "0")))
+    for adapter, place in (("1", 0), ("0", 1)):
+        ours = f"vlm.language_model.model.layers.0.self_attn.q_proj.lora_A.{adapter}.weight"
+        assert released_name(ours, config, "generalist").endswith(f".lora_A.{place}.weight")
+
+
 def test_adapters_keep_their_places_whatever_they_are_called(tmp_path):
     """A name that is a part of another, or another's number, is no longer taken for it."""
     run = files.make_run(tmp_path, 2)
@@ -194,6 +204,9 @@ def test_adapters_keep_their_places_whatever_they_are_called(tmp_path):
         {"target_modules": "all-linear"},
         {"lora_alpha": -256},
         {"lora_alpha": True},
+        {"lora_alpha": float("inf")},
+        {"lora_alpha": 10**400},
+        {"lora_alpha": None},
         {"r": True},
         {"r": 0},
     ],

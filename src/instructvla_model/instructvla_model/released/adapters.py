@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from instructvla_model.released.layout import adapter_name
 from instructvla_model.released.sources import open_floats, read_json
 from instructvla_model.weights import WeightFile
 
+_LARGEST = 1e9
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -55,12 +55,19 @@ def _read(folder: Path, targets: tuple[str, ...]) -> tuple[int, float]:
             f"{path}: init_lora_weights is {start!r}, which changes the layers below; expected one of {_PLAIN_STARTS}"
         )
     _check_targets(values.get("target_modules"), targets, path)
-    rank, alpha = values.get("r"), values.get("lora_alpha")
-    if type(rank) is not int or type(alpha) not in (int, float) or rank < 1 or not 0.0 < alpha < math.inf:
+    rank, alpha = _number(values.get("r")), _number(values.get("lora_alpha"))
+    if rank < 1.0 or rank != int(rank) or alpha <= 0.0:
         raise CheckpointError(
-            f"{path}: r is {rank!r} and lora_alpha {alpha!r}; expected numbers above 0, r a whole one; get it again"
+            f"{path}: r is {values.get('r')!r} and lora_alpha {values.get('lora_alpha')!r}; expected numbers above 0, "
+            "r a whole one; get it again"
         )
-    return rank, float(alpha)
+    return int(rank), alpha
+
+
+def _number(value: object) -> float:
+    """0 for what is no number, as true and false are not, or beyond any that is meant."""
+    counts = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return float(value) if counts and isinstance(value, int | float) else 0.0
 
 
 def _check_targets(found: object, targets: tuple[str, ...], path: Path) -> None:

@@ -29,11 +29,9 @@ def with_backbone_numbers(folder: Path, config: PolicyConfig) -> PolicyConfig:
     for name, expected in (("select_layer", -1), ("downsample_ratio", 1.0 / config.vision.shuffle)):
         if values.get(name, expected) != expected:
             raise CheckpointError(f"{path}: {name} is {values[name]}; expected {expected}; no other is supported")
-    for name, expected in _ONLY.items():
-        if words.get(name) not in (expected, None, {"rope_type": "default"}):
-            raise CheckpointError(
-                f"{path}: llm_config has {name} {words[name]!r}; expected {expected!r}; no other is supported"
-            )
+    for name, only in _ONLY.items():
+        if words.get(name) not in (only, None, {"rope_type": "default"}):
+            raise CheckpointError(f"{path}: {name} is {words[name]!r}; expected {only!r}; no other is supported")
     try:
         return replace(
             config,
