@@ -78,14 +78,13 @@ class ActionExpertNode(ManagedNode):
         self._latency, self._rate = LatencyStats(), RateMeter()
         self._publisher = self.create_publisher(ActionChunk, "action_chunk", qos.ACTION_CHUNK)
         self._worker = ExpertWorker(self._act, config, self._publish, time.monotonic, arm)
-        for heard in (
-            (LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION),
-            (Reasoning, "reasoning", self._on_reasoning, qos.REASONING),
-            (DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT),
-            (JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES),
-            *((Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE) for view in config.views),
-        ):  # one by one: where a name is bad, `teardown` finds those before it
-            self._subscriptions_made.append(self.create_subscription(*heard))
+        keep = self._subscriptions_made.append  # one by one: where a name is bad, `teardown` finds those before it
+        keep(self.create_subscription(LatentAction, "latent_action", self._on_latent, qos.LATENT_ACTION))
+        keep(self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING))
+        keep(self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT))
+        keep(self.create_subscription(JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES))
+        for view in config.views:
+            keep(self.create_subscription(Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE))
         self.get_logger().info(
             f"checkpoint {self._checkpoint_id}: views {', '.join(config.views)}, horizon {manifest.horizon}"
         )
