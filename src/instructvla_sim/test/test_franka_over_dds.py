@@ -84,17 +84,25 @@ class Robot:
         self.heard[topic] = []
         self.client.create_subscription(kind, topic, self.heard[topic].append, profile)
 
-    def spin(self, node: Any) -> None:
+    def spin(self, node: Any) -> Callable[[], None]:
+        """Spins the node in a thread of its own -> what ends that."""
         executor = make_executor(self.context)
         executor.add_node(node)
+        ending = threading.Event()
 
         def loop() -> None:
-            while not self.ending.is_set():
+            while not (self.ending.is_set() or ending.is_set()):
                 executor.spin_once(timeout_sec=0.1)
             executor.shutdown()
 
-        self.threads.append(threading.Thread(target=loop, daemon=True))
-        self.threads[-1].start()
+        def end() -> None:
+            ending.set()
+            thread.join()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+        return end
 
     def _physics(self) -> None:
         while not self.ending.is_set():
@@ -170,7 +178,8 @@ class Robot:
 
 
 class Controller:
-    """A controller node, configured and active while in use."""
+    """A controller node, configured and active while in use. As in life, it makes and destroys what it needs of ROS
+    where its executor does not run meanwhile: that is not safe in two threads."""
 
     def __init__(self, robot: Robot, kind: Any = FrankaControllerNode, **parameters: Any) -> None:
         self.robot = robot
@@ -182,17 +191,19 @@ class Controller:
             namespace="/instructvla", context=robot.context, cli_args=names,
             parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
         )  # fmt: skip
-        robot.spin(self.node)
 
     def __enter__(self) -> Any:
         assert self.node.trigger_configure().name == "SUCCESS", self.node.problem
         assert self.node.trigger_activate().name == "SUCCESS", self.node.problem
+        self.end = self.robot.spin(self.node)
         assert self.robot.until(lambda: self.node.count_subscribers("/instructvla/safety_state") > 0)
         return self.node
 
     def __exit__(self, *_: object) -> None:
+        self.end()
         self.node.halt()
         self.node.teardown()
+        self.node.destroy_node()
         self.robot.heard["safety_state"].clear()
 
 
