@@ -20,12 +20,14 @@ GOOD = {
 
 @dataclass
 class Reply:
-    """``text``: what the model says; ``status`` other than 200: an error; ``hang``: no answer until the server ends."""
+    """``text``: what the model says; ``status`` other than 200: an error; ``hang``: no answer until the server ends;
+    ``raw``: these bytes instead of a completion."""
 
     text: str = json.dumps(GOOD)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
+    raw: bytes | None = None
 
 
 @dataclass
@@ -58,6 +60,7 @@ def chat_server(reply: Callable[[int], Reply]) -> Iterator[ChatServer]:
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
             }  # fmt: skip
             data = json.dumps(content if answer.status == 200 else {"error": {"message": "as asked"}}).encode()
+            data = data if answer.raw is None else answer.raw
             self.send_response(answer.status)
             for name, value in {
                 "Content-Type": "application/json",

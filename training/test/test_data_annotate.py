@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from chat_server import GOOD, PAIR, Reply, chat_server
-from robot_data import INSTRUCTIONS, lerobot_v3
+from robot_data import INSTRUCTIONS, episode, lerobot_v3
 
 from instructvla_training import cli
-from instructvla_training.data.annotate.endpoint import EndpointError, RateLimit, Settings, Usage
+from instructvla_training.data.annotate.endpoint import Endpoint, EndpointError, RateLimit, Settings, Usage
 from instructvla_training.data.annotate.run import Limits, annotate
 from instructvla_training.data.annotate.schema import AnswerError, parse
 from instructvla_training.data.annotate.work import Job
 from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.language import vla_it
 
@@ -85,7 +86,7 @@ def test_a_server_that_stays_broken_fails_the_episode_and_not_the_run(data, tmp_
         records = annotate(_job(data, server.url, repeats=1), tmp_path, Limits(workers=1))
         assert [record.number for record in records] == [1, 2]
         assert "InternalServerError after 1 repeats" in (tmp_path / "failed.jsonl").read_text()
-        assert "1 failed in the last run" in (tmp_path / "report.md").read_text()
+        assert "2 episodes annotated, 1 failed" in (tmp_path / "report.md").read_text()
         assert len(annotate(_job(data, server.url), tmp_path, Limits())) == 3
     assert (tmp_path / "failed.jsonl").read_text() == ""
 
@@ -182,3 +183,75 @@ def test_a_ray_cluster_annotates_with_the_same_command(data, tmp_path):
     pytest.importorskip("ray")
     with chat_server(lambda _: Reply()) as server:
         assert len(annotate(_job(data, server.url), tmp_path, Limits(workers=2), ray_address="local")) == 3
+
+
+# ---- endpoints that answer something else -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>log in</html>", "text/html"),
+        (b'{"id": 1, "choi', "application/json"),
+        (b"null", "application/json"),
+        (b'{"error": {"message": "no such route"}}', "application/json"),
+    ],
+)
+def test_an_answer_that_is_no_completion_fails_its_episode_and_several_end_the_run(tmp_path, body, kind):
+    many = lerobot_v3(tmp_path / "many", episodes=7, length=3)
+    with (
+        chat_server(lambda _: Reply(raw=body, headers={"Content-Type": kind})) as server,
+        pytest.raises(EndpointError, match=r"refused 5 episodes one after the other.*--base-url"),
+    ):
+        annotate(_job(many, server.url), tmp_path / "out", Limits(workers=1))
+    assert len(server.requests) == 5
+    assert "expected a chat completion" in (tmp_path / "out" / "failed.jsonl").read_text()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_an_episode_that_the_endpoint_refuses_fails_alone(data, tmp_path, status):
+    with chat_server(lambda n: Reply(status=status) if n == 0 else Reply()) as server:
+        records = annotate(_job(data, server.url), tmp_path, Limits(workers=1))
+    assert [record.number for record in records] == [1, 2] and len(server.requests) == 3
+    assert f"refused with {status}" in (tmp_path / "failed.jsonl").read_text()
+
+
+def test_episodes_without_an_instruction_cost_nothing(tmp_path):
+    texts = ["", "pick up the can", ""]
+    episodes = [episode(n, 4, instruction=text) for n, text in enumerate(texts)]
+    write_lerobot(tmp_path / "silent", episodes, fps=5.0, codec="h264")
+    with chat_server(lambda _: Reply()) as server:
+        records = annotate(_job(tmp_path / "silent", server.url), tmp_path / "out", Limits(workers=1))
+    assert [record.number for record in records] == [1] and len(server.requests) == 1
+    assert (tmp_path / "out" / "failed.jsonl").read_text().count("no instruction") == 2
+
+
+def test_the_limit_of_cost_counts_all_runs_and_what_failed(data, tmp_path):
+    limits = Limits(workers=1, price_input=1e3, max_cost=4.5)  # each answer costs 1.0
+    with chat_server(lambda n: Reply("no") if n < 3 else Reply()) as server:
+        annotate(_job(data, server.url), tmp_path, limits)  # three for nothing, two more
+        assert len(server.requests) == 5
+        annotate(_job(data, server.url), tmp_path, limits)
+        assert len(server.requests) == 5
+    assert "5 answers" in (tmp_path / "report.md").read_text() and "cost 5.0000" in (tmp_path / "report.md").read_text()
+
+
+def test_what_failed_is_remembered_and_tried_again_after_all_others(data, tmp_path):
+    with chat_server(lambda n: Reply(status=400) if n == 0 else Reply()) as server:
+        annotate(_job(data, server.url), tmp_path, Limits(workers=1, limit=1))
+        annotate(_job(data, server.url), tmp_path, Limits(workers=1, limit=1))
+        rows = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
+        assert [row["number"] for row in rows] == [0]
+        assert len(annotate(_job(data, server.url), tmp_path, Limits(workers=1))) == 3
+    assert (tmp_path / "failed.jsonl").read_text() == ""
+
+
+def test_repeats_keep_to_the_rate_and_wait_twice_as_long_each_time_where_the_server_does_not_say(data):
+    pauses: list[float] = []
+    with chat_server(lambda _: Reply(status=503)) as server:
+        endpoint = Endpoint(_job(data, server.url, repeats=3).settings, sleep=pauses.append)
+        waited = []
+        endpoint._limit.wait = lambda: waited.append(1)
+        answer = endpoint.annotate([{"role": "user", "content": "?"}], "pick up the can")
+    assert "InternalServerError after 3 repeats" in answer.problem
+    assert pauses == [0.5, 1.0, 2.0] and len(waited) == len(server.requests) == 4

@@ -11,12 +11,22 @@ from typing import Any
 
 import openai
 
+from instructvla_training.refusals import EndpointError
+
 from .prompt import again
 from .schema import Annotation, AnswerError, parse
 
+__all__ = ["Answer", "Endpoint", "EndpointError", "RateLimit", "Settings", "Usage"]
 
-class EndpointError(RuntimeError):
-    """The endpoint refuses this and every further request: a wrong key, model or address."""
+PASSING = (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError)
+"""What may go well a moment later."""
+OF_ONE_REQUEST = (400, 409, 413, 422)
+"""Refusals that may be about this episode alone: its pictures, their size, what a filter makes of its words."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
+
+
+class BadReply(ValueError):
+    """Status 200 with something else than a chat completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,7 @@ class Answer:
     annotation: Annotation | None
     usage: Usage
     problem: str = ""
+    refused: bool = False  # by the endpoint; several in a row are no accident
 
 
 class RateLimit:
@@ -83,9 +94,11 @@ class RateLimit:
 
 
 class Endpoint:
-    """Asks for annotations; may be used from several threads. Repeats of failed requests are the client library's."""
+    """Asks for annotations; may be used from several threads. Every request, repeats too, keeps to the rate."""
 
-    def __init__(self, settings: Settings, share: float = 1.0) -> None:
+    def __init__(
+        self, settings: Settings, share: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         """``share`` of the request rate belongs to this process. Raises EndpointError without a key."""
         key = os.environ.get(settings.api_key_env)
         if not key:
@@ -93,22 +106,25 @@ class Endpoint:
                 f"found no API key in the environment variable {settings.api_key_env}; set it (any text where the "
                 "server needs none), or name another variable: --api-key-env"
             )
-        self._settings = settings
+        self._settings, self._sleep = settings, sleep
         self._limit = RateLimit(settings.requests_per_minute * share)
         self._client = openai.OpenAI(
-            api_key=key, base_url=settings.base_url, timeout=settings.timeout_s, max_retries=settings.repeats
+            api_key=key, base_url=settings.base_url, timeout=settings.timeout_s, max_retries=0
         )
 
     def annotate(self, messages: list[dict[str, Any]], instruction: str) -> Answer:
         """Asks until an answer is valid. Raises EndpointError where asking again is of no use."""
         usage, problem = Usage(), ""
         for _ in range(self._settings.answers):
-            self._limit.wait()
             try:
-                text, spent = self._ask(messages)
-            except (openai.RateLimitError, openai.InternalServerError, openai.APIConnectionError) as error:
+                text, spent = self._repeated(messages)
+            except PASSING as error:
                 return Answer(None, usage, f"{type(error).__name__} after {self._settings.repeats} repeats")
+            except BadReply as error:
+                return Answer(None, usage, f"{error}; check --base-url", refused=True)
             except openai.APIStatusError as error:
+                if error.status_code in OF_ONE_REQUEST:
+                    return Answer(None, usage, f"refused with {error.status_code} ({error.message})", refused=True)
                 raise EndpointError(
                     f"{self._settings.base_url} answers {error.status_code} ({error.message}); "
                     "check --base-url, --model and the API key"
@@ -121,13 +137,47 @@ class Endpoint:
                 messages = [*messages, *again(text, problem)]
         return Answer(None, usage, problem)
 
+    def _repeated(self, messages: list[dict[str, Any]]) -> tuple[str, Usage]:
+        """The answer's text, after as many repeats as are allowed; raises what the last one raised."""
+        for number in range(self._settings.repeats):
+            try:
+                return self._ask(messages)
+            except PASSING as error:
+                self._sleep(_pause_s(error, number))
+        return self._ask(messages)
+
     def _ask(self, messages: list[dict[str, Any]]) -> tuple[str, Usage]:
-        reply = self._client.chat.completions.create(  # type: ignore[call-overload]
-            model=self._settings.model,
-            messages=messages,
-            max_tokens=self._settings.max_tokens,
-            response_format={"type": "json_object"},
-        )
+        self._limit.wait()
+        try:
+            reply = self._client.chat.completions.create(  # type: ignore[call-overload]
+                model=self._settings.model,
+                messages=messages,
+                max_tokens=self._settings.max_tokens,
+                response_format={"type": "json_object"},
+            )
+        except openai.APIResponseValidationError as error:
+            raise BadReply(f"found {_start(error.body)} in the answer, expected a chat completion") from error
+        except ValueError as error:  # JSON that was cut
+            raise BadReply(f"found an answer that is no JSON ({error}), expected a chat completion") from error
+        choices = getattr(reply, "choices", None)
+        if not isinstance(choices, list):
+            raise BadReply(f"found {_start(reply)} in the answer, expected a chat completion")
         used = reply.usage
         spent = Usage(1, used.prompt_tokens if used else 0, used.completion_tokens if used else 0)
-        return (reply.choices[0].message.content or "") if reply.choices else "", spent
+        message = choices[0].message if choices else None
+        return (message.content or "") if message is not None else "", spent
+
+
+def _pause_s(error: Exception, number: int) -> float:
+    """As long as the server says, else twice as long each time."""
+    response = getattr(error, "response", None)
+    try:
+        wanted = float(response.headers["retry-after"]) if response is not None else -1.0
+    except (KeyError, ValueError):
+        wanted = -1.0
+    return min(LONGEST_PAUSE_S, wanted if wanted >= 0.0 else FIRST_PAUSE_S * 2**number)
+
+
+def _start(body: object) -> str:
+    told = getattr(body, "error", None) or body
+    return repr(told)[:80]

@@ -36,7 +36,7 @@ def report(records: Sequence[Record], problems: Sequence[str], wasted: Usage, co
     repeated = sum(record.usage.requests > 1 for record in records)
     lines = [
         "# Annotations",
-        f"* {len(records)} episodes annotated, {len(problems)} failed in the last run",
+        f"* {len(records)} episodes annotated, {len(problems)} failed",
         f"* {spent.requests} answers, {spent.input_tokens} input and {spent.output_tokens} output tokens, "
         f"cost {cost(spent):.4f}",
         f"* {repeated} episodes needed more than one answer until it was valid",

@@ -1,7 +1,8 @@
 """Annotates a dataset into a folder; given again, the same command goes on where it was stopped.
 
 ``annotations.jsonl`` grows by one line for each annotated episode; ``vla_it.json`` and ``report.md`` are made of it
-at the end (and after Ctrl-C). Episodes that failed are tried again the next time.
+at the end (and after Ctrl-C). Episodes that failed are tried again the next time, after all others. ``wasted.jsonl``
+keeps what they cost, so that cost and its limit are those of all runs together.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from instructvla_training.data.formats.opening import open_dataset
 from instructvla_training.data.survey import fingerprint
 from instructvla_training.language import vla_it
 
-from .endpoint import Usage
+from .endpoint import EndpointError, Usage
 from .prompt import VERSION
 from .quality import Record, report
 from .schema import Annotation, to_episode
@@ -28,12 +29,16 @@ from .work import Job, Outcome, workers
 logger = logging.getLogger(__name__)
 
 RECORDS_FILE, FAILED_FILE, ABOUT_FILE = "annotations.jsonl", "failed.jsonl", "about.json"
+WASTED_FILE = "wasted.jsonl"
+REFUSALS_IN_A_ROW = 5
+"""So many episodes that the endpoint refuses one after the other are not the episodes' fault."""
 VLA_IT_FILE, REPORT_FILE = "vla_it.json", "report.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """``limit`` episodes at most; prices in the endpoint's currency for a million tokens; 0 ``max_cost``: no limit."""
+    """``limit`` episodes at most; prices in the endpoint's currency for a million tokens; 0 ``max_cost``: no limit.
+    It counts all runs into the folder."""
 
     workers: int = 4
     limit: int | None = None
@@ -49,7 +54,8 @@ def annotate(
     job: Job, folder: Path, limits: Limits, ray_address: str | None = None,
     report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Record]:  # fmt: skip
-    """Annotates what is missing -> all records of the folder. Raises EndpointError or DataError."""
+    """Annotates what is missing -> all records of the folder. Raises DataError, and EndpointError where the endpoint
+    refuses everything."""
     dataset = open_dataset(job.path, job.reading)
     folder.mkdir(parents=True, exist_ok=True)
     _check_about(folder / ABOUT_FILE, {
@@ -58,11 +64,14 @@ def annotate(
     })  # fmt: skip
     records = _read_records(folder / RECORDS_FILE)
     done = {record.number for record in records}
-    wanted = [number for number in range(len(dataset)) if number not in done]
+    failures = {number: row for number, row in _read_failures(folder / FAILED_FILE).items() if number not in done}
+    missing = [number for number in range(len(dataset)) if number not in done]
+    wanted = sorted(missing, key=lambda number: number in failures)  # what failed before comes last
     wanted = wanted[: limits.limit] if limits.limit is not None else wanted
     logger.info("%s: %d episodes annotated, %d to do", dataset.name, len(done), len(wanted))
-    failures: list[Outcome] = []
-    spent = Usage()
+    wasted = _read_wasted(folder / WASTED_FILE)
+    spent = sum((record.usage for record in records), wasted)
+    refusals = 0
 
     def affordable() -> Any:
         for number in wanted:
@@ -75,19 +84,58 @@ def annotate(
         with (
             workers(job, limits.workers, ray_address) as crew,
             (folder / RECORDS_FILE).open("a", encoding="utf-8") as file,
+            (folder / WASTED_FILE).open("a", encoding="utf-8") as wasted_file,
         ):
             for count, outcome in enumerate(crew.outcomes(affordable())):
                 spent += outcome.usage
                 if outcome.annotation is None:
-                    failures.append(outcome)
+                    failures[outcome.number] = _failure(outcome)
+                    wasted += outcome.usage
+                    wasted_file.write(json.dumps({"number": outcome.number} | asdict(outcome.usage)) + "\n")
+                    wasted_file.flush()
                 else:
+                    failures.pop(outcome.number, None)
                     records.append(_record(outcome))
                     file.write(_line(records[-1]) + "\n")
                     file.flush()
                 report_progress(count, len(wanted))
+                refusals = refusals + 1 if outcome.refused else 0
+                if refusals >= REFUSALS_IN_A_ROW:
+                    raise EndpointError(
+                        f"{job.settings.base_url} refused {refusals} episodes one after the other, the last with: "
+                        f"{outcome.problem}; expected annotations; check --base-url, --model and what it accepts"
+                    )
     finally:
-        _write_results(folder, records, failures, limits)
+        _write_results(folder, records, list(failures.values()), wasted, limits)
     return records
+
+
+def _failure(outcome: Outcome) -> dict[str, Any]:
+    return {"number": outcome.number, "episode_id": outcome.episode_id, "problem": outcome.problem}
+
+
+def _read_failures(path: Path) -> dict[int, dict[str, Any]]:
+    """By the episode's number."""
+    return {row["number"]: row for row in _rows(path)}
+
+
+def _read_wasted(path: Path) -> Usage:
+    """What episodes that failed have cost so far."""
+    rows = _rows(path)
+    return sum((Usage(**{k: v for k, v in row.items() if k != "number"}) for row in rows), Usage())
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Lines of JSON; one that a kill has cut in two is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            logger.warning("%s: left out a line that was cut: %s", path, line[:60])
+    return rows
 
 
 def _record(outcome: Outcome) -> Record:
@@ -149,11 +197,11 @@ def _check_about(path: Path, about: dict[str, Any]) -> None:
     path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_results(folder: Path, records: list[Record], failures: list[Outcome], limits: Limits) -> None:
+def _write_results(
+    folder: Path, records: list[Record], failures: list[dict[str, Any]], wasted: Usage, limits: Limits
+) -> None:
     ordered = sorted(records, key=lambda record: record.number)
     vla_it.write(folder / VLA_IT_FILE, [to_episode(r.annotation, r.file_path, r.episode_id, r.motion) for r in ordered])
-    lines = [json.dumps({"number": f.number, "episode_id": f.episode_id, "problem": f.problem}) for f in failures]
-    (folder / FAILED_FILE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    wasted = sum((failure.usage for failure in failures), Usage())
-    text = report(ordered, [failure.problem for failure in failures], wasted, limits.cost)
+    (folder / FAILED_FILE).write_text("".join(json.dumps(row) + "\n" for row in failures), encoding="utf-8")
+    text = report(ordered, [row["problem"] for row in failures], wasted, limits.cost)
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")

@@ -20,6 +20,9 @@ from .prompt import key_frames, messages
 from .schema import Annotation
 
 
+SILENT = "no instruction: nothing was asked"
+
+
 @dataclass(frozen=True)
 class Job:
     """What every worker needs: the dataset as it lies on its disk, and how to reach the model."""
@@ -41,6 +44,7 @@ class Outcome:
     annotation: Annotation | None
     usage: Usage
     problem: str = ""
+    refused: bool = False
 
 
 class Annotator:
@@ -55,13 +59,15 @@ class Annotator:
         dataset = self._dataset
         try:
             episode = dataset[number]
+            if not episode.instruction:
+                return Outcome(number, episode.file_path, episode.episode_id, "", (), None, Usage(), SILENT)
             asked = messages(episode.instruction, key_frames(episode), self._job.settings.count)
         except DataError as error:
             return Outcome(number, dataset.name, str(number), "", (), None, Usage(), str(error))
         answer = self._endpoint.annotate(asked, episode.instruction)
         return Outcome(
             number, episode.file_path, episode.episode_id, episode.instruction, motions(episode, dataset.layout),
-            answer.annotation, answer.usage, answer.problem,
+            answer.annotation, answer.usage, answer.problem, answer.refused,
         )  # fmt: skip
 
 
