@@ -12,10 +12,10 @@ from instructvla_ros.cli.arguments import complete
 
 from . import finetune_commands, study_commands
 from .data import commands as data_commands
-from .data.formats.episode import DataError
 from .evaluation import MAX_STEPS
 from .recipes import RECIPES
 
+INTERRUPTED = 130
 _PURPOSE = "Make data, train and evaluate policies. Every command can be stopped and given again."
 
 
@@ -28,8 +28,15 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger().setLevel(logging.WARNING)
     try:
         return options.run(options) or 0
-    except DataError as error:
-        sys.exit(f"instructvla-train: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninstructvla-train: stopped; the same command goes on\n")
+        return INTERRUPTED
+    except Exception as error:  # unknown ones go on with their traceback
+        from .errors import KNOWN, line
+
+        if not isinstance(error, KNOWN):
+            raise
+        sys.exit(f"instructvla-train: {line(error)}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, metavar="N", help="optimiser steps, instead of the recipe's number")
     train.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     train.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
-    )
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="CPU threads, which the processes of torchrun share; default: number of cores",
+    )  # fmt: skip
     train.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package installed")
     train.set_defaults(run=_make)
 

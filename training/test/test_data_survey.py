@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from robot_data import episode, lerobot_v3, write_json
+from robot_data import bridge, episode, lerobot_v3, write_json
 
 from instructvla_training import cli
 from instructvla_training.data.formats.episode import ArrayImages, DataError, EpisodeDataset, StateLayout
 from instructvla_training.data.formats.lerobot import LeRobotDataset
+from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.llava import LlavaDataset
+from instructvla_training.data.formats.rlds import RldsDataset
 from instructvla_training.data.lint import lint, lint_text
-from instructvla_training.data.survey import cache_folder, fingerprint, read_published, survey, write_published
+from instructvla_training.data.report import statistics_table
+from instructvla_training.data.survey import (
+    action_statistics,
+    cache_folder,
+    fingerprint,
+    read_published,
+    survey,
+    write_published,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +77,7 @@ def test_a_second_survey_comes_from_the_cache_and_a_changed_file_makes_another(t
     assert survey(LeRobotDataset(root)) == first
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert fingerprint(LeRobotDataset(root, invert_gripper=True)) != first.fingerprint
+    assert fingerprint(LeRobotDataset(root, invert_gripper="both")) != first.fingerprint
     info = json.loads((root / "meta/info.json").read_text())
     write_json(root / "meta/info.json", info | {"robot_type": "another"})
     assert fingerprint(LeRobotDataset(root)) != first.fingerprint
@@ -100,6 +111,41 @@ def test_values_that_are_not_finite_stop_the_survey_with_the_way_to_find_them(tm
         survey(Made([bad]))
 
 
+def test_least_spans_are_for_a_fifth_of_a_second_and_go_with_the_step(tmp_path):
+    still = np.zeros((50, 7), np.float32)
+    still[:, 0] = np.linspace(0, 1e-4, 50)
+    states = np.zeros((50, 8), np.float32)
+    found = [action_statistics(still, states, **rate).action for rate in ({}, {"dt_s": 0.2}, {"dt_s": 0.02})]
+    spans = [np.subtract(each.q99, each.q01)[:6] for each in found]
+    assert np.array_equal(spans[0], spans[1]) and np.allclose(spans[0], [0.01] * 3 + [0.1] * 3)
+    assert np.allclose(spans[2], spans[0] / 10)
+    fast = LeRobotDataset(lerobot_v3(tmp_path / "fast", fps=50.0))
+    assert "least spans of an action in 0.020 s: x 0.001" in "\n".join(statistics_table(fast, survey(fast)))
+
+
+def test_what_a_killed_process_of_the_same_number_left_does_not_stop_a_survey(tmp_path):
+    dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=2))
+    (cache_folder() / f"{fingerprint(dataset)}.{os.getpid()}").mkdir(parents=True)
+    assert survey(dataset).n_steps == 21 and (cache_folder() / fingerprint(dataset)).is_dir()
+
+
+def test_statistics_of_a_tfds_dataset_are_those_of_all_its_splits(tmp_path):
+    whole, other = RldsDataset(bridge(tmp_path / "whole", episodes=2)), bridge(tmp_path / "other", episodes=4)
+    folder, more = whole.root, other / "1.0.0"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    val = json.loads((more / "dataset_info.json").read_text())["splits"][0] | {"name": "val"}
+    write_json(folder / "dataset_info.json", info | {"splits": [*info["splits"], val]})
+    for path in more.glob("*.tfrecord-*"):
+        shutil.copy(path, folder / path.name.replace("-train.", "-val."))
+    made = survey(RldsDataset(folder))
+    every = [e for root in (folder, more) for e in RldsDataset(root)]
+    assert len(made.lengths) == 2 and len(every) == 6
+    assert np.allclose(made.statistics.state.mean, np.concatenate([e.state_TS for e in every]).mean(0))
+    for path in folder.glob("*-val.*"):
+        path.unlink()
+    assert survey(RldsDataset(folder)).statistics != made.statistics  # of those that are there
+
+
 # ---- lint ---------------------------------------------------------------------------------------------
 
 
@@ -118,7 +164,57 @@ def test_a_gripper_the_wrong_way_round_is_found():
     for each in turned:
         each.action_TA[:, 6] = 1.0 - each.action_TA[:, 6]
     found = _codes(turned)
-    assert found["gripper-polarity"].error and "--invert-gripper" in found["gripper-polarity"].text
+    assert found["gripper-polarity"].error and "--source" not in found["gripper-polarity"].text
+    lerobot = type("Turned", (Made,), {"format": "lerobot"})(turned)
+    texts = {finding.code: finding.text for finding in lint(lerobot)}
+    assert "--invert-gripper action" in texts["gripper-polarity"]
+    rlds = type("Turned", (Made,), {"format": "rlds"})(turned)
+    assert "--source" in {finding.code: finding.text for finding in lint(rlds)}["gripper-polarity"]
+
+
+def _with(number, length=20, state=None, action=None):
+    made = episode(number, length)
+    states, actions = made.state_TS.copy(), made.action_TA.copy()
+    if state:
+        state(states)
+    if action:
+        action(actions, states)
+    return dataclasses.replace(made, state_TS=states, action_TA=actions)
+
+
+def test_closings_in_state_and_action_are_found_and_read_right_with_both_inverted(tmp_path):
+    def turned(rows, *_):
+        rows[:, -1] = 1.0 - rows[:, -1]
+
+    root = tmp_path / "closings"
+    write_lerobot(root, [_with(n, state=turned, action=turned) for n in range(4)], fps=5.0, codec="h264")
+    found = {finding.code: finding for finding in lint(LeRobotDataset(root))}
+    assert "4 of 4 episodes begin with the hand closed" in found["gripper-polarity"].text
+    assert "--invert-gripper both" in found["gripper-polarity"].text
+    assert lint(LeRobotDataset(root, invert_gripper="both")) == []
+    assert {f.error for f in lint(LeRobotDataset(root, invert_gripper="action"))} == {True}
+    right, read = episode(0, 20), LeRobotDataset(root, invert_gripper="both")[0]
+    assert np.allclose(read.state_TS, right.state_TS) and np.allclose(read.action_TA, right.action_TA)
+    assert cli.main(["data", "lint", str(root), "--invert-gripper", "both"]) == 0
+
+
+def test_a_gripper_of_the_state_in_metres_or_percent_is_an_error():
+    for scale in (0.085, 100.0):
+        metres = [_with(n) for n in (0, 1)]
+        for each in metres:
+            each.state_TS[:, 7] *= scale
+        found = _codes(metres)["gripper-range"]
+        assert found.error and "gripper of the state" in found.text
+    assert "gripper-range" not in _codes([_with(0, state=lambda s: s.__setitem__((3, 7), 1.02))])
+
+
+def test_positions_in_place_of_ways_are_an_error():
+    def absolute(actions, states):
+        actions[:, :6] = np.concatenate([states[1:, :6], states[-1:, :6]])
+
+    found = _codes([_with(n, action=absolute) for n in range(4)])
+    assert found["absolute-action"].error and "subtract the state" in found["absolute-action"].text
+    assert "absolute-action" not in _codes([episode(n) for n in range(4)])
 
 
 def test_a_gripper_of_another_range_is_found():

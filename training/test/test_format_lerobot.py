@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robot_data import INSTRUCTIONS, episode, lerobot_v2, lerobot_v3, picture, which
@@ -13,6 +14,8 @@ from instructvla_training.data.formats.episode import DataError, StateLayout
 from instructvla_training.data.formats.lerobot import LeRobotDataset
 from instructvla_training.data.formats.lerobot_writer import LeRobotWriter
 from instructvla_training.data.formats.video import VideoImages
+
+JOINTS = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper"]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +93,11 @@ def test_an_existing_folder_is_not_written_over(v3):
 
 
 def test_an_inverted_gripper_is_turned_round(v3):
-    plain, turned = LeRobotDataset(v3)[0], LeRobotDataset(v3, invert_gripper=True)[0]
+    plain, turned = LeRobotDataset(v3)[0], LeRobotDataset(v3, invert_gripper="action")[0]
     assert np.allclose(plain.action_TA[:, 6] + turned.action_TA[:, 6], 1.0)
+    assert np.array_equal(plain.state_TS, turned.state_TS)
+    with pytest.raises(DataError, match="expected one of action, state, both"):
+        LeRobotDataset(v3, invert_gripper="hand")
 
 
 def test_a_wrong_camera_is_answered_with_the_right_ones(v3):
@@ -104,6 +110,9 @@ def test_a_wrong_camera_is_answered_with_the_right_ones(v3):
     [
         ({"codebase_version": "v1.6"}, "expected v2.x or v3.x"),
         ({"features": {"action": {"dtype": "float32", "shape": [6], "names": ["joint"]}}}, "end-effector deltas"),
+        ({"features": {"action": {"dtype": "float32", "shape": [7], "names": JOINTS}}}, "end-effector deltas"),
+        ({"fps": None}, r"info\.json: found .*expected the description"),
+        ({"features": None}, r"info\.json: found .*copy or export"),
     ],
 )
 def test_what_cannot_be_used_is_said(v3, tmp_path, change, message):
@@ -129,3 +138,49 @@ def test_a_video_that_is_too_short_is_named(v3):
     path = v3 / "videos/observation.images.primary/chunk-000/file-000.mp4"
     with pytest.raises(DataError, match=r"frame 33 .* is not in it"):
         list(VideoImages(path, 5.0, 12, 5.0))
+
+
+def test_joints_in_the_state_are_refused_even_when_called_a_pose(tmp_path):
+    copy = lerobot_v3(tmp_path / "copy", episodes=1)
+    info = json.loads((copy / "meta/info.json").read_text())
+    info["features"]["observation.state"]["names"] = {"motors": [*JOINTS[:6], "pad", "gripper"]}
+    (copy / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match="which are joints"):
+        LeRobotDataset(copy, layout=StateLayout.RPY)
+
+
+def _rewritten(path, change):
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def _null_row(table):
+    rows = table["action"].to_pylist()
+    rows[3] = None
+    column = pa.array(rows, pa.list_(pa.float32()))
+    return table.set_column(table.schema.get_field_index("action"), "action", column)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("meta/episodes", lambda path: path.write_bytes(path.read_bytes()[:300])),
+        ("meta/episodes", lambda path: _rewritten(path, lambda table: table.drop(["tasks"]))),
+        ("data", lambda path: path.write_bytes(path.read_bytes()[:-200])),
+        ("data", lambda path: _rewritten(path, lambda table: table.drop(["action"]))),
+        ("data", lambda path: _rewritten(path, lambda table: table.drop(["episode_index"]))),
+        ("data", lambda path: _rewritten(path, _null_row)),
+        ("data", lambda path: path.unlink()),
+    ],
+)
+def test_damaged_tables_are_named_with_what_to_do(tmp_path, part, change):
+    copy = lerobot_v3(tmp_path / "copy", episodes=2)
+    change(next((copy / part).rglob("*.parquet")))
+    with pytest.raises(DataError, match=r"copy.*(expected|copy|cut)"):
+        list(LeRobotDataset(copy))
+
+
+def test_a_table_of_version_2_without_tasks_is_named(tmp_path):
+    root = lerobot_v2(tmp_path / "old")
+    (root / "meta/episodes.jsonl").write_text('{"episode_index": 0, "length": 10}\n')
+    with pytest.raises(DataError, match="found no 'tasks'"):
+        LeRobotDataset(root)

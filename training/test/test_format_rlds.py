@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from robot_data import bridge, episode, fractal, libero, picture, which
 
 from instructvla_training.data.formats.episode import DataError, StateLayout
-from instructvla_training.data.formats.rlds import RldsDataset, absolute_gripper, binarize_gripper
+from instructvla_training.data.formats.rlds import RldsDataset, absolute_gripper, binarize_gripper, bridge_numbers
+from instructvla_training.data.formats.tfds import RawEpisode
 from instructvla_training.data.formats.tfrecord import (
     masked_crc,
     parse_example,
@@ -140,3 +143,33 @@ def test_a_missing_shard_and_a_missing_split_are_named(tmp_path):
     next((root / "1.0.0").glob("*-00001-of-00002")).unlink()
     with pytest.raises(DataError, match="is missing; expected 2 shards"):
         RldsDataset(root)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("dataset_info.json", "shardLengths", "shard_lengths", "found no 'shardLengths'"),
+        ("features.json", '"featuresDict": {"features"', '"featuresDict": {"things"', "expected the schema"),
+        ("features.json", '"state"', '"proprio"', "observation/state is missing"),
+        ("features.json", '"dimensions": ["7"]', '"dimensions": ["5"]', "expected"),
+    ],
+)
+def test_another_schema_is_named_with_what_to_do(tmp_path, file, old, new, told):
+    root = bridge(tmp_path)
+    path = root / "1.0.0" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=told):
+        list(RldsDataset(root))
+
+
+def test_bridge_numbers_of_another_length_and_openings_that_are_no_number_are_not_hidden():
+    made = episode(0, 8)
+    action = made.action_TA.copy()
+    action[3, 6] = np.nan
+    steps = {"observation/state": np.delete(made.state_TS, 6, 1), "action": action}
+    opening = bridge_numbers(RawEpisode(steps, {}, Path("x"), 0))[1][:, 6]
+    assert np.isnan(opening).sum() == 1
+    with pytest.raises(DataError, match="found 4 actions, expected 7"):
+        bridge_numbers(RawEpisode(steps | {"action": action[:5]}, {}, Path("x"), 0))

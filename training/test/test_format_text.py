@@ -107,3 +107,37 @@ def test_an_episode_of_wrong_shapes_is_refused():
         type(made)("f", "0", "", made.state_TS[:, :7], made.action_TA, {})
     with pytest.raises(DataError, match="10 primary images for 9 steps"):
         type(made)("f", "0", "", made.state_TS[1:], made.action_TA[1:], made.images)
+
+
+@pytest.mark.parametrize("ending", [b"\r\n", b"\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_lines_may_end_as_on_any_system_and_begin_with_a_mark(tmp_path, ending, mark):
+    path = tmp_path / "talk.jsonl"
+    path.write_bytes(mark + ending.join(json.dumps(entry, ensure_ascii=False).encode() for entry in conversations(4)))
+    assert [c.turns[0][1] for c in LlavaDataset(path)] == [f'It is {n}, "ß".' for n in range(4)]
+
+
+def test_text_in_another_encoding_and_a_missing_file_are_named(tmp_path):
+    path = tmp_path / "talk.json"
+    text = json.dumps(conversations(1), ensure_ascii=False).replace("“", "").replace("”", "")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"expected UTF-8; save"):
+        LlavaDataset(path)
+    with pytest.raises(DataError, match="correct the path"):
+        LlavaDataset(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        ([("human", "<image>"), ("gpt", "a cat")], "a question without words"),
+        ([("human", "what?"), ("gpt", " ")], "an answer without words"),
+    ],
+)
+def test_a_turn_without_words_is_named(tmp_path, turns, told):
+    entry = {"conversations": [{"from": who, "value": text} for who, text in turns]}
+    (tmp_path / "talk.json").write_text(json.dumps([entry, {"conversations": [1, 2]}, {"conversations": [{}, {}]}]))
+    dataset = LlavaDataset(tmp_path / "talk.json")
+    for number, words in ((0, told), (1, "entry 1: found"), (2, "entry 2: found")):
+        with pytest.raises(DataError, match=words):
+            dataset[number]

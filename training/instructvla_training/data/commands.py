@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from instructvla_training.recipes import DataRecipe
 
 from . import bag_commands
-from .options import add_reading, add_writing, counter, reading
+from .options import add_reading, add_writing, counter, reading, seconds
 
 if TYPE_CHECKING:
     from .formats.episode import EpisodeDataset
@@ -30,7 +30,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     stats.add_argument("--output", type=Path, help="write them as JSON, by dataset")
     lint = kinds.add_parser("lint", help="find what would spoil a training run; exit status 1 on errors")
     lint.add_argument(
-        "--dt", type=float, metavar="S", help="step of the policy to be trained, in seconds, for instance 0.2"
+        "--dt", type=seconds, metavar="S", help="step of the policy to be trained, in seconds, for instance 0.2"
     )
     lint.add_argument("--images", type=int, default=16, help="episodes whose images are decoded")
     for parser, run in ((inspect, _inspect), (stats, _stats), (lint, _lint)):
@@ -40,6 +40,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert = kinds.add_parser("convert", help="write any dataset as LeRobot v3")
     convert.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     convert.add_argument("target", type=Path, help="new folder")
+    convert.add_argument("--skip-bad", action="store_true", help="leave out episodes that cannot be read, and name them")
     add_writing(convert)
     add_reading(convert)
     convert.set_defaults(run=_convert)
@@ -150,12 +151,12 @@ def _convert(options: argparse.Namespace) -> None:
     from .formats.opening import open_dataset
 
     dataset = open_dataset(options.source, reading(options))
-    count = convert(dataset, options.target, options.height, options.codec, options.robot, counter)
+    count = convert(dataset, options.target, options.height, options.codec, options.robot, counter, options.skip_bad)
     sys.stdout.write(f"{options.target}: {count} episodes\n")
 
 
 def _annotate(options: argparse.Namespace) -> None:
-    from .annotate.endpoint import EndpointError, Settings
+    from .annotate.endpoint import Settings
     from .annotate.run import REPORT_FILE, Limits, annotate
     from .annotate.work import Job
 
@@ -168,8 +169,5 @@ def _annotate(options: argparse.Namespace) -> None:
         price_output=options.price_output, max_cost=options.max_cost,
     )  # fmt: skip
     job = Job(options.source, reading(options), settings)
-    try:
-        records = annotate(job, options.output, limits, options.ray, counter)
-    except EndpointError as error:
-        sys.exit(f"instructvla-train data annotate: {error}")
+    records = annotate(job, options.output, limits, options.ray, counter)
     sys.stdout.write(f"{options.output}: {len(records)} episodes annotated, see {options.output / REPORT_FILE}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from instructvla_training.language import vla_it
 
 from .formats import bag_account
 from .formats.bag import BagDataset
-from .formats.episode import EpisodeDataset, Images
+from .formats.episode import DataError, Episode, EpisodeDataset, Images
 from .formats.lerobot_writer import LeRobotWriter
+
+logger = logging.getLogger(__name__)
 
 ANNOTATIONS_FILE = "meta/vla_it.json"
 
@@ -40,22 +43,40 @@ class ResizedImages(Images):
         return cv2.resize(image, (width, self.height), interpolation=cv2.INTER_AREA)
 
 
+def _decode(episode: Episode) -> None:
+    """Every image once. Raises DataError at one that cannot be read."""
+    for images in episode.images.values():
+        for _ in images:
+            pass
+
+
 def convert(
     dataset: EpisodeDataset, target: Path, height: int | None = None, codec: str = "av1", robot: str = "unknown",
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None, skip_bad: bool = False,
 ) -> int:  # fmt: skip
     """Writes every episode to the new folder ``target`` -> how many. Raises DataError.
 
-    One episode's numbers and one image are in memory at a time.
+    One episode's numbers and one image are in memory at a time. ``skip_bad``: episodes that cannot be read are left out
+    and named in the log; each is decoded twice for that.
     """
     annotations = []
     rate = 1.0 / dataset.dt_s
     fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 else rate
     with LeRobotWriter(target, fps=fps, layout=dataset.layout, robot_type=robot, codec=codec) as writer:
-        for number, episode in enumerate(dataset):
+        for number in range(len(dataset)):
             report(number, len(dataset))
+            try:
+                episode = dataset[number]
+                if skip_bad:
+                    _decode(episode)
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                logger.warning("left out episode %d: %s", number, error)
+                continue
             if episode.annotation is not None:
-                annotations.append(replace(episode.annotation, file_path=target.name, episode_id=str(number)))
+                own = str(writer.episodes)  # its number among those that are kept
+                annotations.append(replace(episode.annotation, file_path=target.name, episode_id=own))
             if height is not None:
                 images = {view: ResizedImages(found, height) for view, found in episode.images.items()}
                 episode = replace(episode, images=images)

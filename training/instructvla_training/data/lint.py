@@ -14,6 +14,14 @@ RATE_TOLERANCE = 0.1
 AGREEMENT = 0.2
 """A correlation at least so strong is taken for a sign."""
 SHARPEST_TURN_RAD = np.pi / 2
+OPENING_SPILL = 0.25
+"""How far beyond 0..1 a measured opening may lie: sensors overshoot."""
+SMALLEST_OPENING = 0.2
+"""A state that never opens wider while the action asks for it is not in 0..1."""
+ABSOLUTE_SHARE = 0.25
+"""An action so much nearer to the next position than to the way there is that position."""
+BEGINNINGS = 3
+"""From so many episodes on it is of note that most begin with the hand closed."""
 MAX_NAMED = 5
 
 
@@ -67,8 +75,10 @@ def lint(
         _gather(episode, dataset.layout, seen)
         if number in looked_at:
             findings += _images(episode)
-    checks = (_unreadable, _finite, _language, _spans, _gripper, _signs, _turns)
-    return [*findings, *(found for check in checks for found in check(seen, dataset)), *_rates(seen, dataset, dt_s)]
+    checks = (_unreadable, _finite, _language, _spans, _gripper, _state_gripper, _absolute, _signs, _turns)
+    found = [*findings, *(one for check in checks for one in check(seen, dataset)), *_rates(seen, dataset, dt_s)]
+    absolute = any(one.code == "absolute-action" for one in found)
+    return [one for one in found if not (absolute and one.code in ("axis-sign", "units", "wrapped-angle"))]
 
 
 def lint_text(dataset: LlavaDataset) -> list[Finding]:
@@ -174,7 +184,65 @@ def _gripper(seen: _Gathered, dataset: EpisodeDataset) -> Iterator[Finding]:
     agreement = _correlation(np.concatenate(seen.commanded), np.concatenate(seen.opened))
     if agreement < -AGREEMENT:
         text = f"the gripper opens where the action says close (correlation {agreement:.2f})"
-        yield Finding("gripper-polarity", True, f"{text}; expected 1 = open; read with --invert-gripper")
+        yield Finding("gripper-polarity", True, f"{text}; expected 1 = open in both; {_to_invert(dataset, 'action')}")
+    closed = sum(_mean(rows[:1, 6]) < 0.5 and _mean(opened[:1]) < 0.5 for rows, opened in _pairs(seen))
+    if len(seen.actions) >= BEGINNINGS and closed > len(seen.actions) / 2 and command.max() > 0.5:
+        text = f"{closed} of {len(seen.actions)} episodes begin with the hand closed"
+        yield Finding(
+            "gripper-polarity", False, f"{text}; most tasks begin with it open; if 1 is closed here, "
+            f"{_to_invert(dataset, 'both')}",
+        )  # fmt: skip
+
+
+def _pairs(seen: _Gathered) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Actions and openings of each episode; an opening is that after the step, so nearly that of its beginning."""
+    return zip(seen.actions, seen.opened, strict=True)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 1.0
+
+
+def _to_invert(dataset: EpisodeDataset, what: str) -> str:
+    """How to turn the gripper round, which goes with the format."""
+    if dataset.format == "lerobot":
+        return f"read with --invert-gripper {what}"
+    if dataset.format == "rlds":
+        return "choose the rules of another dataset (--source), or export the data with openings"
+    return "convert the recording (data from-bag), then read the new dataset with --invert-gripper " + what
+
+
+def _state_gripper(seen: _Gathered, dataset: EpisodeDataset) -> Iterator[Finding]:
+    """Of layouts whose gripper is in 0..1."""
+    if not seen.actions or dataset.layout is StateLayout.AXIS_ANGLE:
+        return
+    found = np.concatenate([rows[:, 7] for rows in seen.states])
+    command = np.concatenate([rows[:, 6] for rows in seen.actions])
+    wide = found.min() < -OPENING_SPILL or found.max() > 1.0 + OPENING_SPILL
+    narrow = found.max() < SMALLEST_OPENING and np.ptp(found) > 0.0 and command.max() > 0.5
+    if wide or narrow:
+        text = f"gripper of the state from {found.min():.4g} to {found.max():.4g}"
+        yield Finding(
+            "gripper-range", True, f"{text}; expected 0 to 1, not metres or a count; divide it by its widest opening"
+        )
+
+
+def _absolute(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:
+    """Poses to go to in place of ways to go: the action is the position that the next state has."""
+    if not seen.actions:
+        return
+    asked = np.concatenate([rows[:-1, :3] for rows in seen.actions])
+    reached = np.concatenate([rows[1:, :3] for rows in seen.states])
+    moved = np.concatenate(seen.moved)
+    if not len(asked):
+        return
+    as_pose, as_way = (float(np.linalg.norm(asked - target, axis=1).mean()) for target in (reached, moved))
+    if as_pose < ABSOLUTE_SHARE * as_way:
+        text = f"actions are the positions reached after them (within {1e3 * as_pose:.1f} mm)"
+        yield Finding(
+            "absolute-action", True,
+            f"{text}; expected the way from one step to the next; subtract the state from each action",
+        )  # fmt: skip
 
 
 def _signs(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:

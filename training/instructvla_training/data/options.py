@@ -43,7 +43,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reading")
     add_cameras(group)
     group.add_argument("--state", choices=["rpy", "quaternion", "axis-angle"], help="LeRobot: what the state is")
-    group.add_argument("--invert-gripper", action="store_true", help="LeRobot: the action's gripper is 1 when closed")
+    group.add_argument(
+        "--invert-gripper", choices=["action", "state", "both"], default="",
+        help="LeRobot: where the gripper is 1 when closed; both is for data that hold closings throughout",
+    )  # fmt: skip
     group.add_argument("--split", default="train", help="TFDS: which split")
     group.add_argument(
         "--source",
@@ -76,6 +79,14 @@ def reading(options: argparse.Namespace) -> Reading:
         actions=options.actions,
         annotations=options.annotations,
     )
+
+
+def seconds(text: str) -> float:
+    """A duration above 0, for argparse."""
+    value = float(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number of seconds above 0, such as 0.2")
+    return value
 
 
 def counter(done: int, total: int) -> None:

@@ -12,7 +12,7 @@ from instructvla_model.normalization import FieldStatistics
 from .formats.annotated import AnnotatedDataset
 from .formats.episode import ACTION_NAMES, EpisodeDataset
 from .lint import Finding
-from .survey import Survey, survey
+from .survey import Survey, action_floor, survey
 
 EXAMPLES = 3
 
@@ -29,7 +29,9 @@ def describe(dataset: EpisodeDataset) -> list[str]:
     spoken = np.flatnonzero(made.spoken)
     some = spoken[np.linspace(0, len(spoken) - 1, EXAMPLES).astype(int)] if len(spoken) else []
     shown = dict.fromkeys(made.instructions[number] for number in some)
-    annotated = len(dataset.annotations()) if isinstance(dataset, AnnotatedDataset) else 0
+    annotated = "none"
+    if isinstance(dataset, AnnotatedDataset):
+        annotated = f"{dataset.joined(made.keys)} episodes, of {len(dataset.annotations())} in the file"
     return [
         f"{dataset.root}",
         f"  format        {dataset.reading}",
@@ -49,7 +51,16 @@ def statistics_table(dataset: EpisodeDataset, made: Survey) -> list[str]:
     lines += _rows("action", ACTION_NAMES, made.statistics.action)
     if made.statistics.state is not None:
         lines += _rows("state", dataset.layout.value, made.statistics.state)
+    spans = action_floor(dataset.dt_s)
+    text = ", ".join(f"{name} {spans[d]:.4g}" for d, name in enumerate(ACTION_NAMES) if spans[d])
+    narrow = [name for d, name in enumerate(ACTION_NAMES) if _widened(made.statistics.action, d, spans[d])]
+    lines.append(f"least spans of an action in {dataset.dt_s:.3f} s: {text}; taken for {', '.join(narrow) or 'none'}")
     return lines
+
+
+def _widened(found: FieldStatistics, d: int, span: float) -> bool:
+    """Whether the data moves less than the least span that it is scaled by."""
+    return span > 0 and found.q99[d] - found.q01[d] <= span * (1 + 1e-6)
 
 
 def _rows(what: str, names: Sequence[str], found: FieldStatistics) -> list[str]:

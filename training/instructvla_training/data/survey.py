@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ RECIPE = "1: quantiles 0.01 and 0.99 of all steps; gripper of the action unscale
 """Raise the number when the way statistics are computed changes."""
 ACTION_MASK = (True,) * 6 + (False,)
 SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
-"""Metres and radians: a dimension that hardly moves must not have its tremble blown up to full scale."""
+"""Metres and radians in a step of ``REFERENCE_DT_S``, in others in proportion: a dimension that hardly moves must not
+have its tremble blown up to full scale."""
+REFERENCE_DT_S = 0.2
 SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
 _HEAD = 1 << 16
 _COLUMNS = ("action_XA", "state_XS")
@@ -59,20 +62,31 @@ class Survey:
         return sum(self.lengths)
 
 
-def action_statistics(action_XA: np.ndarray, state_XS: np.ndarray, layout: StateLayout = StateLayout.RPY) -> Statistics:
+def action_floor(dt_s: float) -> tuple[float, ...]:
+    """The smallest span of each dimension of an action whose step lasts ``dt_s``."""
+    return tuple(span * (dt_s / REFERENCE_DT_S) for span in SPAN_FLOOR_ACTION)
+
+
+def action_statistics(
+    action_XA: np.ndarray, state_XS: np.ndarray, layout: StateLayout = StateLayout.RPY, dt_s: float = REFERENCE_DT_S
+) -> Statistics:
     """Normalisation of actions and states; the gripper of the action stays an opening of 0..1."""
     floor = SPAN_FLOOR_STATE if layout is StateLayout.RPY else None
-    action = compute(action_XA, mask=ACTION_MASK, span_floor=SPAN_FLOOR_ACTION)
+    action = compute(action_XA, mask=ACTION_MASK, span_floor=action_floor(dt_s))
     return Statistics(action, compute(state_XS, span_floor=floor))
 
 
 def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda done, total: None) -> Survey:
-    """The survey of ``dataset``, from the cache where it was made before. Raises DataError on values not finite."""
-    mark = fingerprint(dataset)
+    """The survey of ``dataset``, from the cache where it was made before. Raises DataError on values not finite.
+
+    Statistics are those of all its splits (reference §5.5); all else is of the episodes alone.
+    """
+    others = dataset.other_splits()
+    mark = fingerprint(dataset, _recipe(dataset.dt_s), others)
     path = cache_folder() / mark
     cached = _read(path)
     if cached is not None:
-        return cached
+        return _named(cached, dataset.name)
     lengths, words, keys, actions, states = [], [], [], [], []
     for number, episode in enumerate(dataset):
         report(number, len(dataset))
@@ -84,8 +98,12 @@ def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda 
     if not lengths:
         raise DataError(f"{dataset.root}: found no episode, expected some")
     action, state = np.concatenate(actions), np.concatenate(states)
+    for episode in (episode for other in others for episode in other):
+        actions.append(episode.action_TA)
+        states.append(episode.state_TS)
     try:
-        statistics = action_statistics(action, state, dataset.layout)
+        every_action, every_state = np.concatenate(actions), np.concatenate(states)
+        statistics = action_statistics(every_action, every_state, dataset.layout, dataset.dt_s)
     except StatisticsError as error:
         raise DataError(f"{dataset.root}: {error}; instructvla-train data lint names the episodes") from error
     made = Survey(dataset.name, mark, tuple(lengths), tuple(words), tuple(keys), statistics, action, state)
@@ -94,17 +112,37 @@ def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda 
     return made
 
 
-def fingerprint(dataset: EpisodeDataset) -> str:
+def fingerprint(dataset: EpisodeDataset, recipe: str = RECIPE, others: Sequence[EpisodeDataset] = ()) -> str:
     """Hash over how the dataset is read and over its files: names, sizes, and the first and last 64 KiB of each."""
-    digest = hashlib.sha256(f"{RECIPE}\n{dataset.reading}\n".encode())
-    for path in dataset.files():
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(dataset.root)} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_HEAD))
-            file.seek(max(0, size - _HEAD))
-            digest.update(file.read(_HEAD))
+    digest = hashlib.sha256(f"{recipe}\n{dataset.reading}\n".encode())
+    for path in dict.fromkeys(path for each in (dataset, *others) for path in each.files()):
+        digest.update(f"{path.relative_to(dataset.root)} ".encode())
+        digest.update(_ends(path))
     return digest.hexdigest()[:24]
+
+
+def file_mark(path: Path) -> str:
+    """Hash over a file's size and its first and last 64 KiB."""
+    return hashlib.sha256(_ends(path)).hexdigest()[:24]
+
+
+def _ends(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        file.seek(max(0, size - _HEAD))
+        return f"{size}\n".encode() + head + file.read(_HEAD)
+
+
+def _recipe(dt_s: float) -> str:
+    """At the reference rate as it was before other rates had spans of their own: those hashes stay."""
+    return RECIPE if dt_s == REFERENCE_DT_S else f"{RECIPE}; least spans by the step"
+
+
+def _named(made: Survey, name: str) -> Survey:
+    """A survey from the cache under the name that the folder has now; episodes without a file of their own bear it."""
+    keys = tuple((name if path == made.name else path, number) for path, number in made.keys)
+    return replace(made, name=name, keys=keys)
 
 
 def cache_folder() -> Path:
@@ -146,8 +184,9 @@ def read_published(path: Path) -> dict[str, Statistics]:
 
 def _write(folder: Path, made: Survey) -> None:
     """The folder appears when it is complete; one that another process made meanwhile stays."""
-    partial = folder.with_suffix(f".{os.getpid()}")
-    partial.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    partial.chmod(0o755)
     for name in _COLUMNS:
         np.save(partial / f"{name}.npy", getattr(made, name), allow_pickle=False)
     content = {"lengths": made.lengths, "instructions": made.instructions, "keys": made.keys, "of": published([made])}
@@ -156,7 +195,7 @@ def _write(folder: Path, made: Survey) -> None:
     try:
         os.replace(partial, folder)
     except OSError:
-        shutil.rmtree(partial)
+        shutil.rmtree(partial)  # another process was quicker
 
 
 def _read(folder: Path) -> Survey | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from instructvla_training.language.vla_it import EpisodeAnnotation
 
-from .episode import Episode, EpisodeDataset
+from .episode import DataError, Episode, EpisodeDataset
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class AnnotatedDataset(EpisodeDataset):
         self._dataset = dataset
         self._by_key = {(found.file_path, found.episode_id): found for found in annotations}
         self.name, self.format, self.root = dataset.name, dataset.format, dataset.root
-        self.dt_s, self.layout, self.views = dataset.dt_s, dataset.layout, dataset.views
+        self.dt_s, self.layout, self.views, self.robot = dataset.dt_s, dataset.layout, dataset.views, dataset.robot
 
     @property
     def reading(self) -> str:
@@ -41,6 +41,9 @@ class AnnotatedDataset(EpisodeDataset):
             found = replace(found, move_primitive=())
         return replace(episode, annotation=found) if found else episode
 
+    def other_splits(self) -> Sequence[EpisodeDataset]:
+        return self._dataset.other_splits()
+
     def files(self) -> list[Path]:
         """Those of the episodes alone: annotations do not change what statistics are computed of."""
         return self._dataset.files()
@@ -48,3 +51,16 @@ class AnnotatedDataset(EpisodeDataset):
     def annotations(self) -> Mapping[tuple[str, str], EpisodeAnnotation]:
         """By file path and episode id; some may belong to no episode here."""
         return self._by_key
+
+    def joined(self, keys: Iterable[tuple[str, str]]) -> int:
+        """How many of the dataset's episodes, by their ``keys``, have an annotation. Raises DataError at none."""
+        keys = list(keys)
+        count = sum(key in self._by_key for key in keys)
+        if not count:
+            own, others = keys[:1], list(self._by_key)[:1]
+            raise DataError(
+                f"{self.root}: found no episode for any of {len(self._by_key)} annotations (of file path and episode "
+                f"such as {others}, here they are {own}), expected them to meet; give the folder the name that it had "
+                "when it was annotated, or annotate it again"
+            )
+        return count

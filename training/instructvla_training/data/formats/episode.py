@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -136,6 +137,15 @@ class Episode:
     def __len__(self) -> int:
         return len(self.action_TA)
 
+    def view(self, name: str) -> Images:
+        """The images of one view. Raises DataError where there is none."""
+        if name not in self.images:
+            raise DataError(
+                f"{self.name}: found views {sorted(self.images)}, expected {name!r} too; name the camera: --camera "
+                f"{name}=KEY"
+            )
+        return self.images[name]
+
 
 class EpisodeDataset(ABC, Sequence[Episode]):
     """Episodes by number, read from disk on access: nothing but an index is kept in memory.
@@ -150,6 +160,7 @@ class EpisodeDataset(ABC, Sequence[Episode]):
     dt_s: float  # duration of one step
     layout: StateLayout
     views: tuple[str, ...]  # views that it has, of VIEWS
+    robot: str = ""  # whose episodes they are, where the data says
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -160,6 +171,10 @@ class EpisodeDataset(ABC, Sequence[Episode]):
     @abstractmethod
     def files(self) -> list[Path]:
         """Every file whose content the episodes are made of, in a fixed order."""
+
+    def other_splits(self) -> Sequence[EpisodeDataset]:
+        """Episodes that are not trained on and still count for the statistics."""
+        return ()
 
     @property
     def reading(self) -> str:
@@ -173,6 +188,18 @@ class EpisodeDataset(ABC, Sequence[Episode]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} episodes; there is no number {index}")
         return index % len(self)
+
+
+@contextmanager
+def whole(source: object, expected: str) -> Iterator[None]:
+    """What libraries make of damaged or foreign files becomes a DataError that names ``source``."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{source}: found {found}, expected {expected}; copy or export the dataset again") from error
 
 
 def choose_cameras(keys: Sequence[str], wanted: Mapping[str, str], source: Path) -> dict[str, str]:

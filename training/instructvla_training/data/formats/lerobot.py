@@ -25,12 +25,16 @@ from .episode import (
     Images,
     StateLayout,
     choose_cameras,
+    whole,
 )
 from .video import VideoImages
 
 INFO_FILE = "meta/info.json"
 STATE_KEY, ACTION_KEY = "observation.state", "action"
 _WITHOUT_PAD = tuple(name for name in StateLayout.RPY.value if name != "pad")
+_JOINTS = ("joint", "waist", "shoulder", "elbow", "forearm", "wrist")
+"""Words of joint names; none is in a name of the end effector's axes."""
+INVERTIBLE = ("action", "state", "both")
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,16 @@ class LeRobotDataset(EpisodeDataset):
         *,
         cameras: Mapping[str, str] | None = None,
         layout: StateLayout | None = None,
-        invert_gripper: bool = False,
+        invert_gripper: str = "",
     ) -> None:
-        """``invert_gripper``: for datasets whose action says 1 = closed. Raises DataError."""
+        """``invert_gripper``: one of INVERTIBLE, for datasets in which 1 is closed there. Raises DataError."""
         self.root, self.name = Path(root), Path(root).name
+        if invert_gripper not in ("", *INVERTIBLE):
+            raise DataError(f"found invert_gripper {invert_gripper!r}, expected one of {', '.join(INVERTIBLE)}")
+        with whole(self.root / INFO_FILE, "the description and the tables of a LeRobot dataset"):
+            self._open(cameras or {}, layout, invert_gripper)
+
+    def _open(self, cameras: Mapping[str, str], layout: StateLayout | None, invert_gripper: str) -> None:
         self.info = _json(self.root / INFO_FILE)
         self.version = str(self.info.get("codebase_version", "?"))
         if not self.version.startswith(("v2.", "v3.")):
@@ -71,31 +81,40 @@ class LeRobotDataset(EpisodeDataset):
                 f"{self.root}: found LeRobot {self.version}, expected v2.x or v3.x; convert it with LeRobot's own tool"
             )
         self.features: dict[str, Any] = self.info["features"]
-        self.fps = float(self.info["fps"])
+        self.fps, self.robot = float(self.info["fps"]), str(self.info.get("robot_type") or "")
         self.dt_s = 1.0 / self.fps
         keys = [key for key, f in self.features.items() if f["dtype"] in ("image", "video")]
-        self.cameras = choose_cameras(keys, cameras or {}, self.root)
+        self.cameras = choose_cameras(keys, cameras, self.root)
         self.views = tuple(self.cameras)
-        self._invert_gripper = invert_gripper
+        self._inverted = ("action", "state") if invert_gripper == "both" else (invert_gripper,)
         self._check_action()
         self.layout, self._has_pad = self._state_layout(layout)
+        if "state" in self._inverted and self.layout is StateLayout.AXIS_ANGLE:
+            raise DataError(
+                f"{self.root}: found two fingers in metres in the state, expected one opening of 0..1 to be inverted; "
+                "leave --invert-gripper state out"
+            )
         self._entries = self._read_v3() if self.version.startswith("v3.") else self._read_v2()
 
     @property
     def reading(self) -> str:
         cameras = ",".join(f"{view}={key}" for view, key in self.cameras.items())
-        return f"{super().reading} {cameras} inverted={self._invert_gripper}"
+        return f"{super().reading} {cameras} inverted={'+'.join(self._inverted) or False}"
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
         entry = self._entries[self._checked(index)]
+        with whole(entry.data, f"{entry.length} rows of episode {entry.index} with states and actions"):
+            return self._episode(entry)
+
+    def _episode(self, entry: _Entry) -> Episode:
         table = self._rows(entry)
-        action = _matrix(table, ACTION_KEY)
-        if self._invert_gripper:
-            action[:, -1] = 1.0 - action[:, -1]
-        state = _matrix(table, STATE_KEY)
+        action, state = _matrix(table, ACTION_KEY), _matrix(table, STATE_KEY)
+        for name, rows in (("action", action), ("state", state)):
+            if name in self._inverted:
+                rows[:, -1] = 1.0 - rows[:, -1]
         if not self._has_pad:
             state = np.insert(state, 6, 0.0, axis=1)
         return Episode(
@@ -118,10 +137,7 @@ class LeRobotDataset(EpisodeDataset):
     def _rows(self, entry: _Entry) -> Any:
         in_table = [key for key in self.cameras.values() if self.features[key]["dtype"] == "image"]
         wanted = [STATE_KEY, ACTION_KEY, *in_table] + (["timestamp"] if "timestamp" in self.features else [])
-        try:
-            table = pq.read_table(entry.data, columns=wanted, filters=[("episode_index", "=", entry.index)])
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise DataError(f"{entry.data}: {error}; expected the columns {wanted}; copy the file again") from error
+        table = pq.read_table(entry.data, columns=wanted, filters=[("episode_index", "=", entry.index)])
         if len(table) != entry.length:
             raise DataError(
                 f"{entry.data}: found {len(table)} rows of episode {entry.index}, expected {entry.length}; "
@@ -140,7 +156,7 @@ class LeRobotDataset(EpisodeDataset):
         feature = self.features.get(ACTION_KEY)
         shape = tuple(feature["shape"]) if feature else None
         names = " ".join(_names(feature)) if feature else ""
-        if shape != (ACTION_DIM,) or "joint" in names:
+        if shape != (ACTION_DIM,) or _of_joints(names):
             raise DataError(
                 f"{self.root}: found action {shape} named {names!r}, expected ({ACTION_DIM},) end-effector deltas "
                 "(x, y, z, roll, pitch, yaw, gripper); convert joint actions by the robot's kinematics first"
@@ -154,6 +170,11 @@ class LeRobotDataset(EpisodeDataset):
         if named is None and names == _WITHOUT_PAD:
             named = StateLayout.RPY
         layout = wanted or named
+        if _of_joints(" ".join(names)):
+            raise DataError(
+                f"{self.root}: found {STATE_KEY} named {list(names)}, which are joints, expected poses of the end "
+                f"effector {list(StateLayout.RPY.value)}; convert them by the robot's kinematics first"
+            )
         if layout is None or size not in (STATE_DIM, STATE_DIM - 1) or (size < STATE_DIM and layout != StateLayout.RPY):
             raise DataError(
                 f"{self.root}: found {STATE_KEY} of {size} named {list(names)}, expected one of "
@@ -212,6 +233,10 @@ class LeRobotDataset(EpisodeDataset):
         )
 
 
+def _of_joints(names: str) -> bool:
+    return any(word in names.lower() for word in _JOINTS)
+
+
 def _names(feature: Mapping[str, Any] | None) -> list[str]:
     """Names of a vector: a list, or the list in a dictionary of one entry."""
     names = (feature or {}).get("names") or []
@@ -223,6 +248,8 @@ def _names(feature: Mapping[str, Any] | None) -> list[str]:
 def _matrix(table: Any, key: str) -> np.ndarray:
     """A column of vectors of one length -> (rows, length) float32."""
     column = table[key].combine_chunks()
+    if column.null_count:
+        raise ValueError(f"{column.null_count} empty rows of {key}")
     return np.asarray(column.flatten(), dtype=np.float32).reshape(len(column), -1).copy()
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .episode import DataError, decode_image
+from .episode import DataError, decode_image, whole
 
 IMAGE_MARK = "<image>"
 _BLOCK, _LONGEST = 1 << 20, 1 << 26
-_BETWEEN = re.compile(r"[ \t\r\n,\[\]]*")
+_BETWEEN = re.compile(r"[ \t\r\n,\[\]\ufeff]*")  # with the mark that some editors put at a file's beginning
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ class LlavaDataset(Sequence[Conversation]):
         start, stop = self._places[index]
         with self.path.open("rb") as file:
             file.seek(start)
-            entry = json.loads(file.read(stop - start))
-        return _conversation(entry, self.images, f"{self.path}, entry {index}")
+            text = file.read(stop - start)
+        source = f"{self.path}, entry {index}"
+        with whole(source, "a conversation: turns with from and value"):
+            return _conversation(json.loads(text), self.images, source)
 
     def files(self) -> list[Path]:
         return [self.path]
@@ -78,14 +80,23 @@ def is_llava(path: Path) -> bool:
 
 def _scan(path: Path) -> np.ndarray:
     """(n, 2) byte offsets of the objects at the top of the file; raises DataError where it is no such file."""
+    try:
+        return _places(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {error}; expected UTF-8; save the file in that encoding") from error
+    except OSError as error:
+        raise DataError(f"{error}; expected a file of conversations; correct the path") from error
+
+
+def _places(path: Path) -> np.ndarray:
     places: list[tuple[int, int]] = []
     decoder = json.JSONDecoder()
     text, at, offset, done = "", 0, 0, False  # ``offset``: bytes of the file before text[at]
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", newline="") as file:  # ends of lines stay as they are: places are counted in bytes
         while True:
             skipped = _BETWEEN.match(text, at)
             assert skipped is not None
-            offset += skipped.end() - at
+            offset += len(skipped.group().encode())
             at = skipped.end()
             try:
                 end = decoder.raw_decode(text, at)[1] if at < len(text) else at
@@ -116,6 +127,10 @@ def _conversation(entry: Any, images: Path, source: str) -> Conversation:
         if (question.get("from"), answer.get("from")) != ("human", "gpt"):
             found = (question.get("from"), answer.get("from"))
             raise DataError(f"{source}: found turns of {found}, expected a human's and then a gpt's")
-        pairs.append((str(question["value"]).replace(IMAGE_MARK, "").strip(), str(answer["value"]).strip()))
+        pair = str(question["value"]).replace(IMAGE_MARK, "").strip(), str(answer["value"]).strip()
+        if not all(pair):
+            what = "a question" if not pair[0] else "an answer"
+            raise DataError(f"{source}: found {what} without words, expected some; write one or drop the entry")
+        pairs.append(pair)
     image = entry.get("image")
     return Conversation(tuple(pairs), images / image if image else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from .lerobot import LeRobotDataset, is_lerobot
 from .rlds import RldsDataset
 from .tfds import find_version, is_tfds
 
+logger = logging.getLogger(__name__)
+
 STATES = {"rpy": StateLayout.RPY, "quaternion": StateLayout.QUATERNION, "axis-angle": StateLayout.AXIS_ANGLE}
 
 
@@ -24,7 +27,7 @@ class Reading:
 
     cameras: Mapping[str, str] = field(default_factory=dict)  # view -> camera key or topic
     state: str | None = None  # of STATES; LeRobot
-    invert_gripper: bool = False  # LeRobot
+    invert_gripper: str = ""  # LeRobot: "action", "state" or "both"
     split: str = "train"  # RLDS
     source: str | None = None  # RLDS
     actions: str = "auto"  # bags: one of bag.ACTIONS
@@ -46,7 +49,12 @@ def _open(path: Path, reading: Reading) -> EpisodeDataset:
     if is_lerobot(path):
         layout = STATES[reading.state] if reading.state else None
         return LeRobotDataset(path, cameras=reading.cameras, layout=layout, invert_gripper=reading.invert_gripper)
-    if is_tfds(find_version(path)):
+    tfds = is_tfds(find_version(path))
+    for name in ("state", "invert_gripper", *(["cameras"] if tfds else [])):
+        if getattr(reading, name):
+            option = "--" + name.removesuffix("s").replace("_", "-")
+            logger.warning("%s: %s changes nothing here, it is for LeRobot datasets", path, option)
+    if tfds:
         return RldsDataset(path, split=reading.split, source=reading.source)
     if find_bags(path):
         return BagDataset(path, cameras=reading.cameras, actions=reading.actions)

@@ -6,14 +6,17 @@ opening, 1 = open; actions of Bridge become differences of reached states, which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .episode import DataError, EncodedImages, Episode, EpisodeDataset, Images, SlicedImages, StateLayout
+from .episode import DataError, EncodedImages, Episode, EpisodeDataset, Images, SlicedImages, StateLayout, whole
 from .tfds import RawEpisode, TfdsReader, find_version
+
+logger = logging.getLogger(__name__)
 
 OPEN_ABOVE, CLOSED_BELOW = 0.95, 0.05
 _RELATIVE = 0.1
@@ -70,8 +73,10 @@ def bridge_numbers(raw: RawEpisode) -> Numbers:
     state, action = _number(raw, "observation/state")[1:], _number(raw, "action")[1:]
     if len(state) < 2:
         raise DataError(f"{raw.source}: found {len(state) + 1} steps, expected at least 3; drop the episode")
+    if len(action) != len(state):
+        raise DataError(f"{raw.source}: found {len(action)} actions, expected {len(state)} as there are states")
     moved = state[1:, :6] - state[:-1, :6]
-    opening = binarize_gripper(action[:, 6])[:-1]
+    opening = np.where(np.isfinite(action[:, 6]), binarize_gripper(action[:, 6]), np.nan)[:-1]  # a NaN stays one
     pad = np.zeros((len(state), 1), np.float32)
     states = np.concatenate([state[:, :6], pad, state[:, -1:]], axis=1)
     return states[:-1], np.column_stack([moved, opening]), slice(1, len(state))
@@ -154,7 +159,11 @@ class RldsDataset(EpisodeDataset):
         return len(self._reader)
 
     def __getitem__(self, index: int) -> Episode:  # type: ignore[override]
-        raw = self._reader[self._checked(index)]
+        number = self._checked(index)
+        with whole(f"{self.root}, episode {number}", f"the features of a dataset like {self._source_name}"):
+            return self._episode(self._reader[number])
+
+    def _episode(self, raw: RawEpisode) -> Episode:
         state, action, kept = self._source.numbers(raw)
         file_path, episode_id = _key(raw, self.name)
         return Episode(
@@ -168,6 +177,18 @@ class RldsDataset(EpisodeDataset):
 
     def files(self) -> list[Path]:
         return self._reader.files()
+
+    def other_splits(self) -> Sequence[EpisodeDataset]:
+        """All other splits whose files are here."""
+        found: list[EpisodeDataset] = []
+        for split in self._reader.splits:
+            if split == self._reader.split:
+                continue
+            try:
+                found.append(RldsDataset(self.root, split=split, source=self._source_name, dt_s=self.dt_s))
+            except DataError as error:
+                logger.warning("%s: split %s does not count for the statistics: %s", self.name, split, error)
+        return found
 
 
 def _images(raw: RawEpisode, name: str, kept: slice) -> Images:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .episode import DataError
+from .episode import DataError, whole
 from .tfrecord import Value, parse_example, read_record, record_offsets
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -54,9 +54,12 @@ class TfdsReader:
         """Raises DataError where the folder is not a TFDS dataset or lacks the split."""
         self.root, self.split = Path(root), split
         info, features = (_json(self.root / name) for name in (INFO_FILE, FEATURES_FILE))
-        self.name = str(info.get("name", self.root.parent.name))
-        self.leaves = dict(_leaves(features, ""))
-        splits = {entry["name"]: [int(n) for n in entry["shardLengths"]] for entry in info.get("splits", ())}
+        with whole(self.root / FEATURES_FILE, "the schema of a TFDS dataset"):
+            self.leaves = dict(_leaves(features, ""))
+        with whole(self.root / INFO_FILE, "the splits of a TFDS dataset with their shardLengths"):
+            self.name = str(info.get("name", self.root.parent.name))
+            splits = {entry["name"]: [int(n) for n in entry["shardLengths"]] for entry in info.get("splits", ())}
+        self.splits = tuple(splits)
         if split not in splits:
             raise DataError(
                 f"{self.root}: found splits {sorted(splits)}, expected {split!r}; name one of them: --split"
