@@ -11,10 +11,9 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .evaluation.tables import machine
-from .parallel import moved, processes
+from .parallel import moved, processes, use_threads
 from .recipes import StageRecipe
 from .run import place
 from .stages.run import prepare
@@ -57,7 +56,7 @@ def loader_speed(recipe: StageRecipe, space: Workspace, device: str, threads: in
 
     Raises FileNotFoundError where the recipe's data or the checkpoint before it is missing.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     with processes(device) as group, tempfile.TemporaryDirectory() as folder:
         prepared = prepare(recipe, space, group)
         place(prepared, recipe, group)
@@ -71,6 +70,7 @@ def loader_speed(recipe: StageRecipe, space: Workspace, device: str, threads: in
         parts = recipe.parts_for(group.count)
         ready = cycle(made)
         stage.make_batch = lambda rng: next(ready)
+        stage.make_part = lambda rng, part: next(ready)
         trainer = Trainer(stage, recipe.optimisation, Path(folder), group, parts)
         trainer.run(until=WARM_STEPS)
         warm_s = trainer.seconds

@@ -17,6 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from instructvla_model.runtime import RuntimeInputError, choose_device
+
 from .lifetime import end_with_parent
 
 Value = TypeVar("Value")
@@ -60,12 +62,15 @@ def processes(device: str = "auto", longest_wait_s: float = LONGEST_WAIT_S) -> I
 
     The outermost context starts and ends the process group; a program may do so once only. A process that waits longer
     than ``longest_wait_s`` for the others gives up with an error, and none outlives a torchrun that was killed.
+    Raises RuntimeInputError for a device that there is not.
     """
-    cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    chosen = choose_device(device)
+    cuda = chosen.type == "cuda"
+    if cuda and (chosen.index or 0) >= torch.cuda.device_count():
+        raise RuntimeInputError(f"device {device!r}: PyTorch sees {torch.cuda.device_count()} of them; use another")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        chosen = ("cuda" if cuda else "cpu") if device == "auto" else device
-        yield Processes(device=torch.device(chosen))
+        yield Processes(device=chosen)
         return
     where = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
@@ -79,6 +84,11 @@ def processes(device: str = "auto", longest_wait_s: float = LONGEST_WAIT_S) -> I
     finally:
         if outermost:
             dist.destroy_process_group()
+
+
+def use_threads(threads: int) -> None:
+    """So many CPU threads for the processes of the run on this machine together, at least one each."""
+    torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _mesh(group: Processes) -> DeviceMesh:

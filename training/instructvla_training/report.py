@@ -21,6 +21,7 @@ import torch
 
 from .evaluation.tables import machine
 from .recipes import StageRecipe
+from .refusals import RunError
 
 HIDDEN = {"step", "seconds"}
 ABOUT_FILE = "about.json"
@@ -37,12 +38,21 @@ th{color:#6b7280;font-weight:600}tr+tr td{border-top:1px solid #eef0f3}img{max-w
 def read_log(run_dir: Path) -> dict[str, np.ndarray]:
     """Columns of ``log.jsonl``; a name missing from a row is NaN there.
 
-    A resumed run logs the steps since its last save again: the later row of a step counts.
+    A resumed run logs the steps since its last save again: the later row of a step counts. A line that a kill has cut
+    in two is left out. Raises RunError where no row is left.
     """
     path = Path(run_dir) / "log.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"found no {path}, expected the log of a training run; name its run folder")
-    rows = {row["step"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    rows: dict[int, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(text)
+            rows[row["step"]] = row
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    if not rows:
+        raise RunError(f"{path}: found no whole row, expected one for each logged step; train a few steps first")
     ordered = [rows[step] for step in sorted(rows)]
     names = sorted({name for row in ordered for name in row})
     return {name: np.array([row.get(name, np.nan) for row in ordered]) for name in names}
@@ -92,7 +102,13 @@ def write_report(run_dir: Path) -> Path:
     """Writes ``losses.png`` and the self-contained ``report.html`` into the run folder -> the page's path."""
     run_dir = Path(run_dir)
     columns = read_log(run_dir)
-    about: dict[str, Any] = json.loads((run_dir / ABOUT_FILE).read_text(encoding="utf-8"))
+    try:
+        about: dict[str, Any] = json.loads((run_dir / ABOUT_FILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"{run_dir / ABOUT_FILE}: {error}; expected what the run is of; give its training command again, which "
+            "writes it anew"
+        ) from error
     plot_log(run_dir, run_dir / "losses.png", run_dir.name)
     samples = sorted((run_dir / "samples").glob("step-*.json"))
     parts = [

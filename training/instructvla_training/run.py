@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from instructvla_model import checkpoint
-from instructvla_model.manifest import new_manifest
+from instructvla_model.manifest import MANIFEST_FILE, new_manifest, read_manifest
 from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import PolicyTokenizer
 
 from . import state
+from .lock import only_run
 from .parallel import Processes, shard, whole_state
 from .recipes import StageRecipe
+from .refusals import RunError
 from .report import write_about, write_report
 from .samples import TrainedStage, write_samples
 from .trainer import Trainer
@@ -44,6 +47,7 @@ class Prepared:
     statistics: Statistics | None
     notes: Mapping[str, Any] = field(default_factory=dict)  # for the manifest
     add_files: Callable[[Path], None] = lambda folder: None  # to the checkpoint folder, before it gets its name
+    of: Mapping[str, Any] = field(default_factory=dict)  # what a run must be of to be gone on with
 
 
 def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
@@ -64,17 +68,26 @@ def train(
 ) -> Path:  # fmt: skip
     """Trains the placed stage (up to step ``until``) -> its checkpoint folder; log, samples and report lie beside it.
 
-    Every process of the group must call. Raises FileExistsError where a checkpoint would be lost.
+    Every process of the group must call. Raises RunError where a checkpoint would be lost, another run is at work in
+    the folder, or the one that was stopped there is of something else.
     """
+    with only_run(run_dir) if group.is_first else nullcontext():
+        return _train(prepared, recipe, run_dir, group, until, wandb_project)
+
+
+def _train(
+    prepared: Prepared, recipe: StageRecipe, run_dir: Path, group: Processes, until: int | None,
+    wandb_project: str | None,
+) -> Path:  # fmt: skip
     folder = run_dir / "checkpoint"
     if group.is_first:
         _restore(folder)
     group.wait()
     parts = recipe.parts_for(group.count)
     watch = Watch(run_dir, recipe.optimisation.steps, shown=group.is_first, wandb_project=wandb_project)
-    trainer = Trainer(prepared.stage, recipe.optimisation, run_dir, group, parts, watch)
+    trainer = Trainer(prepared.stage, recipe.optimisation, run_dir, group, parts, watch, prepared.of)
     if folder.exists() and state.newest(trainer.state_dir) is None:
-        raise FileExistsError(
+        raise RunError(
             f"{folder}: found a checkpoint without the state to go on from, expected both or neither; "
             "move it away, or name another run folder"
         )
@@ -89,11 +102,18 @@ def train(
         group.wait()
 
     trainer.run(on_save=write, until=until)
-    if not folder.exists():
+    if written_step(folder) != trainer.step:  # a kill or a full disk after the state's save and before the checkpoint's
         write(trainer.step)
     if group.is_first:
         write_report(run_dir)
     return folder
+
+
+def written_step(folder: Path) -> int | None:
+    """The step that a checkpoint was written at; None where there is none."""
+    if not (folder / MANIFEST_FILE).exists():
+        return None
+    return int(read_manifest(folder).training.get("step", 0))
 
 
 def _write_checkpoint(prepared: Prepared, recipe: StageRecipe, trainer: Trainer, folder: Path, step: int) -> None:
@@ -111,14 +131,17 @@ def _write_checkpoint(prepared: Prepared, recipe: StageRecipe, trainer: Trainer,
     manifest = new_manifest(policy.config, recipe.stage, prepared.statistics, notes)
     checkpoint.save(partial, policy, prepared.tokenizer, manifest)
     prepared.add_files(partial)
+    state.to_disk(partial)
     heads = {name: value.contiguous() for name, value in weights.items() if not name.startswith("policy.")}
     partial_heads = folder.parent / f"{HEADS_FILE}.partial"
     save_file(heads, partial_heads)
+    state.sync(partial_heads)
     os.replace(partial_heads, folder.parent / HEADS_FILE)
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
         os.replace(folder, previous)
     os.replace(partial, folder)
+    state.sync(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
     logger.info("wrote %s: %s", folder, json.dumps(notes))
 

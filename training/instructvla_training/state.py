@@ -13,8 +13,9 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -35,6 +36,7 @@ class Facts:
     parts: int
     shapes: Mapping[str, Sequence[int]]
     updates: Mapping[str, int]  # how often the optimiser has moved each parameter
+    of: Mapping[str, Any] = field(default_factory=dict)  # what the run is of; empty in older saves
 
 
 @contextmanager
@@ -46,7 +48,10 @@ def _quiet() -> Iterator[None]:
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], facts: Facts, group: Processes) -> None:
-    """Writes ``folder/step-N`` and then deletes older saves. A kill at any moment leaves the newest complete one."""
+    """Writes ``folder/step-N`` to the disk itself and then deletes older saves.
+
+    A kill or a power cut at any moment leaves the newest complete one.
+    """
     target = folder / f"step-{facts.step:07d}"
     partial = target.with_suffix(".partial")
     if target.exists():
@@ -61,11 +66,28 @@ def save(folder: Path, tensors: Mapping[str, Tensor], facts: Facts, group: Proce
     group.wait()
     if group.is_first:
         (partial / FACTS_FILE).write_text(json.dumps(asdict(facts)) + "\n", encoding="utf-8")
+        to_disk(partial)
         os.replace(partial, target)
+        sync(folder)
         for old in folder.glob("step-*"):
             if old != target:
                 shutil.rmtree(old)
     group.wait()
+
+
+def to_disk(folder: Path) -> None:
+    """Returns when every file of ``folder`` is on the disk, not only in the machine's memory."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def newest(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from . import state
 from .optimisation import Optimisation
 from .parallel import Processes, moved, whole
 from .prefetch import Prefetcher
+from .refusals import NonFiniteLoss, RunError
 from .watch import Watch
 
 __all__ = ["Drawn", "NonFiniteLoss", "Optimisation", "Trainer"]
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 STEPS_APART = 1_000_003  # of torch's seeds, between runs of different seed
 PARTS_APART = 2_000_000_011  # and between the parts of one step
+LONGEST_TOLD = 160  # characters of what a run is of
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,6 @@ class Stage(Protocol):
     def __call__(self, batch: Any) -> Mapping[str, Tensor]: ...
 
 
-class NonFiniteLoss(RuntimeError):
-    """A loss or gradient is NaN or infinite; the run stops before the weights are touched."""
-
-
 class Trainer:
     """Trains the parameters of ``stage`` that require gradients.
 
@@ -65,12 +64,14 @@ class Trainer:
 
     def __init__(
         self, stage: nn.Module, config: Optimisation, run_dir: Path, group: Processes | None = None,
-        parts: int = 1, watch: Watch | None = None,
+        parts: int = 1, watch: Watch | None = None, of: Mapping[str, Any] | None = None,
     ):  # fmt: skip
+        """``of``: what the run is of, kept with its state; a run of something else is not gone on with."""
         self.stage, self.config, self.run_dir, self.parts = stage, config, Path(run_dir), parts
+        self.of = json.loads(json.dumps(of or {}))  # as it comes back
         self.group = group or Processes()
         if parts % self.group.count:
-            raise ValueError(
+            raise RunError(
                 f"found {parts} parts a step for {self.group.count} processes, expected a multiple of their number; "
                 "start as many processes as divide the recipe's parts"
             )
@@ -97,17 +98,18 @@ class Trainer:
     def resume(self) -> bool:
         """Continues from the run folder's last save; False where there is none.
 
-        Raises ValueError where the saved parameters are not the stage's.
+        Raises RunError where the saved parameters are not the stage's, or the run is of something else.
         """
         folder = state.newest(self.state_dir)
         if folder is None:
             self.watch.rewind(0)
             return False
         facts = state.read_facts(folder)
+        self._check(facts.of)
         shapes = {name: list(p.shape) for name, p in self.named.items()}
         if dict(facts.shapes) != shapes:
             differing = sorted(n for n in shapes.keys() | facts.shapes.keys() if facts.shapes.get(n) != shapes.get(n))
-            raise ValueError(
+            raise RunError(
                 f"{folder}: its parameters are not this recipe's (for example {differing[:5]}); "
                 "use another run folder or delete it"
             )
@@ -126,11 +128,21 @@ class Trainer:
         logger.info("resumed %s at step %d", self.run_dir.name, self.step)
         return True
 
+    def _check(self, before: Mapping[str, Any]) -> None:
+        """Older saves do not say what they are of."""
+        differing = sorted(key for key in before.keys() & self.of.keys() if before[key] != self.of[key])
+        if differing:
+            told = "; ".join(f"{key}: {_told(before[key])}, now {_told(self.of[key])}" for key in differing)
+            raise RunError(
+                f"{self.run_dir}: found a run of other {', '.join(differing)} ({told}), expected the same to go on; "
+                "name another folder (finetune: --output), or delete this one"
+            )
+
     def save(self) -> None:
         """Writes everything that ``resume`` needs; every process must call."""
         updates = {n: int(self.optimiser.state[p]["step"]) for n, p in self._moved().items()}
         shapes = {name: list(p.shape) for name, p in self.named.items()}
-        facts = state.Facts(self.step, self.seconds, self.parts, shapes, updates)
+        facts = state.Facts(self.step, self.seconds, self.parts, shapes, updates, self.of)
         state.save(self.state_dir, self._tensors(), facts, self.group)
 
     def _moved(self) -> dict[str, nn.Parameter]:
@@ -155,7 +167,7 @@ class Trainer:
 
         def make(step: int) -> list[tuple[int, Any]]:
             draws = ((part, np.random.default_rng([self.config.seed, step, part])) for part in own_parts)
-            return [(part, moved(stage.make_batch(rng), self.group.device)) for part, rng in draws]
+            return [(part, moved(_drawn(stage, rng, part), self.group.device)) for part, rng in draws]
 
         with Prefetcher(make, self.step, stop) as batches, self.watch:
             self._loop(batches, stop, on_save)
@@ -236,6 +248,17 @@ class Trainer:
     def averaged(self) -> _Swap:
         """Context in which the stage holds the averaged weights."""
         return _Swap(self.parameters, self.average)
+
+
+def _drawn(stage: Stage, rng: np.random.Generator, part: int) -> Any:
+    """A part of a step; stages whose parts are not all alike draw by number."""
+    by_number = getattr(stage, "make_part", None)
+    return stage.make_batch(rng) if by_number is None else by_number(rng, part)
+
+
+def _told(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_TOLD else text[:LONGEST_TOLD] + "…"
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .refusals import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -125,11 +128,14 @@ def _row_step(line: str) -> float:
 
 
 def start_wandb(project: str, run_dir: Path) -> Any:
-    """A Weights & Biases run that goes on where one of this folder stopped. Raises ImportError with what to install."""
+    """A Weights & Biases run that goes on where one of this folder stopped. Raises RunError with what to install."""
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
-        raise ImportError(
+        raise RunError(
             "found no package wandb, expected it for --wandb; install it (pip install wandb) or leave the option out"
         ) from error
-    return wandb.init(project=project, name=run_dir.name, id=run_dir.name, dir=str(run_dir), resume="allow")
+    where = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:8]  # two folders of one name are two runs
+    return wandb.init(
+        project=project, name=run_dir.name, id=f"{run_dir.name}-{where}", dir=str(run_dir), resume="allow"
+    )

@@ -19,6 +19,7 @@ from instructvla_model.types import Observation
 from instructvla_training import pipeline
 from instructvla_training.parallel import processes
 from instructvla_training.recipes import LossWeights, debug
+from instructvla_training.refusals import RunError
 from instructvla_training.run import place
 from instructvla_training.stages.action_loss import flow_loss
 from instructvla_training.stages.run import prepare, run_stage
@@ -105,7 +106,7 @@ def test_a_checkpoint_without_its_state_is_not_overwritten(trained, tmp_path):
     space = Workspace(tmp_path, "tiny")
     shutil.copytree(trained.root, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(space.run("expert") / "state")
-    with pytest.raises(FileExistsError, match="without the state to go on from"):
+    with pytest.raises(RunError, match="without the state to go on from"):
         run_stage(debug("expert"), space, "cpu", threads=1)
     assert (space.run("expert") / "log.jsonl").read_text() == (trained.run("expert") / "log.jsonl").read_text()
 

@@ -10,6 +10,7 @@ import pytest
 from small_stage import CONFIG, SmallStage
 
 from instructvla_training.parallel import Processes
+from instructvla_training.refusals import RunError
 from instructvla_training.trainer import Trainer
 from instructvla_training.watch import Watch
 
@@ -31,12 +32,18 @@ def test_weights_and_biases_gets_the_rows_of_the_log_and_goes_on_in_the_same_run
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     Trainer(SmallStage(), CONFIG, tmp_path / "run", watch=Watch(tmp_path / "run", 6, wandb_project="arms")).run()
     assert [step for step, _ in wandb.rows] == [1, 2, 3, 4, 5, 6] and "loss" in wandb.rows[0][1]
-    assert (wandb.started["project"], wandb.started["id"], wandb.started["resume"]) == ("arms", "run", "allow")
+    assert (wandb.started["project"], wandb.started["name"], wandb.started["resume"]) == ("arms", "run", "allow")
+    first = wandb.started["id"]
+    Trainer(SmallStage(), CONFIG, tmp_path / "run", watch=Watch(tmp_path / "run", 6, wandb_project="arms")).run()
+    assert wandb.started["id"] == first
+    other = tmp_path / "elsewhere" / "run"
+    Trainer(SmallStage(), CONFIG, other, watch=Watch(other, 6, wandb_project="arms")).run()
+    assert wandb.started["id"] != first
 
 
 def test_a_missing_package_is_named_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match=r"expected it for --wandb; install it \(pip install wandb\)"):
+    with pytest.raises(RunError, match=r"expected it for --wandb; install it \(pip install wandb\)"):
         Trainer(SmallStage(), CONFIG, tmp_path, watch=Watch(tmp_path, 6, wandb_project="arms")).run()
 
 

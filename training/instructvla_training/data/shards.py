@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from instructvla_training.refusals import RunError
+
 logger = logging.getLogger(__name__)
 
 COLUMNS: dict[str, tuple[tuple[int | None, ...], str]] = {
@@ -119,7 +121,7 @@ def joined(parts: Sequence[Frames]) -> Frames:
 def read_frames(folders: Iterable[Path]) -> Frames:
     """Loads every complete shard below ``folders``, in name order.
 
-    Raises FileNotFoundError where there is none and ValueError where a shard's columns disagree in length.
+    Raises FileNotFoundError where there is none and RunError where a shard's columns disagree in length.
     """
     folders = [Path(f) for f in folders]
     shards = sorted(p for f in folders for p in f.glob("shard-*") if not p.name.endswith(".partial"))
@@ -136,7 +138,7 @@ def read_frames(folders: Iterable[Path]) -> Frames:
         for name in COLUMNS:
             column = np.load(shard / f"{name}.npy", allow_pickle=False)
             if len(column) != total:
-                raise ValueError(f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard")
+                raise RunError(f"{shard}/{name}.npy: found {len(column)} frames, expected {total}; delete the shard")
             parts[name].append(column)
         episodes.extend(records)
     lengths = np.array([record.length for record in episodes])

@@ -10,6 +10,7 @@ import numpy as np
 from instructvla_training.data.episode_frames import HELD_OUT_EPISODES, keeps_apart
 from instructvla_training.data.shards import Frames
 from instructvla_training.recipes import Shares
+from instructvla_training.refusals import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Draw:
     def by_dataset(cls, frames: Frames, datasets: Shares, without: np.ndarray) -> Draw:
         """A frame's chance goes with its own weight times its dataset's: a dataset counts by its number of frames too.
 
-        Raises ValueError where nothing can be drawn.
+        Raises RunError where nothing can be drawn.
         """
         source = np.array([episode.source for episode in frames.episodes])[frames.episode]
         weight = np.zeros(len(frames))
@@ -55,7 +56,7 @@ class Draw:
         weight[np.isin(frames.episode, without)] = 0.0
         if not weight.sum() > 0:
             names = ", ".join(name for name, _ in datasets)
-            raise ValueError(f"found no frame of {names} to draw from; expected some: instructvla-train data record")
+            raise RunError(f"found no frame of {names} to draw from; expected some: instructvla-train data record")
         chosen = [SOURCES.get(name, name) for name, _ in datasets]
         for name, key in zip((name for name, _ in datasets), chosen, strict=True):
             share = weight[source == key].sum() / weight.sum()
