@@ -31,13 +31,18 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "--keep-statistics", action="store_true", help="normalise as the checkpoint does, not by the new data"
     )
     finetune.add_argument(
+        "--robot", metavar="NAME",
+        help="whose recordings they are, such as wx250s or fr3; default: what the data or the checkpoint says",
+    )  # fmt: skip
+    finetune.add_argument(
         "--parts", type=int, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
     )
     finetune.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package")
     finetune.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     finetune.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="CPU threads; default: number of cores"
-    )
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="CPU threads, which the processes of torchrun share; default: number of cores",
+    )  # fmt: skip
     add_reading(finetune)
     finetune.set_defaults(run=_finetune)
 
@@ -63,6 +68,7 @@ def _finetune(options: argparse.Namespace) -> None:
         run_dir=options.output or options.root / "runs" / "finetune", steps=options.steps,
         learning_rate=options.learning_rate, multimodal=options.multimodal,
         multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics, parts=options.parts,
+        robot=options.robot,
     )  # fmt: skip
     sys.stdout.write(f"{finetune(request, options.device, options.threads, options.wandb)}\n")
 
@@ -72,12 +78,14 @@ def _replay(options: argparse.Namespace) -> int:
 
     from .data.episode_frames import keeps_apart
     from .data.formats.opening import open_dataset
+    from .data.survey import survey
     from .evaluation.replay import held_out_episodes, replay
 
     dataset = open_dataset(options.path, reading(options))
     runtime = PolicyRuntime.load(options.checkpoint, device="cpu")
-    result = replay(runtime, dataset, held_out_episodes(dataset, options.episodes), options.output)
-    if options.episodes is None and not keeps_apart(len(dataset)):
+    spoken = survey(dataset).spoken
+    result = replay(runtime, dataset, held_out_episodes(spoken, options.episodes), options.output)
+    if options.episodes is None and not keeps_apart(int(spoken.sum())):
         sys.stdout.write("training keeps none apart of so few episodes: the policy may have been trained on these\n")
     sys.stdout.write("\n".join(result.lines()) + "\n")
     return 0 if result.passed else 1

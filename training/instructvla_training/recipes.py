@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .optimisation import Optimisation
+from .refusals import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +120,20 @@ class StageRecipe:
         return max(self.parts, processes)
 
     def part(self, parts: int) -> StageRecipe:
-        """What one of ``parts`` equal parts of a step draws. Raises ValueError where the groups cannot be divided."""
-        if self.groups % parts or self.still_groups % parts:
-            raise ValueError(
+        """What one of ``parts`` equal parts of a step draws. Raises RunError where the groups cannot be divided."""
+        if parts < 1 or self.groups % parts or self.still_groups % parts:
+            raise RunError(
                 f"{self.preset}-{self.run_name}: found {self.groups} groups and {self.still_groups} still groups a "
-                f"step for {parts} parts, expected multiples; start as many processes as divide them"
+                f"step for {parts} parts, expected multiples; choose --parts, or as many processes, that divide them"
             )
-        return replace(self, groups=self.groups // parts, still_groups=self.still_groups // parts)
+        return replace(self, groups=self.groups // parts, still_groups=self.still_groups // parts, parts=parts)
+
+    def talks(self, part: int) -> int:
+        """Conversations in part number ``part``: the share of the whole step is rounded, at least 1, and dealt out."""
+        if not self.multimodal_ratio:
+            return 0
+        whole = max(1, round(self.groups * self.parts * self.multimodal_ratio))
+        return whole * (part + 1) // self.parts - whole * part // self.parts
 
 
 def nano_base() -> StageRecipe:
@@ -240,6 +249,34 @@ def two_b_generalist() -> StageRecipe:
     )
 
 
+def two_b_state_expert() -> StageRecipe:
+    """`two_b_expert` with a token for the arm's state."""
+    return replace(two_b_expert(), preset="2b-state")
+
+
+def two_b_state_generalist() -> StageRecipe:
+    """`two_b_generalist` with a token for the arm's state."""
+    return replace(two_b_generalist(), preset="2b-state")
+
+
+def two_b_libero_expert(suite: str = "goal") -> StageRecipe:
+    """Stage 1 on one suite of LIBERO (goal, 10, object, spatial), both cameras: 256 samples a step, on 8 GPUs 32 each.
+
+    Plain instructions alone. The paper gives no number of steps; its authors look at a checkpoint every 1,500.
+    """
+    stage_1 = two_b_expert()
+    return replace(
+        stage_1,
+        preset="2b-libero",
+        name="expert" if suite == "goal" else f"expert-{suite}",
+        optimisation=replace(stage_1.optimisation, steps=30_000),
+        groups=256,
+        parts=8,
+        prompts=(("action", 1.0),),
+        datasets=((f"libero_{suite}_no_noops", 1.0),),
+    )
+
+
 def finetune(preset: str, stage: str, steps: int = 2_000, multimodal_ratio: float = 0.0) -> StageRecipe:
     """On recorded datasets, from a checkpoint of ``stage``: a constant small rate after a short warm-up (paper)."""
     return StageRecipe(
@@ -272,4 +309,10 @@ RECIPES: dict[str, Callable[[], StageRecipe]] = {
     "nano-generalist": nano_generalist,
     "2b-expert": two_b_expert,
     "2b-generalist": two_b_generalist,
+    "2b-state-expert": two_b_state_expert,
+    "2b-state-generalist": two_b_state_generalist,
+    "2b-libero-expert": two_b_libero_expert,
+    "2b-libero-expert-10": partial(two_b_libero_expert, "10"),
+    "2b-libero-expert-object": partial(two_b_libero_expert, "object"),
+    "2b-libero-expert-spatial": partial(two_b_libero_expert, "spatial"),
 }

@@ -35,6 +35,8 @@ class TrainedStage(nn.Module):
     frames: Frames
     held_out: np.ndarray
     make_batch: Callable[[np.random.Generator], Any]
+    make_part: Callable[[np.random.Generator, int], Any]
+    """Only of stages whose parts of a step are not all alike: draws by the part's number."""
     trainable: Callable[[], None]
     """Chooses what requires gradients."""
     encode_frames: Callable[[torch.device, Callable[[int, int], None]], None]
@@ -43,6 +45,10 @@ class TrainedStage(nn.Module):
     """Mode of the runtime, question and expected answer about an episode's first frame."""
     instruction: Callable[[int], str]
     observation: Callable[[int], Observation]
+
+    def with_words(self) -> list[int]:
+        """Numbers of the episodes that can be asked about."""
+        return list(range(len(self.frames.episodes)))
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class OpenLoop:
 
 def write_samples(checkpoint: Path, stage: TrainedStage, watch: Watch, step: int, device: torch.device) -> None:
     """Writes ``samples/step-N.json`` and ``.png`` beside the run, and shows both in TensorBoard."""
-    runtime = PolicyRuntime.load(checkpoint, device=device.type, threads=torch.get_num_threads())
+    runtime = PolicyRuntime.load(checkpoint, device=str(device), threads=torch.get_num_threads())
     texts = written(runtime, stage)
     loop = open_loop(runtime, stage) if runtime.manifest.statistics is not None else None
     folder = watch.run_dir / "samples"
@@ -84,8 +90,8 @@ def write_samples(checkpoint: Path, stage: TrainedStage, watch: Watch, step: int
 
 
 def _episodes(stage: TrainedStage) -> list[int]:
-    """Those kept apart; all, where there are too few to keep some apart."""
-    return [int(e) for e in stage.held_out] or list(range(len(stage.frames.episodes)))
+    """Those kept apart; all that have words, where there are too few to keep some apart."""
+    return [int(e) for e in stage.held_out] or stage.with_words()
 
 
 def written(runtime: PolicyRuntime, stage: TrainedStage) -> list[Written]:
@@ -94,8 +100,8 @@ def written(runtime: PolicyRuntime, stage: TrainedStage) -> list[Written]:
     for number in range(TEXTS):
         episode = episodes[number % len(episodes)]
         mode, question, expected = stage.asked(episode, rng)
-        image = stage.observation(int(stage.frames.first[episode])).images[runtime.manifest.views[0]]
-        *_, thought = runtime.think(image, question, mode)
+        seen = stage.observation(int(stage.frames.first[episode]))
+        *_, thought = runtime.think(seen.images, question, mode)
         found.append(Written(question, expected, thought.text))
     return found
 

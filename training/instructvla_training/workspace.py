@@ -15,6 +15,7 @@ from instructvla_model.presets import preset
 from instructvla_model.prompts import PromptBuilder
 from instructvla_model.tokenizer import PolicyTokenizer, train_tokenizer
 from instructvla_sim import WorldConfig
+from instructvla_training.data.formats.episode import DataError, EpisodeDataset, StateLayout
 from instructvla_training.language.corpus import iterate_corpus
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,24 @@ class Workspace:
 
     def checkpoint(self, name: str) -> Path:
         return self.run(name) / "checkpoint"
+
+
+def layouts_of(manifest: Manifest) -> tuple[str, ...]:
+    """What the states were that a checkpoint was trained on, by name; empty where it has not been noted."""
+    if "state_layouts" in manifest.training:
+        return tuple(manifest.training["state_layouts"])
+    return (StateLayout.RPY.name,) if "robot" in manifest.training else ()  # the simulation's
+
+
+def check_layout(manifest: Manifest, dataset: EpisodeDataset) -> None:
+    """Raises DataError where a policy that is told the state would be told something else than it was trained on."""
+    known = layouts_of(manifest)
+    if manifest.state_dim and known and dataset.layout.name not in known:
+        raise DataError(
+            f"{dataset.root}: found states {' '.join(dataset.layout.value)}, expected the checkpoint's: "
+            f"{' or '.join(' '.join(StateLayout[name].value) for name in known)}; name their layout (--state), convert "
+            "them, or take a checkpoint that is not told the state"
+        )
 
 
 def robot_of(manifest: Manifest) -> str:

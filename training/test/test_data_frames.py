@@ -63,16 +63,17 @@ def test_all_datasets_and_then_the_conversations_are_frames_of_one_store(made):
 
 
 def test_images_are_the_same_whether_kept_or_decoded_when_drawn(made):
-    both = [
-        _frames(_part(made / "kitchen"), talk=made / "talk.json", views=("primary", "wrist"), budget=budget)
-        for budget in (2**30, 0)
-    ]
+    both = [_frames(_part(made / "kitchen"), talk=made / "talk.json", budget=budget) for budget in (2**30, 0)]
     index = np.array([32, 3, 20, 33, 34])
     kept, drawn = (found.views[0][index] for found in both)
     assert np.array_equal(kept, drawn)
     assert kept[1].any() and kept[3].any() and not kept[4].any()  # the second conversation has no image
     assert np.array_equal(both[0].views[0][2:5], both[1].frames.image[2:5])
-    assert not both[0].views[1][index[:3]].any()  # there is no wrist camera
+
+
+def test_a_view_that_a_dataset_lacks_is_not_made_up_as_black_pictures(made):
+    with pytest.raises(DataError, match=r"expected \['primary', 'wrist'\].*--camera wrist=KEY"):
+        _frames(_part(made / "kitchen"), views=("primary", "wrist"))
 
 
 def test_numbers_of_one_dataset_stay_on_disk(made):

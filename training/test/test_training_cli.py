@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import sys
+from pathlib import Path
+
 import pytest
+import torch
+from robot_data import lerobot_v3
+from tiny_checkpoint import tiny_checkpoint
 
 from instructvla_training import cli
+from instructvla_training.refusals import NonFiniteLoss
 
 
 def test_data_without_a_name_records_stills_and_demonstrations(monkeypatch, tmp_path):
@@ -25,5 +34,96 @@ def test_scoring_text_without_reasoning_is_refused(tmp_path):
 
 
 def test_results_before_any_measurement_name_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match="instructvla-train measure"):
+    with pytest.raises(SystemExit, match="instructvla-train measure"):
         cli.main(["--root", str(tmp_path), "results"])
+
+
+# ---- one line for each mistake ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    lerobot_v3(root / "a", episodes=2)
+    tiny_checkpoint(root / "expert")
+    (root / "cut").mkdir()
+    (root / "cut" / "log.jsonl").write_text('{"step": 1, "seco')
+    (root / "bad.json").write_text('{"x": 1}')
+    return root
+
+
+FINETUNE = ("finetune", "--from", "expert", "--data", "a", "--output", "out", "--steps", "1", "--threads", "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("finetune", "--from", "nowhere", "--data", "a"), "checkpoint nowhere does not exist"),
+        ((*FINETUNE, "--device", "cuda"), "PyTorch sees no CUDA device"),
+        ((*FINETUNE, "--device", "gpu"), "expected auto, cpu or cuda"),
+        ((*FINETUNE, "--multimodal", "none.json"), "none.json.*correct the path"),
+        ((*FINETUNE, "--annotations", "none.json"), "none.json"),
+        ((*FINETUNE, "--annotations", "bad.json"), "bad.json.*expected"),
+        ((*FINETUNE, "--parts", "3"), "16 groups .* for 3 parts.*--parts"),
+        ((*FINETUNE, "--wandb", "p"), "pip install wandb"),
+        ((*FINETUNE, "--weights", "0"), "expected numbers above 0"),
+        (("report", "nowhere"), "found no nowhere/log.jsonl"),
+        (("report", "cut"), "found no whole row"),
+        (("replay", "nowhere", "a"), "checkpoint nowhere does not exist"),
+        (("evaluate", "nowhere"), "checkpoint nowhere does not exist"),
+        (("make", "2b-expert"), "expected pre-trained weights"),
+        (("make", "2b-libero-expert"), "expected pre-trained weights"),
+        (("bench", "loader", "nano-expert"), "does not exist"),
+        (("data", "inspect", "a", "--annotations", "none.json"), "none.json"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_that_says_what_to_do(made, monkeypatch, words, told):
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(made / "cache"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=rf"(?s)^instructvla-train: .*({told})"):
+        cli.main(list(words))
+
+
+def test_a_step_of_no_length_is_a_wrong_command_line(made, monkeypatch, capsys):
+    monkeypatch.chdir(made)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "lint", "a", "--dt", "0"])
+    assert ended.value.code == 2 and "number of seconds above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NonFiniteLoss("step 3: losses NaN"), "instructvla-train: step 3: losses NaN"),
+        (OSError(errno.ENOSPC, "No space left", "runs/x"), "instructvla-train: runs/x: No space left"),
+    ],
+)
+def test_what_stops_a_run_is_told_in_one_line(tmp_path, monkeypatch, error, told):
+    monkeypatch.setattr("instructvla_training.pipeline.make", _raising(error))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--root", str(tmp_path), "make", "nano-base"])
+    assert ended.value.code == told
+
+
+def test_ctrl_c_ends_with_its_status_and_a_mistake_in_the_program_with_its_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("instructvla_training.pipeline.make", _raising(KeyboardInterrupt()))
+    assert cli.main(["--root", str(tmp_path), "make", "nano-base"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr("instructvla_training.pipeline.make", _raising(KeyError("x")))
+    with pytest.raises(KeyError):
+        cli.main(["--root", str(tmp_path), "make", "nano-base"])
+
+
+def _raising(error: BaseException):
+    def make(*_, **__):
+        raise error
+
+    return make
+
+
+def test_a_page_without_what_the_run_is_of_says_how_to_get_it(tmp_path):
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "seconds": 1.0, "loss": 2.0}) + "\n")
+    with pytest.raises(SystemExit, match=r"about\.json.*training command again"):
+        cli.main(["report", str(tmp_path)])

@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_as_an_uninterrupted_one(expert, made, tmp_path):
 
 
 def test_data_with_errors_is_refused_with_what_the_linter_found(expert, made, tmp_path):
-    request = _request(expert, tmp_path, made / "kitchen", reading=Reading(invert_gripper=True))
+    request = _request(expert, tmp_path, made / "kitchen", reading=Reading(invert_gripper="action"))
     with pytest.raises(DataError, match="gripper-polarity"):
         finetune(request, "cpu", threads=1)
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MULTIMODAL = "multimodal"
 """Source of the frames that are images of conversations; they have no action."""
 HELD_OUT_EPISODES = 2
-"""The last episodes of each dataset are never trained on, if it has more than ten times as many."""
+"""The last episodes with words of each dataset are never trained on, if it has more than ten times as many."""
 BUDGET_BYTES = 2 * 2**30
 EPISODES_OPEN = 64
 
@@ -41,8 +41,7 @@ class Part:
     def step_weights(self) -> np.ndarray:
         """(steps,) float32: 0 for episodes without an instruction and for those kept apart."""
         used = self.survey.spoken.astype(np.float32)
-        if keeps_apart(len(used)):
-            used[-HELD_OUT_EPISODES:] = 0.0
+        used[kept_apart(self.survey.spoken)] = 0.0
         return np.repeat(self.weight * used, self.survey.lengths).astype(np.float32)
 
 
@@ -60,6 +59,12 @@ def keeps_apart(episodes: int) -> bool:
     return episodes > 10 * HELD_OUT_EPISODES
 
 
+def kept_apart(spoken: np.ndarray) -> np.ndarray:
+    """Numbers of the episodes that are never trained on: the last with words, where there are enough of those."""
+    numbers = np.flatnonzero(spoken)
+    return numbers[-HELD_OUT_EPISODES:] if keeps_apart(len(numbers)) else numbers[:0]
+
+
 class EpisodeFrames:
     """``frames`` of all parts, one after the other, then one for each conversation, which weighs nothing.
 
@@ -71,9 +76,13 @@ class EpisodeFrames:
 
     def __init__(
         self, parts: Sequence[Part], conversations: LlavaDataset | None, views: Sequence[str],
-        image: ImageRecipe, vlm_image: ImageRecipe, budget_bytes: int = BUDGET_BYTES,
+        image: ImageRecipe, vlm_image: ImageRecipe, budget_bytes: int = BUDGET_BYTES, side_by_side: bool = False,
     ) -> None:  # fmt: skip
-        """Raises DataError where two parts have one name, or an instruction is nowhere to be found."""
+        """``side_by_side``: the VLM looks at all views in one picture, as its runtime shows them, else at the first.
+
+        Raises DataError where two parts have one name, or a view, an instruction or the episodes of annotations are
+        nowhere to be found.
+        """
         names = [part.survey.name for part in parts]
         if len(set(names)) < len(names) or not parts:
             raise DataError(f"found datasets {names}, expected at least one and different names; rename a folder")
@@ -82,6 +91,8 @@ class EpisodeFrames:
             raise DataError(f"{', '.join(silent)}: found no episode with an instruction, expected some to train on")
         if any(part.weight <= 0 for part in parts):
             raise DataError(f"found weights {[part.weight for part in parts]}, expected numbers above 0")
+        _check_views(parts, views)
+        _check_annotations(parts)
         self.parts, self.conversations = tuple(parts), conversations
         records = [record for part in parts for record in _records(part.survey)]
         self._own = len(records)  # episodes; conversations follow
@@ -101,11 +112,16 @@ class EpisodeFrames:
             "weight": np.concatenate([*weights, np.zeros(extra, np.float32)]),
         }
         self.frames = _frames(records, columns)
-        needed = len(self.frames) * 3 * (len(views) * _side(image) ** 2 + (image != vlm_image) * _side(vlm_image) ** 2)
+        joined = side_by_side and len(views) > 1
+        own_vlm = joined or image != vlm_image
+        needed = len(self.frames) * 3 * (len(views) * _side(image) ** 2 + own_vlm * _side(vlm_image) ** 2)
         keep = needed <= budget_bytes
         logger.info("images: %.2f GiB, %s", needed / 2**30, "kept in memory" if keep else "decoded when drawn")
-        self.views = [PixelColumn(self, view, image, keep) for view in views]
-        self.vlm_view = self.views[0] if image == vlm_image else PixelColumn(self, views[0], vlm_image, keep)
+        self.views = [PixelColumn(self, (view,), image, keep) for view in views]
+        seen = tuple(views) if joined else (views[0],)
+        self.vlm_view = PixelColumn(self, seen, vlm_image, keep) if own_vlm else self.views[0]
+        self.halves = len(seen)
+        """How many views stand side by side in an action's picture for the VLM; a conversation has one picture."""
         columns["image"] = self.views[0]
 
     def words(self, episode: int) -> Words:
@@ -131,12 +147,11 @@ class EpisodeFrames:
         return self._where(episode)[0].dataset.layout
 
     def image(self, episode: int, step: int, view: str) -> np.ndarray | None:
-        """As the camera took it; None where there is none."""
+        """As the camera took it; None where a conversation has none."""
         if episode >= self._own:
             assert self.conversations is not None
             return self.conversations[episode - self._own].pixels()
-        images = self.episode(episode).images.get(view)
-        return images[step] if images is not None else None
+        return self.episode(episode).view(view)[step]
 
     def _where(self, episode: int) -> tuple[Part, int]:
         part = int(self.part[episode])
@@ -152,10 +167,13 @@ class EpisodeFrames:
 
 
 class PixelColumn:
-    """(n, S, S, 3) uint8 of all frames, indexed as numpy does by a slice or by whole numbers (m,)."""
+    """(n, S, S, 3) uint8 of all frames, indexed as numpy does by a slice or by whole numbers (m,).
 
-    def __init__(self, source: EpisodeFrames, view: str, recipe: ImageRecipe, keep: bool) -> None:
-        self._source, self._view, self._recipe = source, view, recipe
+    Of one view, or of several side by side.
+    """
+
+    def __init__(self, source: EpisodeFrames, views: tuple[str, ...], recipe: ImageRecipe, keep: bool) -> None:
+        self._source, self._views, self._recipe = source, views, recipe
         self._shape = (_side(recipe), _side(recipe), 3)
         self._kept: dict[int, np.ndarray] | None = {} if keep else None
 
@@ -170,20 +188,49 @@ class PixelColumn:
 
     def _one(self, episode: int, step: int) -> np.ndarray:
         if self._kept is None:
-            return self._pixels(self._source.image(episode, step, self._view))
+            return self._pixels(self._images(episode, step))
         if episode not in self._kept:
             self._kept[episode] = np.stack(self._whole(episode))
         return self._kept[episode][step]
 
     def _whole(self, episode: int) -> list[np.ndarray]:
-        length = self._source.frames.episodes[episode].length
         if self._source.frames.episodes[episode].source == MULTIMODAL:
-            return [self._pixels(self._source.image(episode, 0, self._view))]
-        images = self._source.episode(episode).images.get(self._view)
-        return [self._pixels(image) for image in images] if images is not None else [self._pixels(None)] * length
+            return [self._pixels(self._images(episode, 0))]
+        found = self._source.episode(episode)
+        return [self._pixels(images) for images in zip(*(found.view(view) for view in self._views), strict=True)]
 
-    def _pixels(self, image: np.ndarray | None) -> np.ndarray:
-        return np.zeros(self._shape, np.uint8) if image is None else self._recipe.pixels(image)
+    def _images(self, episode: int, step: int) -> list[np.ndarray]:
+        """One for each view, one alone of a conversation, none where that is without."""
+        conversation = self._source.frames.episodes[episode].source == MULTIMODAL
+        found = [self._source.image(episode, step, view) for view in self._views[: 1 if conversation else None]]
+        return [image for image in found if image is not None]
+
+    def _pixels(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        return self._recipe.joined_pixels(images) if images else np.zeros(self._shape, np.uint8)
+
+
+def _check_views(parts: Sequence[Part], views: Sequence[str]) -> None:
+    """A policy that is trained on black pictures learns to act blindly."""
+    for part in parts:
+        missing = [view for view in views if view not in part.dataset.views]
+        if missing:
+            raise DataError(
+                f"{part.dataset.root}: found views {list(part.dataset.views)}, expected {list(views)}, which the policy "
+                f"looks through; name the camera: --camera {missing[0]}=KEY, or bring data that has it"
+            )
+
+
+def _check_annotations(parts: Sequence[Part]) -> None:
+    """Each file of annotations must belong to an episode of some part that it was given for."""
+    by_file: dict[frozenset[tuple[str, str]], list[Part]] = {}
+    for part in parts:
+        if isinstance(part.dataset, AnnotatedDataset):
+            by_file.setdefault(frozenset(part.dataset.annotations()), []).append(part)
+    for group in by_file.values():
+        keys = [key for part in group for key in part.survey.keys]
+        dataset = group[0].dataset
+        assert isinstance(dataset, AnnotatedDataset)
+        logger.info("annotations: %d of %d episodes have some", dataset.joined(keys), len(keys))
 
 
 def _records(survey: Survey) -> list[EpisodeRecord]:

@@ -18,7 +18,7 @@ PANELS = (("Δx (m)", 0), ("Δy (m)", 1), ("Δz (m)", 2), ("gripper opening", 6)
 
 def predict(runtime: PolicyRuntime, seen: Observation, instruction: str, seed: int) -> np.ndarray:
     """The chunk (F, 7) for one recorded step: displacement (m), rotation (rad), gripper opening (0..1)."""
-    plan = runtime.latents(seen.images[runtime.manifest.views[0]], instruction)
+    plan = runtime.latents(seen.images, instruction)
     chunk = runtime.act(seen, plan, seed=seed)
     return np.concatenate([chunk.delta_xyz_m, chunk.delta_rpy_rad, chunk.gripper[:, None]], axis=1)
 

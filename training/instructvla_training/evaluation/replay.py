@@ -17,7 +17,8 @@ from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
 from instructvla_training.data.chunks import action_chunks
 from instructvla_training.data.episode_frames import HELD_OUT_EPISODES
-from instructvla_training.data.formats.episode import Episode, EpisodeDataset
+from instructvla_training.data.formats.episode import DataError, Episode, EpisodeDataset
+from instructvla_training.workspace import check_layout
 
 from .open_loop import draw, predict
 
@@ -49,14 +50,20 @@ class Replayed:
         ]
 
 
-def held_out_episodes(dataset: EpisodeDataset, count: int | None = None) -> list[int]:
-    """The last episodes; as many as fine-tuning keeps apart where the dataset is large enough for that."""
-    wanted = min(count or HELD_OUT_EPISODES, len(dataset))
-    return list(range(len(dataset) - wanted, len(dataset)))
+def held_out_episodes(spoken: np.ndarray, count: int | None = None) -> list[int]:
+    """The last episodes with words; as many as fine-tuning keeps apart where there are enough of them for that."""
+    numbers = np.flatnonzero(spoken)
+    if not len(numbers):
+        raise DataError("found no episode with an instruction, expected some to replay; give the episodes their texts")
+    return numbers[-(count or HELD_OUT_EPISODES) :].tolist()
 
 
 def replay(runtime: PolicyRuntime, dataset: EpisodeDataset, numbers: list[int], output: Path | None = None) -> Replayed:
-    """Compares on the numbered episodes; into ``output`` go ``replay.json`` and a picture of each episode."""
+    """Compares on the numbered episodes; into ``output`` go ``replay.json`` and a picture of each episode.
+
+    Raises DataError where the data lacks a view of the policy, or has states of another layout than it was trained on.
+    """
+    check_layout(runtime.manifest, dataset)
     found, expected, names = [], [], []
     for number in numbers:
         episode = dataset[number]
@@ -79,10 +86,8 @@ def replay(runtime: PolicyRuntime, dataset: EpisodeDataset, numbers: list[int], 
 
 
 def _seen(episode: Episode, step: int, views: Sequence[str]) -> Observation:
-    """What the runtime would be given at a recorded step; a missing view is black."""
-    primary = episode.images["primary"][step]
-    images = {view: episode.images[view][step] if view in episode.images else np.zeros_like(primary) for view in views}
-    return Observation(images, episode.state_TS[step], 0.0)
+    """What the runtime would be given at a recorded step. Raises DataError where a view is missing."""
+    return Observation({view: episode.view(view)[step] for view in views}, episode.state_TS[step], 0.0)
 
 
 def _compared(found_XA: np.ndarray, expected_XA: np.ndarray, names: list[str]) -> Replayed:

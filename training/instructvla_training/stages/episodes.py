@@ -5,7 +5,7 @@ Recorded data does not say where things are, so there is no pointing here; conve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,7 +89,11 @@ class EpisodeStage(TrainedStage):
     # ---- batch ----------------------------------------------------------------------------------------
 
     def make_batch(self, rng: np.random.Generator) -> EpisodeBatch:
-        """A function of the generator alone."""
+        """The first part of a step; a function of the generator alone."""
+        return self.make_part(rng, 0)
+
+    def make_part(self, rng: np.random.Generator, part: int) -> EpisodeBatch:
+        """A function of the generator and of the part's number, by which the step's conversations are dealt out."""
         config, frames = self.recipe, self.frames
         acting = np.searchsorted(self._cumulative, rng.random(config.groups)).clip(max=len(frames) - 1)
         counts = {f"data/{part.survey.name}": 0 for part in self.data.parts}
@@ -100,7 +104,7 @@ class EpisodeStage(TrainedStage):
             samples.append(encoded)
             counts[f"prompt/{kind}"] += 1
             counts[f"data/{frames.episodes[frames.episode[i]].source}"] += 1
-        talks = self._talks(round(config.groups * config.multimodal_ratio), rng)
+        talks = self._talks(config.talks(part), rng)
         image_index = np.arange(len(acting) + len(talks))
         for row, i in enumerate(talks, len(acting)):
             encoded, has_image = self._plain_sample(int(i))
@@ -111,10 +115,13 @@ class EpisodeStage(TrainedStage):
         language = language_batch(samples, self.prompter.builder.tokenizer.pad_id, image_index)
         delay = rng.integers(0, config.max_latent_age + 1, size=len(acting) * config.expert_frames)
         later = later_frames(frames, np.repeat(acting, config.expert_frames), delay)
+        shown = np.concatenate([acting, talks])
+        encoded_already = self._image_tokens is not None
+        draws = [] if encoded_already else [Draws.of(len(shown), rng) for _ in self.data.views]
         return EpisodeBatch(
-            language=self._with_images(language, np.concatenate([acting, talks]), rng),
-            action=self._actions(later, np.repeat(np.arange(len(acting)), config.expert_frames), rng),
-            drawn=Drawn(names_of(frames, np.concatenate([acting, talks])), counts),
+            language=self._with_images(language, shown, draws),
+            action=self._actions(later, np.repeat(np.arange(len(acting)), config.expert_frames), rng, shown, draws),
+            drawn=Drawn(names_of(frames, shown), counts),
         )
 
     def _talks(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,13 +139,27 @@ class EpisodeStage(TrainedStage):
         talk = self.data.conversations[self.frames.episodes[self.frames.episode[i]].seed]
         return self.prompter.conversation(talk), talk.image is not None
 
-    def _with_images(self, language: LanguageBatch, shown: np.ndarray, rng: np.random.Generator) -> LanguageBatch:
+    def _with_images(self, language: LanguageBatch, shown: np.ndarray, draws: Sequence[Draws]) -> LanguageBatch:
+        """``draws``: of each view, a row for each of ``shown``; none where the tower's tokens are there already."""
         if self._image_tokens is not None:
             return replace(language, image_tokens_ITH=self._image_tokens[torch.from_numpy(shown)])
-        images = augment(torch.from_numpy(self.data.vlm_view[shown]), Draws.of(len(shown), rng), self.augmentation)
+        images = torch.from_numpy(self.data.vlm_view[shown])
+        of_talks = np.isin(shown, self._conversations)
+        for rows, views in ((~of_talks, self.data.halves), (of_talks, 1)):
+            if not rows.any():
+                continue
+            where = torch.from_numpy(np.flatnonzero(rows))
+            sides = images[where].chunk(views, dim=2)
+            own = [Draws(each.uniform_B6[rows]) for each in draws[:views]]
+            changed = [augment(side, d, self.augmentation) for side, d in zip(sides, own, strict=True)]
+            images[where] = torch.cat(changed, dim=2)
         return replace(language, pixels_ICHW=self.vlm_recipe.normalize(images))
 
-    def _actions(self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator) -> ActionBatch:
+    def _actions(
+        self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator, shown: np.ndarray | None = None,
+        draws: Sequence[Draws] = (),
+    ) -> ActionBatch:  # fmt: skip
+        """A frame that the VLM sees too, as one of ``shown`` with the ``draws``, is changed as it is there (§5.6)."""
         chunk, inside = chunk_actions(self.frames, later, self.policy.config.expert.horizon)
         state = np.asarray(self.frames.state[later])
         actions, states = np.empty(chunk.shape, np.float32), np.empty(state.shape, np.float32)
@@ -149,8 +170,12 @@ class EpisodeStage(TrainedStage):
             if statistics.state is not None:
                 states[rows] = statistics.state.normalize(state[rows])
         views = []
-        for column in self.data.views:
-            images = augment(torch.from_numpy(column[later]), Draws.of(len(later), rng), self.augmentation)
+        for number, column in enumerate(self.data.views):
+            own = Draws.of(len(later), rng)
+            if shown is not None and draws:
+                same = later == shown[context]
+                own.uniform_B6[same] = draws[number].uniform_B6[context[same]]
+            images = augment(torch.from_numpy(column[later]), own, self.augmentation)
             views.append(self.image_recipe.normalize(images))
         return ActionBatch(
             pixels_BVCHW=torch.stack(views, dim=1),
@@ -166,8 +191,16 @@ class EpisodeStage(TrainedStage):
     def held_out(self) -> np.ndarray:
         """Numbers of the episodes with words that are never drawn."""
         weight = self.frames.weight[self.frames.first]
-        spoken = np.concatenate([part.survey.spoken for part in self.data.parts])
+        spoken = self._spoken
         return np.flatnonzero(spoken & (weight[: len(spoken)] == 0))
+
+    @property
+    def _spoken(self) -> np.ndarray:
+        """Whether each own episode has words; conversations follow them."""
+        return np.concatenate([part.survey.spoken for part in self.data.parts])
+
+    def with_words(self) -> list[int]:
+        return np.flatnonzero(self._spoken).tolist()
 
     def asked(self, episode: int, rng: np.random.Generator) -> tuple[str, str, str]:
         """Mode, question and recorded answer about an episode's first frame."""
@@ -181,10 +214,10 @@ class EpisodeStage(TrainedStage):
         return self.data.words(episode).instruction
 
     def observation(self, frame: int) -> Observation:
-        """What the runtime would be given at a recorded step."""
-        own = np.array([frame])
-        views = self.policy.config.views
-        images = {view: column[own][0] for view, column in zip(views, self.data.views, strict=True)}
+        """What the runtime would be given at a recorded step: the cameras' own pictures."""
+        episode, step = int(self.frames.episode[frame]), int(self.frames.step[frame])
+        seen = self.data.episode(episode)
+        images = {view: seen.view(view)[step] for view in self.policy.config.views}
         return Observation(images, np.asarray(self.frames.state[frame], np.float32), 0.0)
 
     # ---- loss -----------------------------------------------------------------------------------------

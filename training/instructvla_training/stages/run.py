@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from instructvla_model import checkpoint
+from instructvla_model.manifest import Manifest
 from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
@@ -22,8 +23,9 @@ from instructvla_training.data.formats.llava import LlavaDataset
 from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.data.shards import Frames, joined, read_frames
 from instructvla_training.data.survey import action_statistics, survey
-from instructvla_training.parallel import Processes, processes
+from instructvla_training.parallel import Processes, processes, use_threads
 from instructvla_training.recipes import StageRecipe
+from instructvla_training.refusals import RunError
 from instructvla_training.run import HEADS_FILE, Prepared, place, train
 from instructvla_training.workspace import Workspace, builder_for, new_policy, new_tokenizer, robot_of
 
@@ -43,7 +45,7 @@ def run_stage(
 
     Raises FileNotFoundError where the stage before or the data is missing.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     with processes(device) as group:
         prepared = prepare(recipe, space, group)
         place(prepared, recipe, group)
@@ -67,7 +69,7 @@ def prepare(recipe: StageRecipe, space: Workspace, group: Processes) -> Prepared
         prepared = _simulated_stage(part, space, policy, tokenizer, statistics, robot_of(manifest))
         _load_heads(prepared.stage, folder if recipe.start else folder.parent)
         return prepared
-    return _recorded_stage(part, space, policy, tokenizer)
+    return _recorded_stage(part, space, policy, tokenizer, manifest)
 
 
 def _before(recipe: StageRecipe, space: Workspace) -> Path:
@@ -75,7 +77,7 @@ def _before(recipe: StageRecipe, space: Workspace) -> Path:
     if recipe.start:
         return space.root / recipe.start
     if recipe.after is None:
-        raise ValueError(f"recipe {recipe.run_name}: found no checkpoint to start from, expected after or start")
+        raise RunError(f"recipe {recipe.run_name}: found no checkpoint to start from, expected after or start")
     return space.checkpoint(recipe.after)
 
 
@@ -122,7 +124,9 @@ def _simulated_stage(
     return Prepared(stage, tokenizer, statistics, _notes(recipe, frames))
 
 
-def _recorded_stage(recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer) -> Prepared:
+def _recorded_stage(
+    recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer, base: Manifest
+) -> Prepared:
     """Datasets as released, with annotations and conversations where the workspace has them."""
     parts = []
     for name, weight in recipe.datasets:
@@ -131,7 +135,7 @@ def _recorded_stage(recipe: StageRecipe, space: Workspace, policy: InstructVLA, 
         dataset = open_dataset(space.dataset(name), reading)
         parts.append(Part(dataset, survey(dataset), weight))
     conversations = LlavaDataset(space.conversations) if recipe.multimodal_ratio else None
-    return recorded_stage(recipe, policy, tokenizer, parts, conversations)
+    return recorded_stage(recipe, policy, tokenizer, parts, conversations, base)
 
 
 def _statistics(folder: Path) -> Statistics:

@@ -1,0 +1,153 @@
+"""What a run folder keeps of its run: the last checkpoint, what the run is of, and that it is one run's alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from robot_data import lerobot_v3
+from synthetic import workspace
+from tiny_checkpoint import tiny_checkpoint
+
+from instructvla_model.manifest import read_manifest
+from instructvla_training import parallel, state
+from instructvla_training import run as training_run
+from instructvla_training.data.formats.opening import Reading
+from instructvla_training.finetune import Request, finetune
+from instructvla_training.lock import only_run
+from instructvla_training.parallel import Processes, use_threads
+from instructvla_training.recipes import debug
+from instructvla_training.refusals import RunError
+from instructvla_training.stages.run import run_stage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    lerobot_v3(root / "a", episodes=3)
+    lerobot_v3(root / "b", episodes=3, length=14)
+    tiny_checkpoint(root / "expert")
+    return root
+
+
+def _request(made: Path, run_dir: Path, name: str = "a", weight: float = 1.0, **options) -> Request:
+    data = [(made / name, weight)]
+    return Request(base=made / "expert", datasets=data, reading=Reading(), run_dir=run_dir, **options)
+
+
+def _step(run_dir: Path) -> int:
+    return read_manifest(run_dir / "checkpoint").training["step"]
+
+
+# ---- the last checkpoint ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "until"), [(2, None), (2, 3)])
+def test_a_checkpoint_that_could_not_be_written_after_its_state_is_written_by_the_same_command(
+    tmp_path, monkeypatch, first, until
+):
+    space, recipe = workspace(tmp_path), debug("base")
+    run_stage(recipe, space, "cpu", threads=1, until=first)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(training_run, "_write_checkpoint", _full_disk)
+        run_stage(recipe, space, "cpu", threads=1, until=until)
+    last = until or recipe.optimisation.steps
+    assert state.newest(space.run("base") / "state").name == f"step-{last:07d}" and _step(space.run("base")) == first
+    run_stage(recipe, space, "cpu", threads=1, until=until)
+    assert _step(space.run("base")) == last
+
+
+def _full_disk(*_) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_save_is_on_the_disk_before_it_has_its_name_and_the_one_before_is_kept_until_then(tmp_path, monkeypatch):
+    done: list[str] = []
+    real_replace, real_sync, real_remove = os.replace, os.fsync, state.shutil.rmtree
+    monkeypatch.setattr(state.os, "fsync", lambda handle: (done.append("sync"), real_sync(handle)))
+    monkeypatch.setattr(state.os, "replace", lambda *names: (done.append("name"), real_replace(*names)))
+    removed = lambda path, **o: (done.append(Path(path).name), real_remove(path, **o))  # noqa: E731
+    monkeypatch.setattr(state.shutil, "rmtree", removed)
+    tensors = {"parameters/x": torch.ones(3)}
+    for step in (1, 2):
+        done.clear()
+        state.save(tmp_path, tensors, state.Facts(step, 0.0, 1, {"x": [3]}, {}), Processes())
+    name = done.index("name")
+    assert done[:name].count("sync") >= 3 and "step-0000001" in done[name:] and "step-0000001" not in done[:name]
+
+
+# ---- what the run is of -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"name": "b"}, "datasets"),
+        ({"learning_rate": 1e-2}, "learning_rate"),
+        ({"weight": 2.0}, "weights"),
+        ({"keep_statistics": True}, "statistics"),
+        ({"base": "other"}, "base"),
+    ],
+)
+def test_a_folder_with_a_run_of_something_else_is_refused_with_the_way_out(made, tmp_path, change, what):
+    finetune(_request(made, tmp_path / "run", steps=1), "cpu", threads=1)
+    base = change.pop("base", None)
+    request = _request(made, tmp_path / "run", steps=1, **change)
+    if base:
+        request = replace(request, base=tiny_checkpoint(tmp_path / base, dt_s=0.3))
+    before = (tmp_path / "run" / "checkpoint" / "manifest.json").read_text()
+    with pytest.raises(RunError, match=rf"a run of other .*{what}.*--output"):
+        finetune(request, "cpu", threads=1)
+    assert (tmp_path / "run" / "checkpoint" / "manifest.json").read_text() == before
+
+
+def test_more_steps_and_other_parts_go_on_and_so_does_a_state_that_does_not_say_what_it_is_of(made, tmp_path):
+    run = tmp_path / "run"
+    finetune(_request(made, run, steps=1), "cpu", threads=1)
+    finetune(_request(made, run, steps=2, parts=2), "cpu", threads=1)
+    assert _step(run) == 2
+    path = next((run / "state").glob("step-*")) / "state.json"
+    content = json.loads(path.read_text())
+    assert content.pop("of")["datasets"].keys() == {"a"}
+    path.write_text(json.dumps(content))
+    finetune(_request(made, run, steps=3), "cpu", threads=1)
+    assert _step(run) == 3
+
+
+def test_a_stage_on_the_simulation_says_nothing_of_it_and_goes_on_as_before(tmp_path):
+    space = workspace(tmp_path)
+    run_stage(debug("base"), space, "cpu", threads=1, until=1)
+    facts = state.read_facts(state.newest(space.run("base") / "state"))
+    assert facts.step == 1 and facts.of == {}
+
+
+# ---- one run alone ------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_may_begin_when_the_first_has_ended(made, tmp_path):
+    run = tmp_path / "run"
+    with only_run(run), pytest.raises(RunError, match=rf"another run at work .*process {os.getpid()}.*--output"):
+        finetune(_request(made, run, steps=1), "cpu", threads=1)
+    assert not (run / "checkpoint").exists()
+    finetune(_request(made, run, steps=1), "cpu", threads=1)
+    assert _step(run) == 1
+
+
+def test_the_processes_of_torchrun_share_the_threads(monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(parallel.torch, "set_num_threads", asked.append)
+    for count in ("1", "4", "64"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", count)
+        use_threads(16)
+    assert asked == [16, 4, 1]
