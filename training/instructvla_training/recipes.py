@@ -18,14 +18,14 @@ class DataRecipe:
     robot: str = "wx250s"
     stills: int = 16_000
     episodes: int = 1_800
-    corrections: int = 960
+    corrections: int = 600
     families: tuple[str, ...] = ("pick", "place", "near", "stack")
     family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
     noise_probability: float = 0.35  # of a step, in the episodes that are disturbed
     disturbed_fraction: float = 0.7  # of the episodes
     noise_xyz_m: float = 0.012
     noise_yaw_rad: float = 0.12
-    slip_probability: float = 0.03  # of a step of such an episode: the hand then does the opposite for a while
+    slip_probability: float = 0.0  # of a step of such an episode: the hand then does the opposite for a while
     shard_episodes: int = 40
     first_seed: int = 1_000_000
 
@@ -157,9 +157,9 @@ def nano_expert() -> StageRecipe:
         stage="expert",
         preset="nano",
         after="base",
-        optimisation=Optimisation(steps=5_000, learning_rate=1.0e-3, warmup_steps=150),
+        optimisation=Optimisation(steps=4_000, learning_rate=1.0e-3, warmup_steps=150),
         still_groups=8,
-        corrections_at=(1_500, 2_500, 3_500),
+        corrections_at=(2_000,),
     )
 
 

@@ -1,8 +1,8 @@
 """Demonstrations: the scripted expert drives the simulated robot through the real controller.
 
 In most episodes what is executed is disturbed at times, while the label stays what the expert would have
-done: so the data shows how to come back from where a learner's own errors lead. The arm is pushed aside, and the hand
-closes on nothing or lets go of what it holds.
+done: so the data shows how to come back from where a learner's own errors lead. The arm is pushed aside, and if the
+recipe asks for it the hand closes on nothing or lets go of what it holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from instructvla_training.recipes import DataRecipe
 from .observe import RECORD_RENDER, image_columns
 from .shards import EpisodeRecord
 
-MAX_STEPS = 90
+MAX_STEPS = 70
 PHASE_WEIGHT = {"grasp": 2.0, "lower": 1.5, "release": 2.0, "approach": 1.0, "retry": 1.5, "retreat": 0.7}
 """How often a frame is drawn in training: the short phases that decide an episode, more."""
 SLIP_STEPS = (2, 6)
@@ -99,6 +99,6 @@ def _drift(drift: np.ndarray, rng: np.random.Generator, data: DataRecipe) -> np.
 
 def _slip(left: int, rng: np.random.Generator, data: DataRecipe) -> int:
     """For how many more steps the hand does the opposite of what it should."""
-    if left:
-        return left - 1
+    if left or not data.slip_probability:
+        return max(left - 1, 0)
     return int(rng.integers(*SLIP_STEPS)) if rng.random() < data.slip_probability else 0
