@@ -111,6 +111,13 @@ def test_values_that_are_not_finite_stop_the_survey_with_the_way_to_find_them(tm
         survey(Made([bad]))
 
 
+def test_a_video_that_is_missing_is_named_before_anything_is_read(tmp_path):
+    root = lerobot_v3(tmp_path / "made", episodes=1)
+    next(root.rglob("*.mp4")).unlink()
+    with pytest.raises(DataError, match=r"mp4 is missing.*copy the dataset again"):
+        survey(LeRobotDataset(root))
+
+
 def test_least_spans_are_for_a_fifth_of_a_second_and_go_with_the_step(tmp_path):
     still = np.zeros((50, 7), np.float32)
     still[:, 0] = np.linspace(0, 1e-4, 50)

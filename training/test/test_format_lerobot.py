@@ -179,6 +179,13 @@ def test_damaged_tables_are_named_with_what_to_do(tmp_path, part, change):
         list(LeRobotDataset(copy))
 
 
+def test_a_missing_table_is_said_to_be_missing(tmp_path):
+    copy = lerobot_v3(tmp_path / "copy", episodes=1)
+    next((copy / "data").rglob("*.parquet")).unlink()
+    with pytest.raises(DataError, match=r"file-000\.parquet: found no .*expected 10 rows"):
+        LeRobotDataset(copy)[0]
+
+
 def test_a_table_of_version_2_without_tasks_is_named(tmp_path):
     root = lerobot_v2(tmp_path / "old")
     (root / "meta/episodes.jsonl").write_text('{"episode_index": 0, "length": 10}\n')

@@ -127,6 +127,8 @@ def file_mark(path: Path) -> str:
 
 
 def _ends(path: Path) -> bytes:
+    if not path.is_file():
+        raise DataError(f"{path} is missing, expected a file that the dataset names; copy the dataset again")
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD)

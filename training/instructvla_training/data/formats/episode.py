@@ -198,7 +198,8 @@ def whole(source: object, expected: str) -> Iterator[None]:
     except DataError:
         raise
     except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        found = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or type(error).__name__
+        found = " ".join(str(error).split()) or type(error).__name__
+        found = f"no {found}" if isinstance(error, KeyError | FileNotFoundError) else found
         raise DataError(f"{source}: found {found}, expected {expected}; copy or export the dataset again") from error
 
 
