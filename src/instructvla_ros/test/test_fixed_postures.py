@@ -79,9 +79,9 @@ class FrankaBench:
         self.names = [*FR3.joint_names, "fr3_finger_joint1", "fr3_finger_joint2"]
         self.commands: list[Any] = []
 
-    def tick(self, count: int = 1) -> Any:
+    def tick(self, count: int = 1, period_s: float = 0.02) -> Any:
         for _ in range(count):
-            self.now_s = round(self.now_s + 0.02, 6)
+            self.now_s = round(self.now_s + period_s, 6)
             values = [*self.q, self.finger_m, self.finger_m]
             self.controller.on_joint_state(self.names, values, None, self.now_s, self.now_s)
             self.controller.on_image(self.now_s, self.now_s)
@@ -120,6 +120,18 @@ def test_a_frankas_goals_keep_to_30_percent_of_its_velocity_and_acceleration(fra
     assert (np.abs(velocity).max(axis=0) <= 0.3 * FR3.velocity_rad_s + 1e-9).all()
     assert np.abs(np.diff(velocity, axis=0)).max() / 0.02 <= 0.3 * 10.0 + 1e-6
     np.testing.assert_allclose(velocity[-1], 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("late_s", [0.03, 0.05, 0.07, 0.1, 0.15, 0.3])
+@pytest.mark.parametrize("ticks", [6, 10, 14, 20, 27])
+def test_a_franka_in_motion_goes_on_after_a_late_tick(franka: FrankaBench, ticks: int, late_s: float) -> None:
+    """It has braked by itself meanwhile: to go on from there is no jump."""
+    franka.controller.on_chunk(_chunk(franka.now_s, (0.03, 0.02, -0.02)), franka.now_s)
+    franka.tick(ticks)
+    assert np.abs(franka.commands[-1].joint_velocity_rad_s).max() > 0.15, "it moves"
+    franka.tick(1, late_s)
+    franka.tick(10)
+    assert not franka.controller.counts["F10"], franka.commands[-11:]
 
 
 def test_the_velocity_of_a_command_is_that_of_its_goals(franka: FrankaBench) -> None:

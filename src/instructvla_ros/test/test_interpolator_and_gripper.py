@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instructvla_ros.control import WX250S
+from instructvla_ros.control import WX250S, FrankaController, WidthArmConfig
 from instructvla_ros.control.gripper import GripperConfig, GripperLoop, WidthConfig, WidthGripper
 from instructvla_ros.control.interpolator import InterpolatorConfig, JointInterpolator, JointTracker, TrackerConfig
 from instructvla_ros.control.trajectory import stream_points
 
 FINGERS = WX250S.fingers
+STARTED_RAD = 3.0 * 0.02**2 * (1 + 2) + 1e-9  # two periods from rest, which is the lead, at 3 rad/s2
 
 
 def interpolator(ramp_s: float = 0.1, limit: float = 1.5) -> JointInterpolator:
@@ -212,10 +213,10 @@ def test_after_a_late_tick_the_tracker_goes_on_from_where_the_arm_has_braked_to(
     stop = before + 0.5 * TrackerConfig().brake_s * velocity
     goal = made.goal(0.6 + late_s)
     assert (goal >= before).all(), "the arm never goes back"
-    assert (goal <= stop + velocity * 0.02 + 1e-9).all(), "nothing is paid back"
+    assert (goal <= stop + velocity * TrackerConfig().lead_s + 1e-9).all(), "nothing is paid back"
     if late_s > 0.12:
-        np.testing.assert_allclose(goal, stop, atol=3.0 * 0.02**2)
-        assert np.abs(made.velocity).max() <= 3.0 * 0.02 + 1e-9, "it starts again from rest"
+        np.testing.assert_allclose(goal, stop, atol=STARTED_RAD)
+        assert np.abs(made.velocity).max() <= 3.0 * TrackerConfig().lead_s + 1e-9, "it starts again from rest"
 
 
 def test_after_a_late_tick_a_fast_arm_has_braked_by_its_acceleration_limit_and_not_faster() -> None:
@@ -225,7 +226,12 @@ def test_after_a_late_tick_a_fast_arm_has_braked_by_its_acceleration_limit_and_n
     before, velocity = follow(made, 1.2)[-1], made.velocity
     assert velocity[0] > 1.5
     stop = stream_points(before, velocity, TrackerConfig(), np.array([10.0]))[1].positions_rad
-    np.testing.assert_allclose(made.goal(1.2 + 1.0), stop, atol=3.0 * 0.02**2)
+    np.testing.assert_allclose(made.goal(1.2 + 1.0), stop, atol=STARTED_RAD)
+
+
+def test_a_lead_shorter_than_the_control_period_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"lead_s is 0.04 s, the control period 0.05 s: .* give a longer lead"):
+        FrankaController(WidthArmConfig(tick_period_s=0.05))
 
 
 def test_a_tracker_without_a_start_says_what_to_do() -> None:

@@ -17,11 +17,12 @@ from instructvla_ros.control.safety import SafetyConfig
 
 READY_RAD = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
 TICK_S = 0.02
+LONGEST_S = 0.2
 FASTEST_RAD = 0.5 * np.pi * TICK_S  # half of pi rad/s for one tick
 
 
 def gate(arm: ArmModel = WX250S, **changed: Any) -> MotionGate:
-    return MotionGate(arm, replace(SafetyConfig(), **changed), TICK_S)
+    return MotionGate(arm, replace(SafetyConfig(), **changed), TICK_S, LONGEST_S)
 
 
 def passage(change_rad: float = 0.0, joint: int = 0, **changed: Any) -> Passage:
@@ -34,6 +35,12 @@ def test_f10_a_goal_may_move_at_half_the_joint_speed_and_no_faster() -> None:
     assert gate().check(passage(0.999 * FASTEST_RAD)).ok
     verdict = gate().check(passage(1.01 * FASTEST_RAD))
     assert (verdict.ok, verdict.fault_id) == (False, "F10") and "waist" in verdict.reason
+
+
+def test_f10_a_goal_that_comes_very_late_moves_no_farther_for_it() -> None:
+    far = FASTEST_RAD * LONGEST_S / TICK_S
+    assert gate().check(passage(0.999 * far, elapsed_s=0.9)).ok
+    assert gate().check(passage(1.01 * far, elapsed_s=0.9)).fault_id == "F10"
 
 
 def test_f10_a_goal_beyond_a_joint_limit_is_refused_and_from_beyond_only_the_way_back_is_open() -> None:
@@ -51,6 +58,14 @@ def test_f10_the_acceleration_of_an_arm_that_states_limits_is_bounded() -> None:
     assert watched.check(passage(0.19 * TICK_S)).ok  # from rest to 0.19 rad/s in 20 ms: 9.5 rad/s2
     verdict = gate(arm).check(passage(0.21 * TICK_S))
     assert (verdict.ok, verdict.fault_id) == (False, "F10") and "acceleration" in verdict.reason
+
+
+def test_f10_an_arm_that_has_braked_by_itself_since_the_last_goal_was_not_made_to_jump() -> None:
+    watched = gate(replace(WX250S, acceleration_rad_s2=np.full(6, 10.0)))
+    moving = 0.15
+    assert watched.check(passage(moving * TICK_S)).ok
+    assert watched.check(passage(0.08 * moving, elapsed_s=0.14)).ok
+    assert watched.check(passage(0.1 * moving * TICK_S)).ok
 
 
 @pytest.mark.parametrize("mode", [Mode.MOVING, Mode.HOLD, Mode.HOMING])
@@ -113,7 +128,7 @@ def test_f08_from_below_the_table_plane_only_the_way_up_is_open() -> None:
     at = replace(passage(), previous_rad=below, measured_rad=below)
     up, down = (replace(at, goal_rad=below + s * lower) for s in (-1.0, 8.0))
     assert gate().check(up).ok
-    assert gate().check(replace(down, elapsed_s=0.2)).fault_id == "F08"
+    assert gate().check(replace(down, elapsed_s=LONGEST_S)).fault_id == "F08"
 
 
 def test_f08_goals_do_not_enter_a_keep_out_box_but_may_leave_it() -> None:

@@ -62,6 +62,9 @@ def make_interpolator(arm: ArmModel, config: ControllerConfig) -> Interpolator:
         return JointInterpolator(config.interpolator, speed)
     if arm.acceleration_rad_s2 is None:
         raise ValueError(f"arm {arm.name!r} states no acceleration limits; give its controller an InterpolatorConfig")
+    if config.interpolator.lead_s < config.tick_period_s:
+        lead, period = f"lead_s is {config.interpolator.lead_s} s", f"the control period {config.tick_period_s} s"
+        raise ValueError(f"{lead}, {period}: the arm would brake before each goal; give a longer lead or a higher rate")
     return JointTracker(config.interpolator, speed, arm.acceleration_rad_s2, config.tick_period_s)
 
 
@@ -77,7 +80,8 @@ class ArmController:
         self._limiter = JointLimiter(self._safety, arm)
         self._workspace = Workspace(self._safety)
         self._interpolator = make_interpolator(arm, config)
-        self._gate = MotionGate(arm, self._safety, config.tick_period_s)
+        self._longest_s = config.interpolator.longest_s(config.tick_period_s)
+        self._gate = MotionGate(arm, self._safety, config.tick_period_s, self._longest_s)
         self._keep_out = KeepOut(self._safety.keep_out_m)
         self._gripper = gripper
         self._image = Freshness()
@@ -311,9 +315,7 @@ class ArmController:
         previous = self._anchor(sample) if self._goal is None else self._goal
         mode, reason, fault_id, step = self._decide(sample, now_s)
         elapsed_s = self.config.tick_period_s if self._last_tick_s is None else now_s - self._last_tick_s
-        # A late tick must not be paid back by one large step: at most two periods' worth of motion.
-        elapsed_s = min(elapsed_s, 2.0 * self.config.tick_period_s)
-        goal = self._limiter.limit(self._interpolator.goal(now_s), previous, elapsed_s)
+        goal = self._limiter.limit(self._interpolator.goal(now_s), previous, min(elapsed_s, self._longest_s))
         passage = Passage(goal, previous, sample.arm_rad, elapsed_s, mode, anchored)
         verdict = self._gate.check(passage)
         if verdict.ok:

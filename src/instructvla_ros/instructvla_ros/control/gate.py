@@ -50,10 +50,13 @@ class KeepOut:
 
 
 class MotionGate:
-    """One thread owns an object. `check` is called once for every goal that is to be sent."""
+    """One thread owns an object. `check` is called once for every goal that is to be sent.
 
-    def __init__(self, arm: ArmModel, config: SafetyConfig, period_s: float) -> None:
-        self._arm, self._config, self._period_s = arm, config, period_s
+    `longest_s`: a goal moves by no more than is allowed in this time, however late it comes.
+    """
+
+    def __init__(self, arm: ArmModel, config: SafetyConfig, period_s: float, longest_s: float) -> None:
+        self._arm, self._config, self._period_s, self._longest_s = arm, config, period_s, longest_s
         self._lower_m, self._upper_m = np.array(config.workspace_lower_m), np.array(config.workspace_upper_m)
         self._keep_out = KeepOut(config.keep_out_m)
         self._speed = arm.velocity_rad_s * config.velocity_fraction
@@ -114,14 +117,16 @@ class MotionGate:
             joint = self._arm.joint_names[int(np.argmax(beyond - before))]
             return Verdict(False, "F10", f"goal of {joint} is beyond its position limit")
         elapsed_s = max(passage.elapsed_s, _ROUNDING)
+        speed = np.abs(change) / min(elapsed_s, self._longest_s)
+        if (speed > self._speed * (1.0 + 1e-3) + _ROUNDING).any():
+            joint = self._arm.joint_names[int(np.argmax(speed / self._speed))]
+            return Verdict(False, "F10", f"goal of {joint} moves at {np.max(speed):.2f} rad/s, too fast")
         velocity = change / elapsed_s
-        if (np.abs(velocity) > self._speed * (1.0 + 1e-3) + _ROUNDING).any():
-            joint = self._arm.joint_names[int(np.argmax(np.abs(velocity) / self._speed))]
-            return Verdict(False, "F10", f"goal of {joint} moves at {np.max(np.abs(velocity)):.2f} rad/s, too fast")
         if passage.mode in _LATCHED and (np.abs(velocity) > np.abs(self._velocity) + 1e-3).any():
             return Verdict(False, "F22", "a goal moves although the arm is stopped")
         if self._arm.acceleration_rad_s2 is not None:
-            # Mean velocities of neighbouring intervals lie half of both apart.
+            # Mean velocities of neighbouring intervals lie half of both apart. All of a late interval counts: in it the
+            # arm has braked by itself, and the goal goes on from there.
             allowed = self._arm.acceleration_rad_s2 * 0.5 * (elapsed_s + self._elapsed_s) * (1.0 + 1e-3)
             if (np.abs(velocity - self._velocity) > allowed + _ROUNDING).any():
                 return Verdict(False, "F10", "a joint's goal speeds up or brakes beyond its acceleration limit")

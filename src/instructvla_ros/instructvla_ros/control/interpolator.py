@@ -26,6 +26,10 @@ class InterpolatorConfig:
 
     ramp_s: float = 0.1
 
+    def longest_s(self, period_s: float) -> float:
+        """A goal moves by no more than is allowed in this time, however late it comes: two control periods."""
+        return 2.0 * period_s
+
 
 @dataclass(frozen=True)
 class TrackerConfig(InterpolatorConfig):
@@ -39,6 +43,10 @@ class TrackerConfig(InterpolatorConfig):
     acceleration_fraction: float = 0.3
     lead_s: float = 0.04
     brake_s: float = 0.08
+
+    def longest_s(self, period_s: float) -> float:
+        """As above; and the arm goes on by itself while it leads and brakes."""
+        return max(super().longest_s(period_s), self.lead_s + self.brake_s)
 
 
 def braking_s(velocity_rad_s: np.ndarray, config: TrackerConfig, limit_rad_s2: np.ndarray | None) -> float:
@@ -204,10 +212,12 @@ class JointTracker:
         elapsed_s = 0.0 if self._last_s is None else max(now_s - self._last_s, 0.0)
         self._last_s = now_s
         if elapsed_s > self._config.lead_s + 1e-9:
+            # The goal is again for the end of the lead: one for earlier would make the arm brake harder still.
             self._coast(elapsed_s - self._config.lead_s)
-            elapsed_s = self._period_s
-        if elapsed_s > 0.0:
-            self._advance(elapsed_s)
+            elapsed_s = self._config.lead_s
+        while elapsed_s > 1e-9:
+            self._advance(min(elapsed_s, self._period_s))
+            elapsed_s -= self._period_s
         return self._goal.copy()
 
     def _coast(self, seconds: float) -> None:
