@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+import torch
+
 Batch = TypeVar("Batch")
 _END = object()
 
@@ -27,6 +29,9 @@ class Prefetcher(Generic[Batch]):
         self._thread.start()
 
     def _produce(self, make: Callable[[int], Batch], start: int, stop: int) -> None:
+        # Of this thread only. With a second team of threads, OpenMP's no longer spin between two operations but sleep,
+        # and waking them costs small operations most of their time.
+        torch.set_num_threads(1)
         try:
             for step in range(start, stop):
                 if not self._put(make(step)):

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from synthetic import episode, frames
 
 from instructvla_model.presets import preset
@@ -79,6 +80,18 @@ def test_prefetched_batches_come_in_order_and_an_error_arrives():
         for value in batches:
             seen.append(value)
     assert seen == [0, 1, 4]
+
+
+def test_batches_are_made_by_one_thread_and_the_consumer_keeps_its_own_number():
+    """A second team of OpenMP threads makes the consumer's small operations ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Prefetcher(lambda _: torch.get_num_threads(), 0, 3) as batches:
+            assert list(batches) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_closing_a_prefetcher_ends_its_thread():

@@ -279,7 +279,7 @@ class _Soak:
         from instructvla_ros.nodes import qos
 
         topic = f"/{self._robot_name}/commands/joint_group"
-        self._client.subscribe(JointGroupCommand, topic, self._on_goal, qos.DRIVER_COMMANDS)
+        self._client.subscribe(JointGroupCommand, topic, self._on_goal, qos.OBSERVED_COMMANDS)
         self._client.subscribe(SafetyState, "safety_state", self._on_state, qos.SAFETY_STATE)
 
     def _on_goal(self, message: Any) -> None:

@@ -20,6 +20,8 @@ IMAGE = _profile(1, reliable=False)
 JOINT_STATES = _profile(5, reliable=False)
 # The driver subscribes reliably with depth 10.
 DRIVER_COMMANDS = _profile(10)
+# Who judges the commands from beside must hear all of them, also after a second or ten without a processor.
+OBSERVED_COMMANDS = _profile(500)
 # Joint trajectories, poses and twists: the newest counts, and none may be lost on the way.
 ARM_COMMANDS = _profile(1)
 # Up to 1 kHz; a best-effort reader costs the real-time publisher no acknowledgements.
