@@ -331,6 +331,16 @@ def test_f05_f16_the_neutral_twist_is_zero_too_without_a_recent_joint_state_or_c
     assert len(node.published) == 1 and not speeds(node.published[0]).any()
 
 
+def test_f22_the_neutral_width_is_told_again_and_again_but_not_after_a_stop() -> None:
+    node = FakeNode()
+    driver = NeutralDriver(node, ArmSettings(outputs=("gripper",)), TrackerConfig(), WidthArmController(FR3))
+    told = [
+        driver.send(Command(FR3.home_rad, None, None, mode, "", "", np.zeros(7), 0.02)) or len(node.published)
+        for mode in (Mode.MOVING, Mode.HOLD, Mode.STOPPED, Mode.FAULT, Mode.HOLD)
+    ]
+    assert told == [1, 2, 2, 2, 3]
+
+
 # The hand.
 
 

@@ -175,15 +175,15 @@ class TwistRoute:
 
 
 class WidthRoute:
-    """The gripper's width, repeated, so that a receiver that starts late learns it."""
+    """The gripper's width, repeated while the arm may move, so that a receiver that starts late learns it."""
 
     def __init__(self, node: Any, topic: str, effort_n: float) -> None:
         self.topic, self._node, self._effort_n = topic, node, effort_n
         self._publisher = node.create_publisher(GripperCommand, topic, qos.ARM_COMMANDS)
 
     def send(self, command: Command) -> None:
-        """Publish the width, once one was asked for."""
-        if command.gripper_width_m is not None:
+        """Publish the width, once one was asked for; nothing after a stop, as the hand of a Franka is told nothing."""
+        if command.gripper_width_m is not None and command.mode not in LATCHED:
             self._publisher.publish(GripperCommand(position=command.gripper_width_m, max_effort=self._effort_n))
 
     def rest(self) -> None:
