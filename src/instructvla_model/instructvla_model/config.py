@@ -7,6 +7,7 @@ Every difference between the paper and the released checkpoints is a named value
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,8 +203,33 @@ def _require(condition: bool, found: str, expected: str, mend: str) -> None:
         raise ConfigError(f"{found}; expected {expected}; {mend}")
 
 
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+_MAY_BE_ZERO = ("stem_layers", "n_registers", "state_dim")
+
+
+def _check_values(label: str, part: Any) -> None:
+    """Each entry of the type that it is declared with; floats finite, counts and sizes at least 1."""
+    for entry in dataclasses.fields(part):
+        declared, _, optional = str(entry.type).partition(" | ")
+        value = getattr(part, entry.name)
+        if declared not in _KINDS or (optional and value is None):
+            continue
+        found, mend = f"{label}{entry.name}={value!r}", "correct it, or restore the manifest"
+        fits = isinstance(value, _KINDS[declared]) and (declared == "bool" or not isinstance(value, bool))
+        _require(fits, found, _IN_WORDS[declared], mend)
+        if declared == "float":
+            _require(math.isfinite(value), found, "a finite number", mend)
+        if declared == "int":
+            least = 0 if entry.name in _MAY_BE_ZERO else 1
+            _require(value >= least, found, f"{least} or more", mend)
+
+
 def check(config: PolicyConfig) -> None:
     """Raise ConfigError on the first value that cannot work."""
+    _check_values("", config)
+    for label in _NESTED:
+        _check_values(f"{label}.", getattr(config, label))
     for label, tower in (("vision", config.vision), ("film", config.film)):
         _require(
             tower.image_size % tower.patch_size == 0,

@@ -212,19 +212,26 @@ def read_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
+def _text(values: dict[str, Any], name: str, optional: bool = False) -> Any:
+    value = values[name]
+    if isinstance(value, str) or (optional and value is None):
+        return value
+    raise ConfigError(f"{name} is {value!r}; expected text{' or null' if optional else ''}; repair the manifest")
+
+
 def _parse(values: dict[str, Any]) -> Manifest:
     recipes = values["image_recipes"]
     statistics = values["statistics"]
     return Manifest(
         config=policy_config_from_dict(values["config"]),
-        stage=values["stage"],
+        stage=_text(values, "stage"),
         vlm_recipe=recipe_from_dict(recipes["vlm"]),
         expert_recipe=recipe_from_dict(recipes["expert"]),
         statistics=statistics_from_dict(statistics) if statistics else None,
-        weights_sha256=values["weights_sha256"],
-        storage_dtype=values["storage_dtype"],
-        base_id=values["base_id"],
-        base_path=values["base_path"],
+        weights_sha256=_text(values, "weights_sha256"),
+        storage_dtype=_text(values, "storage_dtype"),
+        base_id=_text(values, "base_id", optional=True),
+        base_path=_text(values, "base_path", optional=True),
         training=dict(values["training"]),
         id_of=values.get("id_of", ID_OF_WEIGHTS),
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -56,6 +57,14 @@ def test_nano_has_the_advertised_token_counts():
         ("language", {"n_kv_heads": 3}, "key/value"),
         ("expert", {"attention": "full"}, "block_causal"),
         ("expert", {"head_widths": (1, 2)}, "three"),
+        ("film", {"depth": -1}, "film.depth=-1; expected 1 or more"),
+        ("language", {"n_layers": 0}, "language.n_layers=0; expected 1 or more"),
+        ("film", {"depth": "4"}, "film.depth='4'; expected a whole number"),
+        ("film", {"depth": True}, "a whole number"),
+        ("expert", {"state_dim": -1}, "0 or more"),
+        ("expert", {"attention": 3}, "expected text"),
+        ("flow", {"time_max": math.nan}, "time_max=nan; expected a finite number"),
+        ("film", {"final_norm": 1}, "final_norm=1; expected true or false"),
     ],
 )
 def test_values_that_cannot_work_are_refused(part, change, message):
