@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from instructvla_ros.control import FR3, WX250S, ArmController, FrankaController, Mode, WidthArmConfig
+from instructvla_ros.control.safety import SafetyConfig
 
 
 def ticks_until(bench: Any, mode: Mode, most: int = 1500) -> int:
@@ -25,7 +27,16 @@ def test_the_arm_goes_home_slowly_without_a_camera_and_then_holds_there(bench: A
     ticks_until(bench, Mode.HOLD)
     np.testing.assert_allclose(bench.goals[-1], WX250S.home_rad, atol=1e-9)
     speed = np.abs(np.diff(np.array(bench.goals), axis=0)).max() / 0.02
-    assert speed <= 0.5 * 1.5 + 1e-6, "a cubic peaks at one and a half times its mean speed"
+    assert 0.45 < speed <= SafetyConfig().homing_speed_rad_s + 1e-6
+
+
+def test_f14_there_is_no_way_home_while_something_holds_the_arm_and_the_answer_says_what(bench: Any) -> None:
+    bench.controller.hold_for("F14", "two commanders")
+    assert bench.controller.go_to(WX250S.home_rad, bench.now_s) == "two commanders"
+    assert bench.tick().mode is Mode.HOLD
+    bench.controller.hold_for("F14", "")
+    bench.joint_state(elbow=float("nan"))
+    assert "elbow" in bench.controller.go_to(WX250S.home_rad, bench.now_s)
 
 
 def test_chunks_of_the_instruction_before_do_not_disturb_the_way_home(bench: Any) -> None:
@@ -86,7 +97,8 @@ class FrankaBench:
             self.controller.on_joint_state(self.names, values, None, self.now_s, self.now_s)
             self.controller.on_image(self.now_s, self.now_s)
             self.commands.append(self.controller.tick(self.now_s))
-            self.q = self.commands[-1].joint_goal_rad.copy()
+            if self.commands[-1].joint_goal_rad is not None:
+                self.q = self.commands[-1].joint_goal_rad.copy()
         return self.commands[-1]
 
 
@@ -94,7 +106,8 @@ class FrankaBench:
 def franka() -> FrankaBench:
     bench = FrankaBench()
     bench.controller.on_instruction(1, bench.now_s)
-    bench.tick()
+    bench.tick(2)  # two joint states tell that it rests
+    bench.commands.pop(0)
     return bench
 
 
@@ -132,6 +145,78 @@ def test_a_franka_in_motion_goes_on_after_a_late_tick(franka: FrankaBench, ticks
     franka.tick(1, late_s)
     franka.tick(10)
     assert not franka.controller.counts["F10"], franka.commands[-11:]
+
+
+def in_motion(franka: FrankaBench) -> np.ndarray:
+    """The arm moves -> its speed (7,)."""
+    franka.controller.on_chunk(_chunk(franka.now_s, (0.03, 0.02, -0.02)), franka.now_s)
+    franka.tick(14)
+    speed = franka.commands[-1].joint_velocity_rad_s
+    assert np.abs(speed).max() > 0.2
+    return speed
+
+
+@pytest.mark.parametrize("anew", ["reanchor", "reset", "stop and reset", "clock"])
+def test_a_franka_in_motion_is_not_anchored_before_it_rests(franka: FrankaBench, anew: str) -> None:
+    """A goal at rest where it is now would ask of it to stop dead."""
+    controller = franka.controller
+    speed = in_motion(franka)
+    if "stop" in anew:
+        controller.stop("a button")
+        franka.tick()
+    if "reset" in anew:
+        controller.reset(franka.now_s)
+    elif anew == "reanchor":
+        controller.reanchor(franka.now_s)
+    else:
+        franka.now_s += 2.0
+    for part in (0.9, 0.6, 0.3):  # nothing is sent: it brakes by itself
+        franka.q = franka.q + 0.02 * part * speed
+        waiting = franka.tick()
+        assert waiting.joint_goal_rad is None and waiting.mode is Mode.WAITING
+    franka.tick(3)
+    np.testing.assert_allclose(franka.commands[-1].joint_goal_rad, franka.q)
+
+
+@pytest.mark.parametrize("beyond_rad", [0.004, 0.01, 0.028])
+def test_a_franka_that_stands_in_the_margin_of_a_joint_limit_stays_there_and_may_leave_it(beyond_rad: float) -> None:
+    bench = FrankaBench()
+    bench.q[3] = FR3.lower_rad[3] + SafetyConfig().joint_margin_rad - beyond_rad
+    start = bench.q.copy()
+    assert bench.tick(10).fault_id == ""
+    np.testing.assert_array_equal(bench.q, start)
+    assert bench.controller.go_to(FR3.home_rad, bench.now_s) == ""
+    assert bench.tick().mode is Mode.HOMING
+    bench.tick(300)
+    np.testing.assert_allclose(bench.q, FR3.home_rad, atol=1e-6)
+    assert not bench.controller.counts["F10"]
+
+
+@pytest.mark.parametrize("late_s", [0.1, 0.2])
+@pytest.mark.parametrize("how", ["hold", "stop"])
+def test_a_franka_that_is_to_halt_does_not_start_again_after_a_late_tick(
+    franka: FrankaBench, how: str, late_s: float
+) -> None:
+    in_motion(franka)
+    if how == "stop":
+        franka.controller.stop("a button")
+    else:
+        franka.controller.hold_for("F14", "two commanders")
+    franka.tick()
+    franka.tick(1, late_s)
+    franka.tick(40)
+    speeds = [float(np.abs(command.joint_velocity_rad_s).max()) for command in franka.commands[-42:]]
+    assert all(after <= before + 1e-9 for before, after in pairwise(speeds)), speeds
+    assert speeds[-1] == 0.0 and not franka.controller.counts["F10"]
+
+
+def test_a_clock_that_is_read_twice_stops_no_franka(franka: FrankaBench) -> None:
+    """Time from /clock stands still between two of its messages."""
+    franka.controller.on_chunk(_chunk(franka.now_s, (0.02, 0.01, -0.01)), franka.now_s)
+    for _ in range(30):
+        franka.tick()
+        franka.commands.append(franka.controller.tick(franka.now_s))
+    assert not franka.controller.counts["F10"]
 
 
 def test_the_velocity_of_a_command_is_that_of_its_goals(franka: FrankaBench) -> None:

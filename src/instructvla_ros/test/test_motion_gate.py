@@ -68,6 +68,12 @@ def test_f10_an_arm_that_has_braked_by_itself_since_the_last_goal_was_not_made_t
     assert watched.check(passage(0.1 * moving * TICK_S)).ok
 
 
+def test_f10_after_a_late_goal_the_next_may_not_speed_up_faster_for_it() -> None:
+    watched = gate(replace(WX250S, acceleration_rad_s2=np.full(6, 10.0)))
+    assert watched.check(passage(0.01, elapsed_s=0.9)).ok
+    assert watched.check(passage(1.4 * TICK_S)).fault_id == "F10"
+
+
 @pytest.mark.parametrize("mode", [Mode.MOVING, Mode.HOLD, Mode.HOMING])
 def test_f10_a_goal_does_not_run_away_from_a_joint_that_does_not_follow(mode: Mode) -> None:
     ahead, step = np.zeros(6), np.zeros(6)

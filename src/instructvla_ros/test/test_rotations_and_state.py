@@ -16,7 +16,7 @@ from instructvla_ros.control.rotations import (
     rotation_vector,
     rpy_to_matrix,
 )
-from instructvla_ros.control.state import JointStateReader, state_vector
+from instructvla_ros.control.state import STATE_NAMES, JointStateReader, state_of, state_vector
 
 NAMES = [*kinematics.JOINT_NAMES, "gripper", "left_finger", "right_finger"]
 
@@ -118,3 +118,13 @@ def test_a_joint_state_with_nan_names_the_joint() -> None:
 def test_a_joint_state_with_fewer_positions_than_names_is_refused() -> None:
     with pytest.raises(ValueError, match="9 names but 3 positions"):
         JointStateReader().read(NAMES, [0.0] * 3, 0.0, 0.0)
+
+
+def test_a_data_sets_state_moves_no_arm_and_is_eight_numbers() -> None:
+    with pytest.raises(ValueError, match="joint state lacks"):
+        JointStateReader().read(STATE_NAMES, [0.0] * 8, 0.0, 0.0)
+    reader = JointStateReader(of_data_set=True)
+    np.testing.assert_array_equal(state_of(reader.read(STATE_NAMES, [0.5] * 8, 0.0, 0.0)), np.full(8, 0.5))
+    for wrong in ([0.5] * 7, [math.nan] * 8):
+        with pytest.raises(ValueError, match="8 finite numbers"):
+            reader.read(STATE_NAMES, wrong, 0.0, 0.0)

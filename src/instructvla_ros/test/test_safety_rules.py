@@ -104,10 +104,16 @@ def test_f08_from_outside_the_box_only_the_way_in_is_open() -> None:
 
 def test_f10_goals_beyond_joint_limits_are_brought_within_them() -> None:
     limiter = JointLimiter(CONFIG)
-    goal = limiter.limit(np.full(6, 9.0), JOINT_UPPER_RAD, 100.0)
-    assert (goal < JOINT_UPPER_RAD).all()
-    goal = limiter.limit(np.full(6, -9.0), JOINT_LOWER_RAD, 100.0)
-    assert (goal > JOINT_LOWER_RAD).all()
+    assert (limiter.limit(np.full(6, 9.0), np.zeros(6), 100.0) < JOINT_UPPER_RAD).all()
+    assert (limiter.limit(np.full(6, -9.0), np.zeros(6), 100.0) > JOINT_LOWER_RAD).all()
+
+
+def test_f10_from_beyond_the_joint_limits_margin_only_the_way_back_is_open_and_nothing_moves_unasked() -> None:
+    limiter = JointLimiter(CONFIG)
+    beyond = JOINT_UPPER_RAD - 0.001
+    np.testing.assert_array_equal(limiter.limit(beyond, beyond, 0.02), beyond)
+    np.testing.assert_array_equal(limiter.limit(beyond + 0.01, beyond, 0.02), beyond)
+    np.testing.assert_allclose(limiter.limit(beyond - 0.01, beyond, 0.02), beyond - 0.01)
 
 
 def test_f10_time_is_scaled_so_that_every_joint_keeps_half_its_velocity_limit() -> None:

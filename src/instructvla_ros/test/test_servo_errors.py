@@ -10,6 +10,9 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("interbotix_xs_msgs.msg")
 
+from interbotix_xs_msgs.msg import JointGroupCommand
+
+from instructvla_ros.control import WX250S, Command, Mode
 from instructvla_ros.nodes.driver_client import DriverClient, error_names
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.settings import DriverSettings
@@ -146,6 +149,21 @@ def test_f24_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
     bench.client.recover()
     bench.client.recover()
     assert prepared == [True]
+
+
+def test_f24_from_a_servos_fault_to_the_reset_no_joint_goal_is_sent(bench: Bench) -> None:
+    def goals(mode: Mode) -> int:
+        bench.node.published.clear()
+        bench.client.send(Command(WX250S.home_rad, 10.0, None, mode, "", ""))
+        return sum(isinstance(message, JointGroupCommand) for message in bench.node.published)
+
+    assert goals(Mode.STOPPED) == 1
+    bench.poll(arm=(0, 32, 0, 0, 0, 0))
+    assert goals(Mode.STOPPED) == 0
+    bench.poll()  # rebooted: it has its torque again
+    assert goals(Mode.STOPPED) == 0
+    assert len(bench.node.published) == 1, "the gripper goes on"
+    assert goals(Mode.HOLD) == 1, "after the reset the goal is where the arm is"
 
 
 @pytest.mark.parametrize(

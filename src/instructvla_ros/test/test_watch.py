@@ -69,6 +69,20 @@ def test_f12_a_node_that_came_back_as_another_process_means_an_anchor_too(watch:
     assert apply(watch, held, 10.32) == [] and held.reanchored == 1
 
 
+def test_f14_two_living_processes_of_one_name_hold_until_one_is_gone_and_anchor_once(watch: Watch) -> None:
+    held = Held()
+    for step in range(1, 41):
+        watch.on_heartbeat("action_expert_node", "1" if step % 2 else "2", 10.0 + 0.1 * step)
+        watch.on_heartbeat("reasoning_node", "1", 10.0 + 0.1 * step)
+        apply(watch, held, 10.0 + 0.1 * step)
+    assert held.why == ["F14"] and "two processes say that they are action_expert_node" in held.holds["F14"]
+    assert held.reanchored == 1
+    for step in range(41, 90):
+        for name in NODES:
+            watch.on_heartbeat(name, "1", 10.0 + 0.1 * step)
+    assert apply(watch, held, 18.9) == []
+
+
 def test_f14_neither_chunk_nor_heartbeat_for_two_periods_holds_and_the_next_chunk_ends_it(watch: Watch) -> None:
     held = Held()
     assert apply(watch, held, 10.39) == []

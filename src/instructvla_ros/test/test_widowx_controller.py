@@ -364,3 +364,34 @@ def test_the_measured_state_is_none_before_the_first_joint_state_and_then_8_numb
 def test_the_control_package_imports_neither_rclpy_nor_torch() -> None:
     code = "import sys, instructvla_ros.control; sys.exit(any(m in sys.modules for m in ('rclpy', 'torch')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_f10_an_arm_that_lost_its_torque_is_not_thrown_back_to_its_goal(bench, stopped: bool) -> None:
+    if stopped:
+        bench.controller.stop("servo fault", "F24")
+    bench.tick(3)
+    for _ in range(50):  # it falls, and has no torque to follow with
+        bench.q = bench.goals[0] + [0.0, 0.65, 0.0, 0.0, 0.0, 0.0]
+        command = bench.tick()
+        bench.q = bench.goals[0] + [0.0, 0.65, 0.0, 0.0, 0.0, 0.0]
+    np.testing.assert_allclose(command.joint_goal_rad, bench.q)
+    assert command.mode is (Mode.STOPPED if stopped else Mode.HOLD) and bench.controller.counts["F10"] == 1
+
+
+def test_f05_one_wrong_joint_state_moves_no_goal(bench) -> None:
+    before = bench.tick().joint_goal_rad
+    bench.joint_state(shoulder=before[1] + 1.5)
+    bench.feed_joints = False
+    np.testing.assert_array_equal(bench.tick(30).joint_goal_rad, before)
+
+
+@pytest.mark.parametrize("anew", ["reset", "reanchor"])
+def test_f12_what_is_held_stays_held_when_the_target_is_anchored_anew(bench, anew: str) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick(30).gripper_pwm == -200.0
+    getattr(bench.controller, anew)(bench.now_s)
+    assert bench.tick(5).gripper_pwm == -200.0
+    bench.controller.on_instruction(2, bench.now_s)
+    bench.chunk(gripper=1.0, instruction_id=2)
+    assert bench.tick().gripper_pwm >= 0.0

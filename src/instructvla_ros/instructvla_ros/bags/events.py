@@ -79,7 +79,7 @@ class EventReader:
     def __init__(self, bag: Bag, decoder: Decoder, roles: Roles, *, workers: int = 2) -> None:
         self._bag, self._decoder, self._roles, self._workers = bag, decoder, roles, workers
         self.arm = _find_arm(bag, decoder, roles)
-        self._joints = JointStateReader(self.arm)
+        self._joints = JointStateReader(self.arm, of_data_set=True)
         self._offset_s: dict[str, float] = {}
         self._last_stamp_s: dict[str, float] = {}
         self._size: dict[str, tuple[int, ...]] = {}

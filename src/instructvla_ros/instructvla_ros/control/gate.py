@@ -16,6 +16,7 @@ from instructvla_ros.control.types import Mode
 
 _ROUNDING = 1e-6
 _STILL_RAD = 1e-9
+_SAME_TIME_S = 1e-4
 # Between two targets inside the box the way is straight in joint space: its arc may leave the box by this much.
 _ARC_M = 0.01
 # A first goal this far from the measured posture is no anchor.
@@ -75,12 +76,19 @@ class MotionGate:
         """GOOD, or why the goal must not be sent. A refused goal leaves the arm at rest on the one before."""
         verdict = self._judge(passage)
         if verdict.ok:
+            if passage.elapsed_s < _SAME_TIME_S and self._still(passage.goal_rad - passage.previous_rad):
+                return verdict  # a clock that was read twice: nothing was moved, and nothing was braked
             elapsed_s = max(passage.elapsed_s, _ROUNDING)
             self._velocity = (passage.goal_rad - passage.previous_rad) / elapsed_s
-            self._elapsed_s = elapsed_s
+            # How late this goal was says nothing about the time that the next may take to speed up.
+            self._elapsed_s = min(elapsed_s, self._longest_s)
         else:
             self._rest()
         return verdict
+
+    @staticmethod
+    def _still(change_rad: np.ndarray) -> bool:
+        return float(np.max(np.abs(change_rad))) < _STILL_RAD
 
     def _judge(self, passage: Passage) -> Verdict:
         goal, previous = passage.goal_rad, passage.previous_rad
@@ -89,7 +97,7 @@ class MotionGate:
         change = goal - previous
         if not passage.anchored and float(np.max(np.abs(goal - passage.measured_rad))) > _ANCHOR_RAD:
             return Verdict(False, "F22", "the first goal does not begin at the measured posture")
-        if float(np.max(np.abs(change))) < _STILL_RAD:
+        if self._still(change):
             return GOOD  # staying is always allowed
         return (
             self._limits(goal, previous, change, passage)

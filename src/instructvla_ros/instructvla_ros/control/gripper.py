@@ -56,7 +56,7 @@ class Gripper(Protocol):
     """One thread owns an object. Finger positions are those of the arm's finger joint, in metres."""
 
     def reset(self) -> None:
-        """Forget the wanted opening; nothing is sent until `request` or `hold`."""
+        """The arm begins anew: forget the wanted opening, let go of nothing."""
 
     def request(self, opening: float, now_s: float) -> None:
         """Ask for an opening 0..1."""
@@ -126,14 +126,15 @@ class GripperLoop(OpeningRequest):
     def __init__(self, config: GripperConfig | None = None) -> None:
         self._config = config or GripperConfig()
         super().__init__(self._config)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the wanted opening; the loop sends nothing until `request` or `hold`."""
-        super().reset()
         self.in_contact = False
         self._slow_since_s: float | None = None
         self._last: tuple[float, float] | None = None
+
+    def reset(self) -> None:
+        """Forget the wanted opening, and send nothing until `request` or `hold`; but what is held stays held."""
+        if not self.in_contact:
+            super().reset()
+        self._slow_since_s = self._last = None
 
     def _changed(self, before: float | None, wanted: float) -> None:
         if before is None or wanted > before:

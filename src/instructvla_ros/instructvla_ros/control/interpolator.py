@@ -67,7 +67,8 @@ class Interpolator(Protocol):
         """Come to rest, `goal_rad` having been sent last; returns where (n,)."""
 
     def move_to(self, target_rad: np.ndarray, now_s: float, least_s: float = 0.0) -> None:
-        """Go to `target_rad` from where the goal is, in `least_s` or longer. Raises RuntimeError before `jump_to`."""
+        """Go to `target_rad` from where the goal is; no joint is faster than if it took `least_s` at one speed. Raises
+        RuntimeError before `jump_to`."""
 
     def goal(self, now_s: float) -> np.ndarray:
         """The joint goal (rad) at `now_s`."""
@@ -118,8 +119,8 @@ class JointInterpolator:
         change = target_rad - start
         # A cubic from rest to rest peaks at 1.5 times its mean slope; with a start velocity at most at the
         # larger of both.
-        needed = float(np.max(1.5 * np.abs(change) / self._limit))
-        self._duration_s = max(self._ramp_s, needed, least_s)
+        needed = 1.5 * max(float(np.max(np.abs(change) / self._limit)), least_s)
+        self._duration_s = max(self._ramp_s, needed)
         slope = velocity * self._duration_s
         slope = np.where(slope * change > 0.0, np.sign(change) * np.minimum(np.abs(slope), 3.0 * np.abs(change)), 0.0)
         self._start, self._change, self._start_slope = start, change, slope
@@ -181,25 +182,31 @@ class JointTracker:
         self._target = np.zeros_like(velocity_limit_rad_s)
         self._cruise = velocity_limit_rad_s
         self._last_s: float | None = None
+        self._halting = False
 
     def jump_to(self, goal_rad: np.ndarray) -> None:
         """Rest at `goal_rad` from now on: for anchoring."""
         self._goal = np.array(goal_rad, dtype=float)
         self._target, self._velocity = self._goal.copy(), np.zeros_like(self._goal)
-        self._last_s = None
+        self._last_s, self._halting = None, False
 
     def halt(self, goal_rad: np.ndarray) -> np.ndarray:
         """Brake as hard as allowed; returns where that ends (n,)."""
         if self._goal is None:
             raise RuntimeError(_NO_START)
-        self._target = self._goal + self._velocity * np.abs(self._velocity) / (2.0 * self._acceleration)
-        self._cruise = self._speed
+        self._halting, self._cruise = True, self._speed
+        self._target = self._braked()
         return self._target.copy()
+
+    def _braked(self) -> np.ndarray:
+        """Where the arm comes to rest when it brakes as hard as allowed."""
+        assert self._goal is not None
+        return self._goal + self._velocity * np.abs(self._velocity) / (2.0 * self._acceleration)
 
     def move_to(self, target_rad: np.ndarray, now_s: float, least_s: float = 0.0) -> None:
         """Go to `target_rad` in the ramp time, or longer where the limits ask for it."""
         goal = self.goal(now_s)
-        self._target = np.array(target_rad, dtype=float)
+        self._target, self._halting = np.array(target_rad, dtype=float), False
         brake = self._velocity**2 / (2.0 * self._acceleration)
         path = np.maximum(np.maximum(np.abs(self._target - goal), brake), _LEAST_PATH_RAD)
         duration_s = max(self._config.ramp_s, least_s, float(np.max(path / self._speed)))
@@ -227,6 +234,8 @@ class JointTracker:
         left = max(0.0, 1.0 - seconds / brake_s)  # part of the velocity
         self._goal = self._goal + 0.5 * brake_s * (1.0 - left**2) * self._velocity
         self._velocity = left * self._velocity
+        if self._halting:  # it has braked harder than was asked for: it does not start again
+            self._target = self._braked()
 
     def _advance(self, elapsed_s: float) -> None:
         assert self._goal is not None

@@ -167,8 +167,10 @@ class JointLimiter:
         return np.minimum(np.maximum(goal_rad, self.lower_rad), self.upper_rad)
 
     def limit(self, goal_rad: np.ndarray, previous_rad: np.ndarray, elapsed_s: float) -> np.ndarray:
-        """The goal that may be sent `elapsed_s` after `previous_rad` was."""
-        change = self.within(goal_rad) - previous_rad
+        """The goal that may be sent `elapsed_s` after `previous_rad` was: from beyond the limits only the way back is
+        open."""
+        lower, upper = np.minimum(self.lower_rad, previous_rad), np.maximum(self.upper_rad, previous_rad)
+        change = np.minimum(np.maximum(goal_rad, lower), upper) - previous_rad
         worst = float(np.max(np.abs(change) / self.velocity_rad_s))
         if worst <= elapsed_s or worst == 0.0:
             return previous_rad + change

@@ -19,10 +19,13 @@ STATE_NAMES = tuple(f"state_{number}" for number in range(STATE_DIM))
 
 
 class JointStateReader:
-    """Maps joint states by name, in any order and with extra names. Keeps the mapping of the last layout."""
+    """Maps joint states by name, in any order and with extra names. Keeps the mapping of the last layout.
 
-    def __init__(self, arm: ArmModel = WX250S) -> None:
-        self._arm = arm
+    `of_data_set`: the policy's state under `STATE_NAMES` is taken too. It moves no arm: nothing is known of its joints.
+    """
+
+    def __init__(self, arm: ArmModel = WX250S, *, of_data_set: bool = False) -> None:
+        self._arm, self._of_data_set = arm, of_data_set
         self._wanted = (*arm.joint_names, arm.fingers.joint)
         self._layout: tuple[str, ...] | None = None
         self._indices: list[int] = []
@@ -30,7 +33,9 @@ class JointStateReader:
     def read(self, names: Sequence[str], positions: Sequence[float], stamp_s: float, received_s: float) -> JointSample:
         """Return the sample; raises ValueError that names the missing or non-finite joints."""
         layout = tuple(names)
-        if layout == STATE_NAMES:
+        if self._of_data_set and layout == STATE_NAMES:
+            if len(positions) != STATE_DIM or not np.isfinite(positions).all():
+                raise ValueError(f"state of a data set is {list(positions)}; {STATE_DIM} finite numbers were expected")
             return JointSample(np.empty(0), math.nan, stamp_s, received_s, np.asarray(positions, np.float32))
         if layout != self._layout:
             missing = [name for name in self._wanted if name not in layout]

@@ -33,23 +33,33 @@ class Bond:
     """Whether a peer lives, by its heartbeats. It begins with the first of them. One thread owns an object."""
 
     def __init__(self) -> None:
-        self._heard_s: float | None = None
-        self._process_id = ""
+        self._began_s: dict[str, float] = {}  # by process, the newest last
+        self._heard_s: dict[str, float] = {}
         self.restarted = False
 
     def heard(self, process_id: str, steady_s: float) -> None:
         """A heartbeat, and from which process."""
-        self.restarted = self.restarted or self._process_id not in ("", process_id)
-        self._heard_s, self._process_id = steady_s, process_id
+        if process_id not in self._began_s:
+            self.restarted = self.restarted or bool(self._began_s)
+            self._began_s[process_id] = steady_s
+        self._heard_s[process_id] = steady_s
 
     @property
     def process_id(self) -> str:
-        """The process of the last heartbeat; "" before the first."""
-        return self._process_id
+        """The newest process; "" before the first heartbeat."""
+        return next(reversed(self._began_s), "")
 
     def silent_s(self, steady_s: float) -> float:
         """Seconds since the last heartbeat; 0 before the first."""
-        return 0.0 if self._heard_s is None else steady_s - self._heard_s
+        return steady_s - max(self._heard_s.values(), default=steady_s)
+
+    def twins(self, steady_s: float, within_s: float) -> bool:
+        """Whether the newest process and one that should have been replaced by it were both heard within the time."""
+        newest = self.process_id
+        alive = {process: heard_s for process, heard_s in self._heard_s.items() if steady_s - heard_s <= within_s}
+        return alive.pop(newest, None) is not None and any(
+            heard_s > self._began_s[newest] for heard_s in alive.values()
+        )
 
 
 class Watch:
@@ -101,8 +111,9 @@ class Watch:
         for name, bond in self._bonds.items():
             if bond.silent_s(steady_s) > limits.bond_s:
                 found["F12"] = f"no heartbeat of {name} for {limits.bond_s:g} s"
-        if self._others:
-            found["F14"] = self._others
+        twins = [name for name, bond in self._bonds.items() if bond.twins(steady_s, limits.bond_s)]
+        if self._others or twins:
+            found["F14"] = self._others or f"two processes say that they are {twins[0]}; stop one of them (F14)"
         elif self._planner_silent_s(steady_s) > limits.silence_s:
             found["F14"] = f"neither chunk nor heartbeat of {self._planner} for {limits.silence_s:g} s"
         return found

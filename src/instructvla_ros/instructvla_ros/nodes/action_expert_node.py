@@ -45,7 +45,7 @@ class ActionExpertNode(ManagedNode):
         self._worker: ExpertWorker | None = None
         self._thread: OwnerThread | None = None
         self._subscriptions_made: list[Any] = []
-        self._reader = JointStateReader()
+        self._reader = JointStateReader(of_data_set=True)
         self._input_problem = ""
         self._model_failures = 0
         self._controller = Bond()
@@ -54,7 +54,7 @@ class ActionExpertNode(ManagedNode):
     def setup(self, values: Mapping[str, Any]) -> None:
         robot = build_config(RobotSettings(), values)
         arm = arm_named(robot.arm)
-        self._reader = JointStateReader(arm)
+        self._reader = JointStateReader(arm, of_data_set=True)
         self._runtime = self._load(model_settings(values), ("expert",))
         manifest = self._runtime.manifest
         check_robot(manifest, arm)

@@ -36,7 +36,7 @@ class ControllerWatch:
         self._node, self._post = node, post
         self._commanders, self._chunk_topic = commanders, chunk_topic
         self._watch = Watch(config, POLICY_NODES, PLANNER)
-        self._planner_process, self._changed_s = "", -_GHOST_S
+        self._planners, self._changed_s = set[str](), -_GHOST_S
         self._subscription = node.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_COUNT_PERIOD_S, self._count, clock=steady)
@@ -56,9 +56,9 @@ class ControllerWatch:
 
     def _on_heartbeat(self, message: DiagnosticStatus) -> None:
         name, process, heard_s = message.name, message.hardware_id, time.monotonic()
-        if name == PLANNER and process != self._planner_process:
-            self._changed_s = heard_s if self._planner_process else self._changed_s
-            self._planner_process = process
+        if name == PLANNER and process not in self._planners:
+            self._changed_s = heard_s if self._planners else self._changed_s
+            self._planners.add(process)
         self._post(lambda: self._watch.on_heartbeat(name, process, heard_s))
 
     def _count(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import OperatingModes, Reboot, RegisterValues, RobotInfo, TorqueEnable
 
-from instructvla_ros.control import WX250S, Command
+from instructvla_ros.control import WX250S, Command, Mode
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.service_calls import ServiceCalls, service_calls
@@ -45,7 +45,7 @@ class DriverClient:
         self._rebooting = node.create_client(Reboot, f"/{settings.robot_name}/reboot_motors")
         self._errors: dict[str, tuple[int, ...]] = {}
         self._pending: dict[str, Any] = {}
-        self._repaired = False
+        self._repaired = self._slack = False
         period_s = settings.error_poll_period_s
         self._timer = node.create_timer(period_s, self._poll) if period_s > 0.0 else None
 
@@ -155,8 +155,15 @@ class DriverClient:
         return f"/{self._settings.robot_name}/{service}"
 
     def send(self, command: Command) -> None:
-        """Publish the joint goal (6,) for the arm and the gripper's PWM."""
-        if command.joint_goal_rad is not None:
+        """Publish the joint goal (6,) for the arm and the gripper's PWM.
+
+        From a servo's fault to the reset no joint goal: a servo that gets its torque back would go there at once.
+        """
+        if self.problem:
+            self._slack = True
+        elif command.mode not in (Mode.STOPPED, Mode.FAULT):
+            self._slack = False
+        if command.joint_goal_rad is not None and not self._slack:
             goal = JointGroupCommand(name=self._settings.arm_group, cmd=command.joint_goal_rad.tolist())
             self._joints.publish(goal)
         if command.gripper_pwm is not None:

@@ -119,8 +119,6 @@ class FrankaDriver:
 
     def prepare(self) -> None:
         """Tell MoveIt Servo what it will hear; the other routes need nothing. Raises SetupError."""
-        if self.problem:
-            raise SetupError(f"{self.problem}; release it, then activate again")
         servo, route = self._settings.servo, self._settings.route
         if not route.startswith("servo"):
             return
