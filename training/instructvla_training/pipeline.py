@@ -14,9 +14,10 @@ from instructvla_model.manifest import MANIFEST_FILE, read_manifest
 from instructvla_model.presets import preset
 
 from .data import corrections, demonstrations, stills
-from .data.record import record
+from .data.record import Recorder, missing_shards, record
 from .parallel import processes
-from .recipes import RECIPES, DataRecipe
+from .recipes import RECIPES, DataRecipe, StageRecipe
+from .refusals import RunError
 from .report import plot_log
 from .run import HEADS_FILE
 from .stages.run import run_stage
@@ -41,24 +42,30 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int, dri
 
     Under torchrun nothing is recorded: raises FileNotFoundError where it should have been.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if not space.dataset(what).exists():
-            raise FileNotFoundError(
-                f"found no {space.dataset(what)}, expected recorded data, since under torchrun none are recorded; "
-                f"run first: instructvla-train data record {what}"
-            )
-        return
-    config = preset(space.preset)
-    first, shard = data.first_seed, data.shard_episodes
+    folder, shard, seeds = space.dataset(what), data.shard_episodes, data.first_seed
+    recorder: Recorder
     if what == "stills":
-        record(stills.record_shard, space.stills, data.stills, STILLS_PER_SHARD, first, config, data, workers)
+        recorder, total, shard = stills.record_shard, data.stills, STILLS_PER_SHARD
     elif what == "demonstrations":
-        recorder = demonstrations.record_shard
-        record(recorder, space.demonstrations, data.episodes, shard, first + SEEDS_APART, config, data, workers)
+        recorder, total, seeds = demonstrations.record_shard, data.episodes, seeds + SEEDS_APART
     else:
         recorder = corrections.recorder((driver or space.checkpoint("expert")).resolve())
-        folder, seeds = space.dataset(what), first + 2 * SEEDS_APART
-        record(recorder, folder, data.corrections, shard, seeds, config, data, workers)
+        total, seeds = data.corrections, seeds + 2 * SEEDS_APART
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        missing = len(missing_shards(folder, total, shard, seeds))
+        if missing:
+            raise FileNotFoundError(
+                f"found {missing} shards of {folder} missing, expected recorded data, since under torchrun none are "
+                f"recorded; {_how_to_record(what)}"
+            )
+        return
+    record(recorder, folder, total, shard, seeds, preset(space.preset), data, workers)
+
+
+def _how_to_record(what: str) -> str:
+    if what in ("stills", "demonstrations"):
+        return f"run first: instructvla-train data record {what}"
+    return "give the same make command once without torchrun: it records them and goes on"
 
 
 def trained_steps(space: Workspace, name: str) -> int:
@@ -111,6 +118,7 @@ def _make(
     if steps is not None:
         recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=steps))
     logger.info("training %s", recipe_name)
+    _refuse_corrections_of_another_run(recipe, space)
     rounds = [step for step in recipe.corrections_at if step < recipe.optimisation.steps]
     for number, step in enumerate(rounds, 1):
         if trained_steps(space, recipe.run_name) < step:
@@ -118,6 +126,14 @@ def _make(
         so_far = replace(recipe.data, corrections=recipe.data.corrections * number // len(rounds))
         record_data("corrections", space, so_far, threads)
     return run_stage(recipe, space, device, threads, wandb_project=wandb_project)
+
+
+def _refuse_corrections_of_another_run(recipe: StageRecipe, space: Workspace) -> None:
+    if recipe.corrections_at and not space.run(recipe.run_name).exists() and any(space.corrections.glob("shard-*")):
+        raise RunError(
+            f"found corrections in {space.corrections} before the run {space.run(recipe.run_name)} began, expected to "
+            f"record them at the steps {list(recipe.corrections_at)} of its own driving; delete that folder"
+        )
 
 
 def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path]:

@@ -24,6 +24,7 @@ class Row:
     families: tuple[str, ...] = ("pick", "place")
     column: str = "success"
     max_steps: int = MAX_STEPS
+    episodes: int = 100
 
     @property
     def file(self) -> str:
@@ -47,16 +48,17 @@ ROWS = (
     Row("Generalist, held-out phrasing, reasoning on, success", "generalist", "heldout", think=True),
     Row("Generalist, held-out phrasing, reasoning names object and place", "generalist", "heldout", think=True,
         column="text_right", max_steps=1),
-    Row("Franka FR3 after 50 demonstrations, atomic instructions, success", "franka", "atomic"),
+    Row("Franka FR3 after 50 demonstrations, atomic instructions, success", "franka", "atomic", episodes=50),
 )  # fmt: skip
 
 
-def measure(checkpoints: Path, results: Path, episodes: int, workers: int) -> None:
-    """Runs what ``results`` does not hold, in as many trials, for the checkpoints that there are now."""
+def measure(checkpoints: Path, results: Path, episodes: int | None, workers: int) -> None:
+    """Runs what ``results`` does not hold, in as many trials (of each row, its own number), for the checkpoints that
+    there are now."""
     for row in ROWS:
-        output, folder = results / row.file, checkpoints / f"nano-{row.made}"
-        if folder.exists() and not measured(output, folder, episodes, row.max_steps):
-            evaluate(folder, row.kind, row.families, episodes, row.think, workers, output, row.max_steps)
+        output, folder, count = results / row.file, checkpoints / f"nano-{row.made}", episodes or row.episodes
+        if folder.exists() and not measured(output, folder, count, row.max_steps):
+            evaluate(folder, row.kind, row.families, count, row.think, workers, output, row.max_steps)
 
 
 def measured(outcome: Path, checkpoint: Path, episodes: int, max_steps: int) -> bool:
@@ -71,17 +73,19 @@ def measured(outcome: Path, checkpoint: Path, episodes: int, max_steps: int) -> 
 def table(results: Path) -> list[str]:
     """Markdown rows of what was measured. Raises FileNotFoundError where nothing was."""
     lines = ["| what | measured | 95 % interval |", "|---|---|---|"]
-    about: dict[str, Any] = {}
+    measurements: list[dict[str, Any]] = []
     for row in ROWS:
         path = results / row.file
         if not path.exists():
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        counted, about = content["summary"][row.column], content["about"]
+        counted = content["summary"][row.column]
+        measurements.append(content["about"])
         if counted["n"]:
             interval = f"{100 * counted['low']:.0f}..{100 * counted['high']:.0f} %"
             share = f"{100 * counted['rate']:.0f} % ({counted['k']}/{counted['n']})"
             lines.append(f"| {row.name} | {share} | {interval} |")
-    if not about:
+    if not measurements:
         raise FileNotFoundError(f"found no results in {results}; expected JSON files: run instructvla-train measure")
-    return [*lines, "", f"Measured {about['date']} on {about['machine']}."]
+    dates, machines = (sorted({about[name] for about in measurements}) for name in ("date", "machine"))
+    return [*lines, "", f"Measured {' and '.join(dates)} on {'; '.join(machines)}."]

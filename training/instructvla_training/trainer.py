@@ -105,7 +105,7 @@ class Trainer:
             self.watch.rewind(0)
             return False
         facts = state.read_facts(folder)
-        self._check(facts.of)
+        check_same(self.run_dir, facts.of, self.of)
         shapes = {name: list(p.shape) for name, p in self.named.items()}
         if dict(facts.shapes) != shapes:
             differing = sorted(n for n in shapes.keys() | facts.shapes.keys() if facts.shapes.get(n) != shapes.get(n))
@@ -127,16 +127,6 @@ class Trainer:
         self.watch.rewind(self.step)
         logger.info("resumed %s at step %d", self.run_dir.name, self.step)
         return True
-
-    def _check(self, before: Mapping[str, Any]) -> None:
-        """Older saves do not say what they are of."""
-        differing = sorted(key for key in before.keys() & self.of.keys() if before[key] != self.of[key])
-        if differing:
-            told = "; ".join(f"{key}: {_told(before[key])}, now {_told(self.of[key])}" for key in differing)
-            raise RunError(
-                f"{self.run_dir}: found a run of other {', '.join(differing)} ({told}), expected the same to go on; "
-                "name another folder (finetune: --output), or delete this one"
-            )
 
     def save(self) -> None:
         """Writes everything that ``resume`` needs; every process must call."""
@@ -248,6 +238,17 @@ class Trainer:
     def averaged(self) -> _Swap:
         """Context in which the stage holds the averaged weights."""
         return _Swap(self.parameters, self.average)
+
+
+def check_same(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises RunError where a run is of something else than it was. Older saves do not say what they are of."""
+    differing = sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
+    if differing:
+        told = "; ".join(f"{key}: {_told(before[key])}, now {_told(now[key])}" for key in differing)
+        raise RunError(
+            f"{run_dir}: found a run of other {', '.join(differing)} ({told}), expected the same to go on; "
+            "name another folder (finetune: --output), or delete this one"
+        )
 
 
 def _drawn(stage: Stage, rng: np.random.Generator, part: int) -> Any:

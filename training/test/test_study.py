@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,8 @@ from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
 from instructvla_training import cli
 from instructvla_training.evaluation import bootstrap
-from instructvla_training.recipes import debug
+from instructvla_training.recipes import DataRecipe, debug
+from instructvla_training.refusals import RunError
 from instructvla_training.stages.ablation import switched
 from instructvla_training.stages.run import run_stage
 from instructvla_training.study import plan, run, table
@@ -28,7 +30,10 @@ BUDGET = plan.Budget(expert_steps=2, generalist_steps=2, episodes=3, questions=4
 def setting(tmp_path_factory) -> run.Setting:
     space = workspace(tmp_path_factory.mktemp("study"))
     run_stage(debug("base"), space, "cpu", threads=1)
-    return run.Setting(space=space, shipped=space.root / "checkpoints", budget=BUDGET, device="cpu", recipes=debug)
+    return run.Setting(
+        space=space, shipped=space.root / "checkpoints", budget=BUDGET, device="cpu", recipes=debug,
+        data=DataRecipe(stills=1, episodes=1),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -74,6 +79,30 @@ def test_a_cell_is_measured_again_for_another_checkpoint_or_number_of_trials(set
     played.clear()
     list(run.run(setting, (plan.BASELINE,)))
     assert played == [cell.name]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_runs_of_another_budget_are_neither_gone_on_with_nor_counted(setting, baseline, played, steps):
+    other = replace(setting, budget=replace(BUDGET, expert_steps=steps))
+    assert run.measured(setting, baseline[0], 0) and not run.measured(other, baseline[0], 0)
+    with pytest.raises(RunError, match=f"of other steps .*steps: 2, now {steps}"):
+        list(run.run(other, (plan.BASELINE,)))
+
+
+def test_runs_on_other_data_are_not_gone_on_with_and_half_recorded_data_are_completed(
+    setting, baseline, played, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(run, "record_data", lambda what, _, data, __: asked.append((what, data)))
+    list(run.run(setting, (plan.BASELINE,)))
+    assert asked[:2] == [("stills", setting.data), ("demonstrations", setting.data)]
+    shard = setting.space.dataset("corrections") / "shard-0000"
+    shutil.copytree(setting.space.demonstrations / "shard-0000", shard)
+    try:
+        with pytest.raises(RunError, match="of other shards"):
+            list(run.run(setting, (plan.BASELINE,)))
+    finally:
+        shutil.rmtree(shard.parent)
 
 
 def test_one_shared_lora_starts_from_the_baseline_s_expert_and_has_no_gate(setting, baseline, played):
@@ -129,8 +158,9 @@ def test_the_table_names_the_papers_figures_and_compares_trial_by_trial(setting,
     lines = table.write(full, tmp_path / "out")
     text = "\n".join(lines)
     assert "| Expert, instruct | 66.7 % |" in text and "17.3 %; 20.7 % with state" in text
-    assert "times the Expert | 1.00 | 1.00..1.00 | 46.2 / 17.3 = 2.67" in text
-    assert "minus before action training | +0.0 points | +0.0..+0.0 | not given |" in text
+    assert "times the Expert | 1.00 | too few successes or failures to tell | 46.2 / 17.3 = 2.67" in text
+    assert "minus before action training | +0.0 points | too few" in text
+    assert "**Nothing left out**" in text
     figures = json.loads((tmp_path / "out" / "study.json").read_text())
     assert figures["trials"]["shipped_expert_heldout"] == ["101"]
     assert (tmp_path / "out" / "study.png").stat().st_size > 5000
@@ -149,6 +179,20 @@ def test_a_share_s_interval_is_the_binomial_s_and_pairs_narrow_a_comparison():
     apart = bootstrap.difference([won], [rng.permutation(also)])
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
     assert bootstrap.ratio([won], [also]).value == pytest.approx(won.mean() / also.mean())
+
+
+def test_what_hardly_ever_happens_has_an_interval_too_and_is_not_compared():
+    never, seldom, half = (np.arange(200) < number for number in (0, 3, 100))
+    assert bootstrap.share([never]).high == pytest.approx(0.0188, abs=1e-3)
+    for figure in (bootstrap.ratio([half], [never]), bootstrap.difference([seldom], [half])):
+        assert np.isnan(figure.low) and np.isnan(figure.high)
+    assert bootstrap.difference([half], [np.roll(half, 7)]).low < 0 == bootstrap.ratio([half], [half]).low - 1
+
+
+def test_seeds_that_agree_do_not_average_the_scenes_difficulty_away():
+    won = np.random.default_rng(1).random(200) < 0.7
+    one, three = bootstrap.interval([[won]], lambda s: s), bootstrap.share([won, won, won])
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.05)
 
 
 def test_training_seeds_that_disagree_widen_the_interval():

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from instructvla_training import pipeline
-from instructvla_training.recipes import RECIPES
+from instructvla_training.recipes import RECIPES, DataRecipe, debug
+from instructvla_training.refusals import RunError
 from instructvla_training.workspace import Workspace
 
 
@@ -44,6 +45,30 @@ def test_corrections_come_in_rounds_of_the_policy_as_it_then_is(monkeypatch, tmp
     monkeypatch.setattr(pipeline, "record_data", record_data)
     pipeline.make("nano-expert", Workspace(tmp_path, "nano"), "cpu", 1)
     assert done == expected
+
+
+def test_corrections_of_another_run_are_refused_before_the_first_step(monkeypatch, tmp_path):
+    """A new run would train on them from the first step and record none of its own driving."""
+    space = Workspace(tmp_path, "tiny")
+    recipe = replace(debug(), corrections_at=(2,), after=None)
+    monkeypatch.setitem(pipeline.RECIPES, "tiny-expert", lambda: recipe)
+    monkeypatch.setattr(pipeline, "record_data", lambda *_: None)
+    monkeypatch.setattr(pipeline, "run_stage", lambda *_, **__: tmp_path)
+    pipeline.make("tiny-expert", space, "cpu", 1)
+    (space.corrections / "shard-0000").mkdir(parents=True)
+    with pytest.raises(RunError, match="delete that folder"):
+        pipeline.make("tiny-expert", space, "cpu", 1)
+    space.run("expert").mkdir(parents=True)
+    pipeline.make("tiny-expert", space, "cpu", 1)
+
+
+def test_under_torchrun_a_round_of_corrections_that_was_not_recorded_is_missed(monkeypatch, tmp_path):
+    space, data = Workspace(tmp_path, "tiny"), DataRecipe(corrections=80)
+    (space.corrections / "shard-0000").mkdir(parents=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    pipeline.record_data("corrections", space, replace(data, corrections=40), 1)
+    with pytest.raises(FileNotFoundError, match=r"1 shards of .* missing.*once without torchrun"):
+        pipeline.record_data("corrections", space, data, 1)
 
 
 def test_more_corrections_than_before_are_recorded_by_the_present_policy(monkeypatch, tmp_path):

@@ -35,3 +35,16 @@ def test_the_shipped_rows_are_of_the_shipped_checkpoints():
     for row in scoreboard.ROWS:
         about = json.loads((CHECKPOINTS / "results" / row.file).read_text(encoding="utf-8"))["about"]
         assert about["checkpoint"] == read_manifest(CHECKPOINTS / f"nano-{row.made}").checkpoint_id, row.file
+
+
+def test_the_table_tells_every_date_and_machine_and_rows_have_their_own_number_of_trials(tmp_path, monkeypatch):
+    counted = {"n": 2, "k": 1, "rate": 0.5, "low": 0.1, "high": 0.9}
+    summary = dict.fromkeys({row.column for row in scoreboard.ROWS}, counted)
+    for row, date in zip(scoreboard.ROWS, (*["2026-01-01"] * 9, "2026-01-02"), strict=True):
+        content = {"summary": summary, "about": {"date": date, "machine": "one"}}
+        (tmp_path / row.file).write_text(json.dumps(content), encoding="utf-8")
+    assert scoreboard.table(tmp_path)[-1] == "Measured 2026-01-01 and 2026-01-02 on one."
+    asked = {}
+    monkeypatch.setattr(scoreboard, "measured", lambda output, _, count, __: asked.update({output.name: count}) or True)
+    scoreboard.measure(CHECKPOINTS, tmp_path, None, 1)
+    assert asked["franka_atomic_act.json"] == 50 and asked["expert_atomic_act.json"] == 100

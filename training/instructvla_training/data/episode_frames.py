@@ -136,11 +136,11 @@ class EpisodeFrames:
     def motion(self, frame: int) -> str:
         """The language motion of a frame; empty where there is none."""
         episode, step = int(self.frames.episode[frame]), int(self.frames.step[frame])
-        annotation = self.words(episode).annotation
-        if annotation is not None and step < len(annotation.move_primitive):
+        annotation, length = self.words(episode).annotation, self.frames.episodes[episode].length
+        if annotation is not None and len(annotation.move_primitive) >= length:
             return annotation.move_primitive[step]
         first = int(self.frames.first[episode])
-        states = self.frames.state[first : first + self.frames.episodes[episode].length]
+        states = self.frames.state[first : first + length]
         return motion_at(states, step, self.layout(episode))
 
     def layout(self, episode: int) -> StateLayout:

@@ -27,11 +27,7 @@ def record(
     """Records episodes with seeds ``first_seed`` .. ``first_seed + total - 1`` -> number of shards written now."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = {}
-    for number, start in enumerate(range(first_seed, first_seed + total, shard_size)):
-        path = folder / f"shard-{number:04d}"
-        if not path.exists():
-            jobs[path] = range(start, min(start + shard_size, first_seed + total))
+    jobs = missing_shards(folder, total, shard_size, first_seed)
     logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_worker) as pool:
@@ -40,6 +36,15 @@ def record(
             kept = future.result()
             logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)
     return len(jobs)
+
+
+def missing_shards(folder: Path, total: int, shard_size: int, first_seed: int) -> dict[Path, range]:
+    """Shards that are not there, with the seeds of their episodes."""
+    shards = {
+        folder / f"shard-{number:04d}": range(start, min(start + shard_size, first_seed + total))
+        for number, start in enumerate(range(first_seed, first_seed + total, shard_size))
+    }
+    return {path: seeds for path, seeds in shards.items() if not path.exists()}
 
 
 def prepare_worker() -> None:

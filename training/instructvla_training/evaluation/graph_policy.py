@@ -23,6 +23,7 @@ from instructvla_ros.policy import (
 from instructvla_sim import World
 
 MAX_WORK = 200
+SEEDS_APART = 1_000  # more than a trial has chunks
 
 
 class GraphPolicy:
@@ -38,8 +39,9 @@ class GraphPolicy:
         self.text = ""
         self.latents = 0
         self._reasoning = ReasoningWorker(runtime, ReasoningConfig(), self._on_text, self._on_latent, clock)
+        # The noise of a chunk is that of the seed plus its number: no trial repeats what another's had.
         config = ExpertConfig(
-            views=runtime.manifest.views, needs_state=runtime.manifest.state_dim > 0, seed=seed
+            views=runtime.manifest.views, needs_state=runtime.manifest.state_dim > 0, seed=seed * SEEDS_APART
         )
         self._expert = ExpertWorker(runtime.act, config, self._on_chunk, clock, arm)
 

@@ -19,10 +19,16 @@ def share(outcomes: Sequence[Tried], holds: Callable[[Tried], bool]) -> dict[str
     n, k = len(outcomes), sum(map(holds, outcomes))
     if n == 0:
         return {"n": 0, "k": 0, "rate": None, "low": None, "high": None}
+    low, high = wilson(k, n)
+    return {"n": n, "k": k, "rate": k / n, "low": low, "high": high}
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of k in n (at least 1)."""
     p = k / n
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * (p * (1 - p) / n + Z95**2 / (4 * n * n)) ** 0.5
-    return {"n": n, "k": k, "rate": p, "low": centre - half, "high": centre + half}
+    return centre - half, centre + half
 
 
 def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,18 @@ from .text import Prompter
 
 def run_stage(
     recipe: StageRecipe, space: Workspace, device: str, threads: int, until: int | None = None,
-    wandb_project: str | None = None,
+    wandb_project: str | None = None, of: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Trains ``recipe`` (up to step ``until``) -> its checkpoint folder. Under ``torchrun`` every process calls this.
+    ``of``: what the run is of; one that was of something else is not gone on with.
 
     Raises FileNotFoundError where the stage before or the data is missing.
     """
     use_threads(threads)
     with processes(device) as group:
         prepared = prepare(recipe, space, group)
+        if of is not None:
+            prepared = replace(prepared, of={**prepared.of, **of})
         place(prepared, recipe, group)
         return train(prepared, recipe, space.run(recipe.run_name), group, until, wandb_project)
 

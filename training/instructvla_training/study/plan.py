@@ -27,6 +27,10 @@ class Budget:
     questions: int = 600
     training_seeds: int = 1
 
+    def steps(self, stage: str) -> int:
+        """Of an ablation's stage."""
+        return self.expert_steps if stage == "expert" else self.generalist_steps
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -140,7 +144,7 @@ def training(variant: Variant, stage: str, seed: int, budget: Budget, recipes: R
     same data. Without the image stream the expert has no image tokens to point at, so those losses fall away with it.
     """
     full, variant = recipes(stage), _owner(variant, stage)
-    steps = budget.expert_steps if stage == "expert" else budget.generalist_steps
+    steps = budget.steps(stage)
     weights = full.weights
     if not variant.switches.image_stream:
         weights = replace(weights, expert_pointing=0.0, location=0.0)

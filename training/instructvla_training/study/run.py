@@ -7,14 +7,17 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from instructvla_model.manifest import MANIFEST_FILE, read_manifest
+from instructvla_training import state
 from instructvla_training.evaluation.run import evaluate, evaluate_questions
 from instructvla_training.pipeline import finished, make, record_data, trained_steps
-from instructvla_training.recipes import DataRecipe
+from instructvla_training.recipes import DataRecipe, StageRecipe
 from instructvla_training.stages.run import run_stage
+from instructvla_training.trainer import check_same
 from instructvla_training.workspace import Workspace
 
 from .plan import CELLS, SHIPPED, VARIANTS, Budget, Cell, Recipes, nano, run_name, training
@@ -31,6 +34,7 @@ class Setting:
     space: Workspace
     shipped: Path
     budget: Budget = field(default_factory=Budget)
+    data: DataRecipe = field(default_factory=DataRecipe)
     device: str = "auto"
     threads: int = 1
     workers: int = 1
@@ -58,9 +62,11 @@ class Setting:
 
 
 def measured(setting: Setting, cell: Cell, seed: int) -> bool:
-    """Whether a cell was measured, with as many trials, on the checkpoint that is there now."""
+    """Whether a cell was measured, with as many trials, on the checkpoint that is there now, trained at the budget."""
     outcome, folder = setting.outcome(cell, seed), setting.checkpoint(cell, seed)
     if not outcome.exists() or not (folder / MANIFEST_FILE).exists():
+        return False
+    if cell.model != SHIPPED and read_manifest(folder).training.get("step") != setting.budget.steps(cell.stage):
         return False
     about = json.loads(outcome.read_text(encoding="utf-8"))["about"]
     return about["checkpoint"] == read_manifest(folder).checkpoint_id and about["episodes"] == setting.count(cell)
@@ -89,15 +95,29 @@ def _train(setting: Setting, cell: Cell, seed: int) -> None:
     variant = next(variant for variant in VARIANTS if variant.name == cell.model)
     for stage in ("expert", "generalist") if cell.stage == "generalist" else ("expert",):
         recipe = training(variant, stage, seed, setting.budget, setting.recipes)
-        if trained_steps(space, recipe.run_name) >= recipe.optimisation.steps:
-            continue
         if not finished(space, "base"):
             make(f"{space.preset}-base", space, setting.device, setting.threads)
         for what in ("stills", "demonstrations"):
-            if not space.dataset(what).exists():
-                record_data(what, space, DataRecipe(), setting.workers)
-        logger.info("training %s for %d steps", recipe.run_name, recipe.optimisation.steps)
-        run_stage(recipe, space, setting.device, setting.threads)
+            record_data(what, space, setting.data, setting.workers)
+        rests_on = _rests_on(space, recipe)
+        run = space.run(recipe.run_name)
+        if saved := state.newest(run / "state"):
+            check_same(run, state.read_facts(saved).of, rests_on)
+        if trained_steps(space, recipe.run_name) < recipe.optimisation.steps:
+            logger.info("training %s for %d steps", recipe.run_name, recipe.optimisation.steps)
+            run_stage(recipe, space, setting.device, setting.threads, of=rests_on)
+
+
+def _rests_on(space: Workspace, recipe: StageRecipe) -> dict[str, Any]:
+    """What must be the same in all variants for their comparison to be one, but for what they leave out."""
+    names = [name for name, _ in recipe.datasets] + ["stills"]
+    return {
+        "steps": recipe.optimisation.steps,
+        "rate": recipe.optimisation.learning_rate,
+        "seed": recipe.optimisation.seed,
+        "base": read_manifest(space.checkpoint("base")).checkpoint_id,
+        "shards": {name: len(list(space.dataset(name).glob("shard-*"))) for name in names},
+    }
 
 
 def _measure(setting: Setting, cell: Cell, seed: int) -> None:

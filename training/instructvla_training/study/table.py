@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -42,13 +43,18 @@ def write(setting: Setting, folder: Path) -> list[str]:
     figures = {
         "budget": asdict(setting.budget), "measured": about,
         "cells": {cell.name: asdict(shares[cell.name]) | {"paper": cell.paper} for cell in cells},
-        "comparisons": {title: asdict(found) for title, found in compared.items()},
+        "comparisons": {title: _known(asdict(found)) for title, found in compared.items()},
         "trials": {name: ["".join("01"[int(won)] for won in one) for one in found] for name, found in tried.items()},
     }  # fmt: skip
-    (folder / FIGURES_FILE).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (folder / FIGURES_FILE).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if cells:
         _plot(cells, shares, folder / PLOT_FILE)
     return lines
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows neither NaN nor infinity."""
+    return {name: number if math.isfinite(number) else None for name, number in figures.items()}
 
 
 def _lines(
@@ -56,7 +62,8 @@ def _lines(
     about: list[dict[str, Any]],
 ) -> list[str]:  # fmt: skip
     budget = setting.budget
-    titles = {SHIPPED: "Trained in full", **{variant.name: variant.title.capitalize() for variant in VARIANTS}}
+    titles = {SHIPPED: "Trained in full"}
+    titles |= {variant.name: variant.title[0].upper() + variant.title[1:] for variant in VARIANTS}
     lines = []
     for model, title in titles.items():
         own = [cell for cell in cells if cell.model == model]
@@ -72,8 +79,8 @@ def _lines(
     spread = "one training seed each" if budget.training_seeds == 1 else f"{budget.training_seeds} training seeds each"
     lines += [
         "", f"Ablations: {budget.expert_steps} steps of stage 1 and {budget.generalist_steps} of stage 2, {spread}. "
-        "Intervals: percentile bootstrap over trials (and training seeds), "
-        f"{bootstrap.DRAWS} draws. Measured {' and '.join(dates) or 'nothing yet'} on {'; '.join(machines) or '-'}.",
+        f"Intervals: {bootstrap.METHOD}",
+        "", f"Measured {' and '.join(dates) or 'nothing yet'} on {'; '.join(machines) or '-'}.",
     ]  # fmt: skip
     return lines[1:]
 
@@ -85,10 +92,10 @@ def _row(setting: Setting, cell: Cell, found: Interval) -> str:
 
 
 def _compared(row: Comparison, found: Interval) -> str:
-    if row.by == "ratio":
-        return f"| {row.title} | {found.value:.2f} | {found.low:.2f}..{found.high:.2f} | {row.paper} |"
-    points = [f"{100 * number:+.1f}" for number in (found.value, found.low, found.high)]
-    return f"| {row.title} | {points[0]} points | {points[1]}..{points[2]} | {row.paper} |"
+    scale, form, unit = (1, ".2f", "") if row.by == "ratio" else (100, "+.1f", " points")
+    value, low, high = (f"{scale * number:{form}}" for number in (found.value, found.low, found.high))
+    limits = f"{low}..{high}" if math.isfinite(found.low) else "too few successes or failures to tell"
+    return f"| {row.title} | {value + unit if math.isfinite(found.value) else '-'} | {limits} | {row.paper} |"
 
 
 def _plot(cells: list[Cell], shares: Mapping[str, Interval], output: Path) -> None:
