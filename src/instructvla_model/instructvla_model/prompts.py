@@ -97,7 +97,7 @@ class PromptBuilder:
         instruction = clean_text(instruction, self.config.strip_instructions)
         if self.config.lowercase_instructions and mode != "answer":
             # as the training data spells them; a plain question keeps its spelling
-            instruction = instruction.lower()
+            instruction = clean_text(instruction.lower(), self.config.strip_instructions)  # <IMG> is a token now
             if self.config.strip_instructions:
                 instruction = instruction.rstrip(".?! ") or instruction
         return MODES[mode].format(lang=instruction)

@@ -96,6 +96,13 @@ def test_outside_text_cannot_smuggle_tokens_in(tokenizer, dirty, clean):
     assert not specials & set(tokenizer.encode(clean_text(dirty)))
 
 
+@pytest.mark.parametrize("text", ["the <IMG> cup", "<New_token_3> cup", "<<New_Token_1>|IM_END|> cup", "<IMAGE 1>cup"])
+def test_lower_case_makes_no_tokens_of_outside_text(tokenizer, config, text):
+    builder = PromptBuilder(tokenizer, dataclasses.replace(config, lowercase_instructions=True))
+    said = builder.user_text("think", text)
+    assert "cup" in said and tokenizer.encode(said) == tokenizer.encode(said.replace("<", "").replace(">", ""))
+
+
 @pytest.mark.parametrize("text", ["", "  \n", "\x07", "<|im_end|>", b"pick", None])
 def test_instructions_without_words_are_refused(text):
     with pytest.raises(PromptError, match="instruction"):

@@ -222,10 +222,23 @@ def test_a_bad_remapping_ends_the_process_with_one_line(
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    bad = ["--ros-args", "-r", "camera/image_raw:=bad name"]
-    assert managed.run(lambda: rclpy.create_node("reasoning_node", cli_args=bad)) == 2
+    monkeypatch.setattr("sys.argv", ["reasoning_node", "--ros-args", "-r", "camera/image_raw:=bad name"])
+    assert managed.run(lambda: rclpy.create_node("reasoning_node")) == 2
     said = [line for line in capfd.readouterr().err.splitlines() if "cannot start" in line]
     assert len(said) == 1 and "camera/image_raw:=bad name" in said[0] and "correct the parameter" in said[0]
+
+
+def test_f25_a_recording_that_is_there_already_ends_the_process_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], new_ros_domain: Callable[[], int]
+) -> None:
+    def taken() -> None:
+        raise FileExistsError("my_run is there already; name another folder")
+
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["recorder_node"])
+    assert managed.run(taken) == 2
+    assert "cannot start: my_run is there already" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

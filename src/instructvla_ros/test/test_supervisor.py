@@ -54,12 +54,16 @@ def test_the_good_end_of_a_node_that_finishes_is_the_end_of_the_work() -> None:
     assert (ending.status, ending.reason) == (0, "works has finished")
 
 
-def test_the_death_of_a_node_that_is_not_required_changes_nothing() -> None:
+def test_the_death_of_a_node_that_is_not_required_ends_nothing_and_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     short = [sys.executable, "-S", "-c", "pass"]
     supervisor = Supervisor([Process("stays", SLEEPER), Process("ends", short, required=False)], os.environ)
     supervisor.start()
     assert wait_until(lambda: not alive(supervisor.pids["ends"]))
-    assert supervisor.ended() is None
+    assert supervisor.ended() is None and supervisor.ended() is None
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["ends exited with status 0; the graph goes on without it"]
     supervisor.stop()
     assert supervisor.wait().status == 0
 

@@ -11,7 +11,7 @@ from std_srvs.srv import Trigger
 from instructvla_ros.cli.ros_client import RosClient
 
 _POLL_S = 0.1
-_HOPELESS = "cannot configure: checkpoint"
+_HOPELESS = ("cannot configure: checkpoint", "cannot configure: parameter checkpoint")
 
 
 def managers(client: RosClient) -> int:
@@ -44,7 +44,7 @@ def wait_until_active(
             )
         if not said:
             return
-        if _HOPELESS in said:
+        if any(words in said for words in _HOPELESS):
             break
         time.sleep(_POLL_S)
     raise TimeoutError(f"the graph did not become active: {said}")

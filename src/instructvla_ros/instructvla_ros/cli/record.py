@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ def record(arguments: argparse.Namespace) -> int:
     from instructvla_ros.bags import pictures
     from instructvla_ros.bags.recorder import Recorder, RecordingPlan
     from instructvla_ros.bags.writer import CLOSED, BagWriter
+    from instructvla_ros.cli.interrupts import Interrupts
     from instructvla_ros.cli.ros_client import RosClient
 
     folder = arguments.output or Path(f"recording_{datetime.now():%Y%m%d_%H%M%S}")
@@ -58,13 +60,16 @@ def record(arguments: argparse.Namespace) -> int:
     with RosClient(arguments.namespace) as client:
         recorder = Recorder(client.node, writer, plan)
         print(f"recording to {folder}; end with Ctrl-C", flush=True)
-        end_s = time.monotonic() + arguments.seconds if arguments.seconds > 0 else float("inf")
+        asked = threading.Event()
+        interrupts = Interrupts(asked.set)  # SIGTERM too: systemd and `timeout` end a recording by it
+        limit_s = arguments.seconds if arguments.seconds > 0 else float("inf")
+        end_s = time.monotonic() + limit_s
         try:
-            while time.monotonic() < end_s and not writer.state.ended:
-                time.sleep(_POLL_S)
-        except KeyboardInterrupt:
-            print()
-        state = recorder.close()
+            while time.monotonic() < end_s and not writer.state.ended and not asked.wait(_POLL_S):
+                pass
+            state = recorder.close()
+        finally:
+            interrupts.close()
     why = "" if state.ended == CLOSED else state.ended  # also what went wrong while it was closed
     for topic, count in sorted(recorder.received.items()):
         print(f"{count:8d}  {topic}")

@@ -92,6 +92,7 @@ class Supervisor:
         orders = [process.order for process in processes if process.order is not None] if spare else []
         self._spare = Spare(orders, environment, output, clock)
         self._stop = threading.Event()
+        self._missed: set[str] = set()
 
     @property
     def pids(self) -> dict[str, int]:
@@ -129,6 +130,9 @@ class Supervisor:
                 return Ending(0, f"{process.name} has finished")
             if process.required:
                 return Ending(abs(status) or 1, f"{process.name} {_how(status)}")
+            if process.name not in self._missed:
+                self._missed.add(process.name)
+                _log.warning("%s %s; the graph goes on without it", process.name, _how(status))
         self._spare.look()
         return None
 

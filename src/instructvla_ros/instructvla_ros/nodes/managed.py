@@ -254,7 +254,8 @@ def _in_words(error: Exception) -> str:
         return str(error)
     lines = [line.strip() for line in str(error).splitlines()]
     said = " ".join(line for line in lines if line and line != "^")
-    return f"{said}; correct the parameter or argument that it comes from" if isinstance(error, _BAD_NAME) else said
+    named = isinstance(error, _BAD_NAME) or "remap rule" in said
+    return f"{said}; correct the parameter or argument that it comes from" if named else said
 
 
 def make_executor(context: Any = None) -> Any:
@@ -280,10 +281,10 @@ def run(make_node: Callable[[], Any]) -> int:
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # reads the command line's remappings
         node = make_node()
-    except (InvalidParameterTypeException, InvalidParameterValueException, ValueError, *_ROS_REFUSES) as error:
+    except (InvalidParameterTypeException, InvalidParameterValueException, ValueError, OSError, *_ROS_REFUSES) as error:
         rclpy.logging.get_logger("instructvla").fatal(f"cannot start: {_in_words(error)}")
         rclpy.try_shutdown()
         return _EXIT_BAD_PARAMETER
