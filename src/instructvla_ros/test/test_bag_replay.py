@@ -369,6 +369,17 @@ def test_bad_encodings_changing_cameras_and_jumping_clocks_are_told_and_replayed
     assert stamps.min() < 1.0 and 3.5 < stamps.max() < 4.0, "images of another clock fit no joint state"
 
 
+def test_a_jpeg_whose_dimensions_are_damaged_is_told_and_the_others_are_replayed(tmp_path: Path) -> None:
+    def spoilt(message: Message) -> Message:
+        begin = message.data.index(b"\xff\xc0") + 5  # of height and width in the start of frame
+        return replace(message, data=message.data[:begin] + b"\xc0\x00\xc0\x00" + message.data[begin + 4 :])
+
+    messages = recording(2.0, compressed=True, wrist=False)
+    fifth = [m for m in messages if m.topic == f"{PRIMARY}/compressed"][5]
+    result, problems = run(write(tmp_path / "bag", [spoilt(m) if m is fifth else m for m in messages]))
+    assert result.frames == 19 and len(problems) == 1 and "cannot be decoded; expected JPEG or PNG" in problems[0]
+
+
 def test_an_instruction_that_is_not_utf8_is_told_and_can_be_said_anew(tmp_path: Path) -> None:
     spoilt = [
         replace(m, data=m.data.replace(b"carrot", b"c\xe9rr\xf8t")) if m.topic == REASONING else m

@@ -84,7 +84,10 @@ def image_to_rgb(message: Any) -> np.ndarray:
 def compressed_to_rgb(message: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a sensor_msgs/CompressedImage (JPEG or PNG); raises ValueError where it is neither."""
     data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    except (cv2.error, MemoryError):  # damaged dimensions, which say that the image is huge
+        image = None
     if image is None:
         raise ValueError(f"compressed image of format {message.format!r} cannot be decoded; expected JPEG or PNG")
     return np.asarray(image)
