@@ -133,6 +133,13 @@ def test_a_small_difference_that_is_always_there_is_found_and_noise_is_not() -> 
     assert compare(scores(0.0), scores(0.5, seed=1)) == compare(scores(0.0), scores(0.5, seed=1)), "same draws"
 
 
+@pytest.mark.parametrize(("count", "decided"), [(5, False), (10, False), (49, False), (50, True)])
+def test_fewer_than_fifty_chunks_have_no_interval_and_no_winner(count: int, decided: bool) -> None:
+    (row,) = (r for r in compare(scores(0.0, count), scores(0.5, count, 1)) if r.metric == "translation_error_mm")
+    assert row.n == count and row.difference == pytest.approx(0.5, abs=0.15)
+    assert (math.isfinite(row.low), math.isfinite(row.high), row.better) == (decided, decided, "A" if decided else "")
+
+
 def test_only_chunks_from_the_same_image_are_paired() -> None:
     late = scores(0.0)
     late.received_s[:] += 0.05

@@ -15,6 +15,8 @@ from instructvla_ros.bags.score import METRICS, ChunkScores
 
 BLOCK = 10
 """Chunks that follow each other see almost the same; they are drawn together (moving blocks)."""
+MIN_CHUNKS = 5 * BLOCK
+"""With fewer chunks there are too few blocks to draw from: no interval, and no winner."""
 DRAWS = 2000
 GATED = (
     "translation_error_mm", "rotation_error_deg", "direction_cosine", "path_error_mm", "gripper_agreement",
@@ -27,7 +29,10 @@ _FLOORS = {"mm": 0.05, "deg": 0.02, "": 0.002}
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of B minus A over paired chunks with its 95 % bootstrap interval. `better` is "A", "B" or ""."""
+    """Mean of B minus A over paired chunks with its 95 % bootstrap interval. `better` is "A", "B" or "".
+
+    With fewer than MIN_CHUNKS chunks `low` and `high` are NaN, and `better` is "".
+    """
 
     metric: str
     n: int
@@ -72,8 +77,9 @@ def _difference(name: str, a: np.ndarray, b: np.ndarray, more: bool, random: np.
     if not len(a):
         return Difference(name, 0, math.nan, math.nan, math.nan, math.nan, math.nan, "")
     gap = b - a
-    means = _block_means(gap, random)
-    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    low = high = math.nan
+    if len(gap) >= MIN_CHUNKS:
+        low, high = np.percentile(_block_means(gap, random), [2.5, 97.5]).tolist()
     better = ""
     if low > 0.0 or high < 0.0:
         better = "B" if (low > 0.0) == more else "A"
@@ -82,11 +88,9 @@ def _difference(name: str, a: np.ndarray, b: np.ndarray, more: bool, random: np.
 
 def _block_means(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(DRAWS,) means of resampled moving blocks."""
-    length = min(BLOCK, len(values))
-    sums = np.convolve(values, np.ones(length), mode="valid")  # of every block
-    blocks = max(1, round(len(values) / length))
-    drawn = random.integers(0, len(sums), (DRAWS, blocks))
-    return sums[drawn].mean(axis=1) / length
+    sums = np.convolve(values, np.ones(BLOCK), mode="valid")  # of every block
+    drawn = random.integers(0, len(sums), (DRAWS, round(len(values) / BLOCK)))
+    return sums[drawn].mean(axis=1) / BLOCK
 
 
 def read_baseline(path: Path) -> dict[str, Any]:

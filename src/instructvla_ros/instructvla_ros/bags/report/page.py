@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from instructvla_ros.bags.comparison import Regression
+from instructvla_ros.bags.comparison import MIN_CHUNKS, Regression
 from instructvla_ros.bags.report.figures import COLORS
 
 SHOWN_EPISODES = 24
@@ -60,6 +60,11 @@ def short(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """The interval of a difference, a dash where there are too few chunks for one."""
+    return "–" if row["low"] is None else f"{row['low']:+.3g} … {row['high']:+.3g}"
 
 
 def percent(value: float | None) -> str:
@@ -120,7 +125,7 @@ def render(
         loader=PackageLoader("instructvla_ros.bags.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"short": short, "percent": percent, "words": words}
+    environment.filters |= {"short": short, "interval": interval, "percent": percent, "words": words}
     episodes = []
     for row, timeline, frames in zip(report["episodes"], pictures.timelines, pictures.frames, strict=False):
         shown = [
@@ -153,6 +158,7 @@ def render(
         table=table,
         switches=[switches(summary) for summary in report["summary"].values()],
         comparison=report["comparison"],
+        min_chunks=MIN_CHUNKS,
         instructions=[{**row, "checkpoint": name} for name, rows in report["instructions"].items() for row in rows],
         shown=episodes,
         hidden=max(0, len(report["episodes"]) - len(episodes)),

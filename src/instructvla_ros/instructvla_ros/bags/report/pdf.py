@@ -13,7 +13,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from instructvla_ros.bags.comparison import Regression
-from instructvla_ros.bags.report.page import KeyFrame, figure_name, problems_of, short, switches, words
+from instructvla_ros.bags.report.page import KeyFrame, figure_name, interval, problems_of, short, switches, words
 
 _WIDTH_IN, _HEIGHT_IN, _MARGIN_IN = 8.27, 11.69, 0.6
 _INNER_IN = _WIDTH_IN - 2 * _MARGIN_IN
@@ -190,6 +190,5 @@ def _compare(pages: _Pages, comparison: Mapping[str, Any]) -> None:
     for row in comparison["metrics"]:
         if row["n"]:
             better = {"A": a, "B": b, "": "undecided"}[row["better"]]
-            interval = f"{row['low']:+.3g} … {row['high']:+.3g}"
-            rows.append([words(row["metric"]), f"{row['difference']:+.3g}", interval, better])
+            rows.append([words(row["metric"]), f"{row['difference']:+.3g}", interval(row), better])
     pages.table(rows)
