@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -171,6 +172,17 @@ def test_f01_with_a_stale_image_no_text_and_no_latent_is_made() -> None:
     bench.image()
     bench.worker.step()
     assert bench.runtime.calls and not bench.worker.problem
+
+
+def test_f03_an_image_that_comes_again_under_the_same_stamp_goes_on_aging() -> None:
+    bench = ReasoningBench(mode="off")
+    stamp_s = bench.clock()
+    for _ in range(8):
+        bench.worker.offer_image(Frame(np.zeros((64, 64, 3), np.uint8), stamp_s, bench.clock()))
+        bench.clock.advance(0.1)
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    assert bench.worker.step() == math.inf
+    assert bench.runtime.calls == [] and "0.8 s old" in bench.worker.problem
 
 
 def test_one_image_makes_at_most_one_latent() -> None:
@@ -376,6 +388,21 @@ def test_f01_a_stopped_camera_stops_the_chunks_with_a_message() -> None:
     bench.run(1.0)
     assert len(bench.chunks) <= count + 1
     assert "primary image is" in bench.worker.problem
+
+
+@pytest.mark.parametrize("frozen", ["primary", "wrist"])
+def test_f03_a_view_that_comes_again_and_again_under_one_stamp_stops_the_chunks_as_no_image_does(frozen: str) -> None:
+    bench = ExpertBench(views=("primary", "wrist"))
+    stamp_s, offer = bench.clock(), bench.worker.offer_image
+
+    def offer_frozen(view: str, frame: Frame) -> None:
+        offer(view, replace(frame, stamp_s=stamp_s) if view == frozen else frame)
+
+    bench.worker.offer_image = offer_frozen
+    bench.latent()
+    bench.run(2.0)
+    assert 1 <= len(bench.chunks) <= 4
+    assert f"{frozen} image is" in bench.worker.problem
 
 
 def test_f04_an_image_without_a_joint_state_near_its_stamp_is_not_used() -> None:

@@ -105,9 +105,11 @@ class ExpertWorker:
             return ""
 
     def offer_image(self, view: str, frame: Frame) -> None:
-        """The newest image of a view."""
+        """The newest image of a view. One under its last stamp is not new: the view goes on aging (F03, F01)."""
         with self._lock:
-            self._frames[view] = frame
+            last = self._frames.get(view)
+            if last is None or frame.stamp_s != last.stamp_s:
+                self._frames[view] = frame
 
     def offer_joints(self, sample: JointSample) -> None:
         """A joint state; the one nearest to the image's stamp is used."""

@@ -142,9 +142,10 @@ class ReasoningWorker:
             self._tell(replace(self._open, final=True))
 
     def offer_image(self, frame: Frame) -> None:
-        """The newest image; older ones are forgotten."""
+        """The newest image; older ones are forgotten. One under the last stamp is not new: it goes on aging (F03)."""
         with self._lock:
-            self._frame = frame
+            if self._frame is None or frame.stamp_s != self._frame.stamp_s:
+                self._frame = frame
 
     @property
     def instruction(self) -> Instruction | None:
