@@ -11,7 +11,7 @@ import pytest
 
 from instructvla_ros.bags import metrics
 from instructvla_ros.bags.comparison import SCHEMA, compare, gate
-from instructvla_ros.bags.score import METRICS, ChunkScores, summarise, worst_moments
+from instructvla_ros.bags.score import METRICS, ChunkScores, GripperTiming, score_gripper, summarise, worst_moments
 from instructvla_ros.bags.truth import Track, Truth, difference
 from instructvla_ros.cli.replay import options_of, share
 from instructvla_ros.control.rotations import rotation_angle, rpy_to_matrix
@@ -75,6 +75,21 @@ def test_gripper_switches_are_matched_by_direction_and_nearness() -> None:
     assert recorded == [(1.0, False), (3.0, True)] and predicted == [(1.5, False)]
     assert metrics.gripper_timing(predicted, recorded) == ([0.5], 1, 0)
     assert metrics.gripper_timing([(9.0, False)], [(1.0, False)]) == ([], 1, 1)
+
+
+def test_switches_are_counted_only_where_it_is_known_what_was_done() -> None:
+    openings = np.array([1, 1, 0, 0, 1, 1, 0, 0, 1, 1.0])
+    steps = np.zeros((10, 1, 7))
+    steps[:, 0, 6] = openings
+    unknown = np.full_like(steps, np.nan)
+    half = np.where(np.arange(10)[:, None, None] < 5, steps, np.nan)
+
+    def timing(recorded: np.ndarray) -> GripperTiming | None:
+        return score_gripper(ChunkScores(np.zeros(10, int), np.arange(10.0), 0.2, steps, recorded, {}, {}))
+
+    assert timing(unknown) is None
+    assert timing(half) == GripperTiming((0.0, 0.0), 0, 0), "the two switches of the second half are not spurious"
+    assert timing(np.where(np.isfinite(half), 1.0, np.nan)) == GripperTiming((), 0, 2)
 
 
 def test_gripper_agreement_is_about_sides_not_values() -> None:

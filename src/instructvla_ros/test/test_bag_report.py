@@ -169,6 +169,8 @@ def test_a_bag_on_which_nothing_can_be_predicted_still_makes_a_report(undrawn: N
     page = Page((made.folder / "index.html").read_text(encoding="utf-8"))
     assert page.open == [] and "has no joint states" in page.text and "No chunk was made" in page.text
     assert made.report["summary"]["one"]["translation_error_mm"]["mean"] is None
+    timing = made.report["summary"]["one"]["gripper_timing"]
+    assert timing["missed"] is timing["spurious"] is None and "Gripper switches missed, spurious–" in page.text
 
 
 def test_instructions_cannot_smuggle_markup_into_the_page(undrawn: None, tmp_path: Path) -> None:

@@ -103,15 +103,21 @@ def _seam(before: Prediction, after: Prediction) -> float:
     return metrics.seam_jump_mm(before.actions, before.stamp_s, after.actions, after.stamp_s, after.dt_s)
 
 
-def score_gripper(scores: ChunkScores) -> GripperTiming:
-    """Switches of the predicted openings (first step of each chunk) against the recorded ones, episode by episode."""
+def score_gripper(scores: ChunkScores) -> GripperTiming | None:
+    """Switches of the predicted openings (first step of each chunk) against the recorded ones, episode by episode,
+    where it is known what was done; None where it is nowhere."""
+    recorded_openings = scores.recorded[:, 0, 6]
+    known = np.isfinite(recorded_openings)
+    if not known.any():
+        return None
+    predicted_openings = np.where(known, scores.predicted[:, 0, 6], np.nan)
     late: list[float] = []
     missed = spurious = 0
     for episode in np.unique(scores.episode):
         chosen = scores.episode == episode
         times = scores.received_s[chosen]
-        predicted = metrics.switches(times, scores.predicted[chosen, 0, 6])
-        recorded = metrics.switches(times, scores.recorded[chosen, 0, 6])
+        predicted = metrics.switches(times, predicted_openings[chosen])
+        recorded = metrics.switches(times, recorded_openings[chosen])
         found, lost, extra = metrics.gripper_timing(predicted, recorded)
         late += found
         missed, spurious = missed + lost, spurious + extra

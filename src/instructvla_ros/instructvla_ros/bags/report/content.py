@@ -47,7 +47,7 @@ class BagReplay:
     problems: tuple[Problem, ...]
     result: ReplayResult
     scores: tuple[ChunkScores, ...]
-    gripper: tuple[GripperTiming, ...]
+    gripper: tuple[GripperTiming | None, ...]
     texts: tuple[tuple[TextScore, ...], ...]
 
 
@@ -150,18 +150,22 @@ def _bag(replay: BagReplay) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _summary(scores: ChunkScores, gripper: Sequence[GripperTiming], texts: Sequence[TextScore]) -> dict[str, Any]:
+def _summary(
+    scores: ChunkScores, timings: Sequence[GripperTiming | None], texts: Sequence[TextScore]
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: {"unit": unit, "higher_is_better": more, **summarise(scores.values[name])}
         for name, (unit, more) in METRICS.items()
     }
     for name, values in zip(TEXT_METRICS, ([t.recall for t in texts], [t.f1 for t in texts]), strict=True):
         found[name] = {"unit": "", "higher_is_better": True, **summarise(np.array(values, float))}
+    gripper = [timing for timing in timings if timing is not None]
     late = np.array([s for g in gripper for s in g.late_s])
     found["gripper_timing"] = {
         "unit": "s", "higher_is_better": False, **summarise(np.abs(late)),
         "late_mean": float(late.mean()) if len(late) else None,
-        "missed": sum(g.missed for g in gripper), "spurious": sum(g.spurious for g in gripper),
+        "missed": sum(g.missed for g in gripper) if gripper else None,
+        "spurious": sum(g.spurious for g in gripper) if gripper else None,
     }  # fmt: skip
     return found
 

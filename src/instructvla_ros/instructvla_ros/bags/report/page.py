@@ -96,9 +96,9 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def switches(summary: Mapping[str, Any]) -> str:
-    """How many switches of the gripper were missed, and how many spurious."""
+    """How many switches of the gripper were missed, and how many spurious; a dash where nothing is known of it."""
     cell = summary["gripper_timing"]
-    return f"{cell['missed']}, {cell['spurious']}"
+    return "–" if cell["missed"] is None else f"{cell['missed']}, {cell['spurious']}"
 
 
 def problems_of(report: Mapping[str, Any]) -> list[str]:
