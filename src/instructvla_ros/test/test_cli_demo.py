@@ -159,6 +159,7 @@ class Session:
 def graph(monkeypatch: pytest.MonkeyPatch) -> Graph:
     made = Graph()
     monkeypatch.setattr(demo, "make_supervisor", lambda *_, **__: made)
+    monkeypatch.setattr(demo, "refuse_second", lambda *_: None)
     monkeypatch.setattr(demo_session, "DemoSession", Session)
     monkeypatch.setattr(ros_client, "RosClient", lambda _: nullcontext())
     return made

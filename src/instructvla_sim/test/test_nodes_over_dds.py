@@ -41,6 +41,7 @@ from instructvla_msgs.msg import Reasoning  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
 from instructvla_ros.nodes.managed import make_executor  # noqa: E402
+from instructvla_sim.nodes import sim_node  # noqa: E402
 from instructvla_sim.nodes.sim_node import SimNode  # noqa: E402
 
 LIMIT_S = 60.0
@@ -342,6 +343,12 @@ def test_another_publisher_on_the_robots_topics_is_noticed(bench: Bench) -> None
     assert bench.until(lambda: f"others publish on {JOINT_STATES}" in said())
     bench.client.destroy_publisher(stranger)
     assert bench.until(lambda: said() and "others" not in said())
+
+
+def test_a_second_arm_of_the_same_names_does_not_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim_node, "_LOOK_S", LIMIT_S)
+    with pytest.raises(ValueError, match=f"another arm publishes {JOINT_STATES}.*ROS_DOMAIN_ID"):
+        SimNode(namespace="/second/sim", context=bench.context)
 
 
 def _stamps(messages: list[Any]) -> set[tuple[int, int]]:

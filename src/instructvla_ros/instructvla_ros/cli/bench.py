@@ -19,7 +19,7 @@ import psutil
 
 from instructvla_ros.cli import bench_bag, bench_ik, bench_memory, bench_model, soak
 from instructvla_ros.cli.bench_stats import Report, Writing, longest_gap_s, rate_hz, spread
-from instructvla_ros.cli.up import make_supervisor, parse_assignments
+from instructvla_ros.cli.up import make_supervisor, parse_assignments, refuse_second
 from instructvla_ros.graph.description import argument_values
 from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.graph.widowx import WIDOWX
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {"sim": "true", "task_instruction": _INSTRUCTION} | parse_assignments(arguments.arguments)
     with tempfile.TemporaryFile() as log:
         supervisor = make_supervisor(WIDOWX, given, arguments.namespace, log.fileno(), _OVERRIDES)
+        refuse_second(WIDOWX, given, arguments.namespace)
         supervisor.handle_signals()
         supervisor.start()
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from instructvla_ros.cli import demo_results as results
 from instructvla_ros.cli.arguments import positive_seconds, read_seed, seed
 from instructvla_ros.cli.interrupts import Interrupts, Stopped
-from instructvla_ros.cli.up import make_supervisor, parse_assignments
+from instructvla_ros.cli.up import make_supervisor, parse_assignments, refuse_second
 from instructvla_ros.graph import files
 from instructvla_ros.graph.description import argument_values
 from instructvla_ros.graph.supervisor import Supervisor
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     given |= parse_assignments(arguments.arguments)
     graph = graphs()[arguments.robot]
     make_supervisor(graph, given, arguments.namespace)  # refuses wrong arguments while the last results still stand
+    refuse_second(graph, given, arguments.namespace)
     folder = arguments.output or (files.repository_root() or Path.cwd()) / "demo"
     wanted = _Run(instruction, read_seed(given["seed"]), folder, argument_values(graph, given), arguments)
     results.clear(folder)

@@ -27,7 +27,7 @@ from instructvla_ros.cli.soak_stats import (
     SoakReport,
     jitter_ms,
 )
-from instructvla_ros.cli.up import make_supervisor, parse_assignments
+from instructvla_ros.cli.up import make_supervisor, parse_assignments, refuse_second
 from instructvla_ros.faults.engine import Fault
 from instructvla_ros.graph.description import argument_values
 from instructvla_ros.graph.supervisor import Supervisor
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     given |= parse_assignments(arguments.arguments)
     with tempfile.TemporaryFile() as log:
         supervisor = make_supervisor(WIDOWX, given, arguments.namespace, log.fileno(), spare=True)
+        refuse_second(WIDOWX, given, arguments.namespace)
         supervisor.handle_signals()
         supervisor.start()
         try:

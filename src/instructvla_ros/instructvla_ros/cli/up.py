@@ -13,14 +13,28 @@ from typing import Any
 
 from instructvla_ros.graph import environment, files
 from instructvla_ros.graph.command import node_process
-from instructvla_ros.graph.description import ArgumentError, Graph, argument_values, resolve
+from instructvla_ros.graph.description import ArgumentError, Graph, argument_values, is_true, resolve
 from instructvla_ros.graph.replay import REPLAY
 from instructvla_ros.graph.supervisor import Supervisor
 from instructvla_ros.robots import graphs
 
 _MANAGER = "lifecycle_manager_node"
-_LOOK_S = 1.0  # for a graph that runs already: DDS finds what is on the network in a fraction of it
+_LOOK_S = 1.0  # for a graph or driver that runs already: DDS finds what is on the network in a fraction of it
 _POLL_S = 0.05
+_COMMANDS = {
+    "widowx": ("/{robot_name}/commands/joint_group",),
+    "franka": (
+        "{robot_namespace}/{robot_type}_arm_controller/joint_trajectory",
+        "{robot_namespace}/target_pose",
+        "{robot_namespace}/servo_node/delta_twist_cmds",
+        "{robot_namespace}/servo_node/pose_target_cmds",
+    ),
+}
+"""By graph: where the controller sends its goals by default (nodes/driver_client.py, nodes/settings_franka.py)."""
+_ONLOOKERS = ("instructvla_cli_", "rosbag2_", "_ros2cli_")
+"""How the names of nodes begin that listen to commands and move nothing: `instructvla watch`, recorders, `ros2`."""
+_UNNAMED = "_NODE_NAME_UNKNOWN_"
+"""Whose name DDS has not told yet: it comes a moment after what the node publishes."""
 
 
 def startable() -> dict[str, Graph]:
@@ -79,22 +93,58 @@ def make_supervisor(
     return Supervisor(processes, environment.apply_defaults(dict(os.environ)), output=output, spare=spare)
 
 
-def refuse_second(namespace: str) -> None:
-    """Raises ValueError where a graph runs in this namespace and ROS domain: two would fight over the arm."""
+def refuse_second(graph: Graph, given: Mapping[str, str], namespace: str) -> None:
+    """Raises ValueError where a graph runs in this namespace and ROS domain: two would fight over the arm.
+
+    A simulated arm is refused beside any other of its names too: a real one would obey the same controller.
+    """
     from instructvla_ros.cli.bring_up import managers
     from instructvla_ros.cli.ros_client import RosClient
 
-    with RosClient(namespace) as client:
+    values = argument_values(graph, {"namespace": namespace, **given})
+    nodes = {node.name: node for node in resolve(graph, values)}
+    if _MANAGER not in nodes:  # without it, nothing of the graph lasts
+        return
+    states, commands = "", []
+    if is_true(values.get("sim", "false")):
+        states = dict(nodes["action_expert_node"].parameters)["joint_states_topic"]
+        commands = [topic.format_map(values) for topic in _COMMANDS.get(graph.name, ())]
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    with RosClient(values["namespace"]) as client:
         end_s = time.monotonic() + _LOOK_S
-        while managers(client) == 0:
-            if time.monotonic() >= end_s:
+        while True:
+            if managers(client):
+                raise ValueError(
+                    f"a graph runs in namespace {values['namespace']} of ROS domain {domain} already, and two would "
+                    "fight over the arm; end it (Ctrl-C where it was started), or give this one a namespace:=/other "
+                    "for another robot, or set another ROS_DOMAIN_ID"
+                )
+            found = _arm_there(client.node, states, commands) if states else ""
+            over = time.monotonic() >= end_s
+            if found and (over or _UNNAMED not in found):
+                raise ValueError(
+                    f"{found} in ROS domain {domain} already, where a simulated arm expects to be alone: the "
+                    "controller would move both arms. Stop the driver or the graph that runs there, or set another "
+                    "ROS_DOMAIN_ID for the simulation"
+                )
+            if over:
                 return
             threading.Event().wait(_POLL_S)
-    raise ValueError(
-        f"a graph runs in namespace {namespace} of ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')} already, and two "
-        "would fight over the arm; end it (Ctrl-C where it was started), or give this one a namespace:=/other for "
-        "another robot, or set another ROS_DOMAIN_ID"
-    )
+
+
+def _arm_there(node: Any, states: str, commands: Sequence[str]) -> str:
+    """Who publishes the arm's joint states or takes its commands; "" where nobody does."""
+    for info in node.get_publishers_info_by_topic(states):
+        return f"{_full_name(info)} publishes {states}"
+    for topic in commands:
+        for info in node.get_subscriptions_info_by_topic(topic):
+            if not info.node_name.startswith(_ONLOOKERS):
+                return f"{_full_name(info)} takes commands on {topic}"
+    return ""
+
+
+def _full_name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -104,9 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         given["sim"] = "true"
     graph = startable()[arguments.robot]
     supervisor = make_supervisor(graph, given, arguments.namespace, spare=True)
-    values = {"namespace": arguments.namespace, **given}
-    if _MANAGER in [node.name for node in resolve(graph, values)]:  # without it, nothing of the graph lasts
-        refuse_second(argument_values(graph, values)["namespace"])
+    refuse_second(graph, given, arguments.namespace)
     supervisor.handle_signals()
     supervisor.start()
     ending = supervisor.wait()

@@ -40,6 +40,8 @@ from instructvla_sim.task_text import TaskTextError, task_of
 _STATUS_PERIOD_S = 0.1
 _DIAGNOSTICS_PERIOD_S = 1.0
 _SLOW = 0.95  # a real-time factor below this is reported
+_LOOK_S = 1.0  # for another arm of the same names: DDS finds what is on the network in a fraction of it
+_POLL_S = 0.05
 
 
 class SimNode(Node):
@@ -51,6 +53,7 @@ class SimNode(Node):
         self._settings = settings = sim_settings(read(self, SIM))
         self._fault = settings.fault
         self.failed = False
+        self._refuse_second(f"/{settings.robot_name}/joint_states" if settings.robot == "wx250s" else "/joint_states")
         self._live = LiveWorld(
             World(RenderSpec(samples=settings.multisampling), WorldConfig(robot=settings.robot)),
             Pacer(1.0 / settings.joint_state_rate_hz, settings.max_catch_up_s),
@@ -85,6 +88,18 @@ class SimNode(Node):
         self._physics = OwnerThread("physics", self._step, self._on_failure)
         self._rig: CameraRig | None = None
         self._rendering = OwnerThread("cameras", self._look, self._on_failure, self._put_cameras_away)
+
+    def _refuse_second(self, joint_states_topic: str) -> None:
+        """Raises ValueError where an arm is there already, before anything is published or taken: a controller would
+        move both."""
+        end_s = time.monotonic() + _LOOK_S
+        while time.monotonic() < end_s:
+            if self.count_publishers(joint_states_topic):
+                raise ValueError(
+                    f"another arm publishes {joint_states_topic}, where a simulated one expects to be alone; stop that "
+                    "driver or graph, or set another ROS_DOMAIN_ID for the simulation"
+                )
+            time.sleep(_POLL_S)
 
     def destroy_node(self) -> None:
         """End the two threads before their publishers go."""
