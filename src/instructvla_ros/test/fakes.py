@@ -58,13 +58,14 @@ class FakeRuntime:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     chunk_value: float = 0.01
     stage: str = "generalist"
+    views: tuple[str, ...] = ("primary",)
     make_latents: Callable[[], Any] = lambda: np.zeros((2, 4), np.float32)
 
     @property
     def manifest(self) -> Any:
         return SimpleNamespace(
             stage=self.stage,
-            views=("primary",),
+            views=self.views,
             horizon=8,
             dt_s=0.2,
             n_queries=2,

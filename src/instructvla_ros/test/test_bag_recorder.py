@@ -229,7 +229,7 @@ class Live:
         reasoning = reasoning_config(parameter_values("reasoning_node", {}), manifest.stage)
         values = parameter_values("action_expert_node", {}) | {"seed": seed}
         thread, fail = SimpleNamespace(wake=lambda: None), pytest.fail
-        self.expert = SimpleNamespace(_thread=thread, _reader=JointStateReader(), _complain=fail)
+        self.expert = SimpleNamespace(_thread=thread, _reader=JointStateReader(), _complain=fail, _input_problems={})
         self.expert._worker = ExpertWorker(
             runtime.act, expert_config(values, manifest.views, True), lambda chunk, _: self.chunks.append(chunk), clock
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,15 @@ pytest.importorskip("instructvla_msgs.msg")
 pytest.importorskip("torch")
 pytest.importorskip("instructvla_model.types")
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import Image, JointState  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 from instructvla_model.prompts import PromptError  # noqa: E402
-from instructvla_msgs.msg import SafetyState  # noqa: E402
+from instructvla_msgs.msg import LatentAction, SafetyState  # noqa: E402
+from instructvla_ros.control.wx250s import WX250S  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import managed, qos  # noqa: E402
 from instructvla_ros.nodes.action_expert_node import ActionExpertNode  # noqa: E402
@@ -32,7 +37,7 @@ from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E40
 from instructvla_ros.nodes.reasoning_node import ReasoningNode  # noqa: E402
 from instructvla_ros.nodes.settings import ModelSettings  # noqa: E402
 from instructvla_ros.policy import Frame, InstructionError  # noqa: E402
-from instructvla_ros.policy.execution import Outcome  # noqa: E402
+from instructvla_ros.policy.execution import Ending, Execution, Outcome  # noqa: E402
 from instructvla_ros.robots import arm_named  # noqa: E402
 
 CHECKPOINTS = Path(__file__).parents[3] / "checkpoints"
@@ -76,6 +81,21 @@ def active_reasoning(make: Callable[..., Any], runtime: Any, monkeypatch: pytest
     node = make(ReasoningNode, loading(runtime))
     assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     return node
+
+
+def active_expert(make: Callable[..., Any], runtime: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An expert that is active; its owner thread does nothing by itself."""
+    monkeypatch.setattr("instructvla_ros.nodes.action_expert_node.OwnerThread", lambda *_: fakes.FakeThread())
+    node = make(ActionExpertNode, loading(runtime))
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    return node
+
+
+def picture(brightness: int = 100, stamp_s: int = 1, frame_id: str = "") -> Image:
+    """A grey image; one of brightness 0 is refused as black."""
+    header = Header(stamp=Time(sec=stamp_s), frame_id=frame_id)
+    data = array("B", bytes([brightness]) * (64 * 64 * 3))
+    return Image(header=header, height=64, width=64, encoding="rgb8", step=64 * 3, data=data)
 
 
 def test_f20_what_the_model_cannot_read_is_refused_before_it_becomes_an_instruction(
@@ -132,6 +152,59 @@ def test_f20_a_goal_whose_instruction_was_dropped_ends_with_the_reason(make: Cal
     server._look()
     assert endings == [(Outcome.REJECTED, "prompt has 600 tokens")]
     server._running = None
+
+
+def follow(node: Any, instruction: str) -> Any:
+    """Accepts as the action does; returns the execution that then runs."""
+    execution = Execution(node._accept(instruction, True).instruction_id, 60.0, 0.0)
+    ended = SimpleNamespace(set_result=lambda _: None)
+    node._executing._running = SimpleNamespace(execution=execution, ended=ended, feedback=SimpleNamespace())
+    return execution
+
+
+def test_a_goal_ends_when_the_controller_is_deactivated(make: Callable[..., Any], monkeypatch: Any) -> None:
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    node._on_safety_state(SafetyState(mode=SafetyState.MODE_IDLE))
+    execution = follow(node, "pick up the carrot")
+    node._on_safety_state(SafetyState(mode=SafetyState.MODE_EXECUTING, instruction_id=1))
+    assert execution.ending is None
+    node._on_safety_state(SafetyState(mode=SafetyState.MODE_INACTIVE, instruction_id=1))
+    assert execution.ending == Ending(Outcome.STOPPED, "the controller is not active")
+    assert node._executing._running is None and node._worker.instruction is None
+
+
+def test_a_goal_given_before_the_controller_is_active_ends_with_its_first_word_and_later_ones_are_refused(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_reasoning(make, fakes.FakeRuntime(), monkeypatch)
+    execution = follow(node, "pick up the carrot")
+    node._on_safety_state(SafetyState(mode=SafetyState.MODE_INACTIVE, reason="not configured"))
+    assert execution.ending == Ending(Outcome.STOPPED, "the controller is not active")
+    with pytest.raises(InstructionError, match="the controller is not active; wait until it is"):
+        node._accept("pick up the carrot", True)
+    node._on_safety_state(SafetyState(mode=SafetyState.MODE_IDLE))
+    assert node._worker.instruction is None, "what was asked for before starts nothing now"
+    assert node._accept("pick up the carrot", True).instruction_id == 2
+
+
+def test_the_problem_of_an_input_is_told_until_that_very_input_is_good_again(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_expert(make, fakes.FakeRuntime(views=("primary", "wrist")), monkeypatch)
+    node._on_image("wrist", picture(0))
+    node._on_joint_state(JointState(name=["waist"], position=[0.0]))
+    node._on_latent(LatentAction(checkpoint_id="another"))
+    node._on_image("primary", picture())
+    assert "wrist: image is black" in node.report()[0], "the first of three"
+    node._on_image("wrist", picture())
+    assert "joint" in node.report()[0]
+    names = [*WX250S.joint_names, WX250S.fingers.joint]
+    node._on_joint_state(JointState(name=names, position=[0.0] * 6 + [0.03]))
+    assert "latent action comes from checkpoint another" in node.report()[0]
+    zeros = array("B", bytes(8))
+    good = LatentAction(checkpoint_id="fake", dtype=LatentAction.FLOAT32, n_queries=1, latent_dim=2, data=zeros)
+    node._on_latent(good)
+    assert node.report()[0] == ""
 
 
 def test_a_reasoning_is_closed_when_the_node_is_deactivated(

@@ -46,7 +46,8 @@ class ActionExpertNode(ManagedNode):
         self._thread: OwnerThread | None = None
         self._subscriptions_made: list[Any] = []
         self._reader = JointStateReader(of_data_set=True)
-        self._input_problem = ""
+        self._input_problems: dict[str, str] = {}
+        """By input; each is there until that input is good again."""
         self._model_failures = 0
         self._controller = Bond()
         self._states: StateRange | None = None
@@ -104,6 +105,7 @@ class ActionExpertNode(ManagedNode):
         if self._worker is not None:
             self.destroy_publisher(self._publisher)
         self._subscriptions_made, self._worker, self._runtime = [], None, None
+        self._input_problems.clear()
 
     # Callbacks: store only.
 
@@ -114,9 +116,9 @@ class ActionExpertNode(ManagedNode):
         try:
             frame = frame_of(message, time.monotonic())
         except ValueError as error:
-            self._complain(f"{view}: {error}")
+            self._complain(view, f"{view}: {error}")
             return
-        self._input_problem = ""
+        self._input_problems.pop(view, None)
         worker.offer_image(view, frame)
         thread.wake()
 
@@ -127,8 +129,9 @@ class ActionExpertNode(ManagedNode):
         try:
             sample = sample_of(self._reader, message, time.monotonic())
         except ValueError as error:
-            self._complain(str(error))
+            self._complain("joint states", str(error))
             return
+        self._input_problems.pop("joint states", None)
         worker.offer_joints(sample)
 
     def _on_latent(self, message: LatentAction) -> None:
@@ -139,16 +142,19 @@ class ActionExpertNode(ManagedNode):
             return
         if message.checkpoint_id != self._checkpoint_id:
             self._complain(
+                "latent actions",
                 f"latent action comes from checkpoint {message.checkpoint_id}, "
                 f"this expert is {self._checkpoint_id}; "
-                "start both nodes with the same checkpoint"
+                "start both nodes with the same checkpoint",
             )
             return
         try:
-            reason = worker.offer_latent(message_to_plan(message))
+            plan = message_to_plan(message)
         except ValueError as error:
-            self._complain(str(error))
+            self._complain("latent actions", str(error))
             return
+        self._input_problems.pop("latent actions", None)
+        reason = worker.offer_latent(plan)
         if reason:
             self.get_logger().debug(reason)
 
@@ -160,8 +166,8 @@ class ActionExpertNode(ManagedNode):
         if message.name.endswith(_CONTROLLER):
             self._controller.heard(message.hardware_id, time.monotonic())
 
-    def _complain(self, problem: str) -> None:
-        self._input_problem = problem
+    def _complain(self, source: str, problem: str) -> None:
+        self._input_problems[source] = problem
         self.get_logger().warning(problem, throttle_duration_sec=5.0)
 
     # Owner thread.
@@ -215,7 +221,8 @@ class ActionExpertNode(ManagedNode):
         if self._controller_is_silent():
             return f"no heartbeat of the controller for {self._silence_s:g} s; no chunks are made (F13)", values
         unlike = "" if self._states is None else self._states.problem
-        return self._input_problem or worker.stale or worker.aging or unlike, values | {"waiting_for": worker.problem}
+        first = next(iter(self._input_problems.values()), "")
+        return first or worker.stale or worker.aging or unlike, values | {"waiting_for": worker.problem}
 
 
 def main() -> None:

@@ -86,6 +86,10 @@ class ExecuteServer:
         if message.mode in (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT):
             running.execution.on_latch(message.reason, fault=message.mode == SafetyState.MODE_FAULT)
             self._settle()
+        elif message.mode == SafetyState.MODE_INACTIVE:
+            # The node drops the instruction, and an activation follows none that was given before it.
+            running.execution.end(Outcome.STOPPED, "the controller is not active")
+            self._settle()
 
     def on_inactive(self, reason: str) -> None:
         """The node works no more; how the task went cannot be told."""
