@@ -167,25 +167,43 @@ def test_recorded_commands_are_a_source_of_actions(messages: list[Message], tmp_
         run(folder, actions="steps")
 
 
-def test_executed_steps_are_a_source_of_actions(messages: list[Message], tmp_path: Path) -> None:
+def executed(steps_s: float) -> list[Message]:
+    """Steps of this duration and of one centimetre each, over six seconds."""
     factory = Factory()
     vector = lambda x: factory.make("geometry_msgs/msg/Vector3", x=x, y=0.0, z=0.0)  # noqa: E731
-    steps = [
+    return [
         factory.pack(
-            "/instructvla/ee_delta", number * 0.2,
+            "/instructvla/ee_delta", number * steps_s,
             factory.make(
-                "instructvla_msgs/msg/EndEffectorDelta", header=factory.header(number * 0.2), instruction_id=1,
-                chunk_seq=1, step=0, dt_s=0.2, delta_xyz_m=vector(0.01), delta_rpy_rad=vector(0.0),
+                "instructvla_msgs/msg/EndEffectorDelta", header=factory.header(number * steps_s), instruction_id=1,
+                chunk_seq=1, step=0, dt_s=steps_s, delta_xyz_m=vector(0.01), delta_rpy_rad=vector(0.0),
                 gripper=1.0, clamped=False,
             ),
         )
-        for number in range(30)
+        for number in range(round(6.0 / steps_s))
     ]  # fmt: skip
-    folder = write(tmp_path / "bag", sorted([*messages, *steps], key=lambda m: m.stamp_ns))
+
+
+def test_executed_steps_are_a_source_of_actions(messages: list[Message], tmp_path: Path) -> None:
+    folder = write(tmp_path / "bag", sorted([*messages, *executed(0.2)], key=lambda m: m.stamp_ns))
     result, _ = run(folder, FakeRuntime())
     assert result.truth.source == "steps"
     scores = score_chunks(result, result.runs[0])
     assert np.nanmax(scores.values["translation_error_mm"]) < 1e-3, "the fake steps by one centimetre too"
+
+
+@pytest.mark.parametrize("steps_s", [0.05, 1 / 3])
+def test_executed_steps_of_another_duration_than_the_policys_are_told_and_not_compared(
+    steps_s: float, messages: list[Message], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "bag", sorted([*messages, *executed(steps_s)], key=lambda m: m.stamp_ns))
+    result, (told,) = run(folder)
+    assert f"steps of {steps_s:.3g} s are not compared with those of fake: 0.2 s" in told
+    assert result.truth.source == "states"
+    assert np.nanmax(score_chunks(result, result.runs[0]).by_step["path_error_mm"]) < 0.1
+    result, problems = run(folder, actions="steps")
+    assert np.isnan(score_chunks(result, result.runs[0]).recorded).all() and len(problems) == 1
+    assert run(folder, actions="states")[1] == [], "nobody asked for steps"
 
 
 def test_an_instruction_is_asked_for_where_the_bag_has_none(messages: list[Message], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from instructvla_ros.bags.episodes import Episode, find_episodes
 from instructvla_ros.bags.events import EventReader, ImageEvent, JointEvent
 from instructvla_ros.bags.parameters import parameter_values
 from instructvla_ros.bags.roles import Roles, find_roles
-from instructvla_ros.bags.truth import Truth
+from instructvla_ros.bags.truth import Truth, same_duration
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.nodes.settings import expert_config, reasoning_config
 from instructvla_ros.policy.instructions import Instruction
@@ -223,9 +223,19 @@ def replay(
         if isinstance(event, ImageEvent | JointEvent):
             for player in players:
                 player.on_event(event)
-    truth.finish(reader.arm)
+    durations_s = {name: float(runtime.manifest.dt_s) for name, runtime in runtimes.items()}
+    truth.finish(reader.arm, durations_s.values())
+    if options.actions in ("auto", "steps"):
+        _note_other_durations(bag, roles.delta, truth, durations_s)
     on_progress(1.0)
     return ReplayResult(roles, tuple(episodes), truth, tuple(player.result() for player in players), frames)
+
+
+def _note_other_durations(bag: Bag, topic: str, truth: Truth, durations_s: Mapping[str, float]) -> None:
+    for name, dt_s in durations_s.items():
+        for step in truth.steps:
+            if not same_duration(step, dt_s):
+                bag.note(topic, f"steps of {step.dt_s:.3g} s are not compared with those of {name}: {dt_s:.3g} s")
 
 
 def _turn_order(turn: tuple[int, int, Episode]) -> tuple[int, int]:

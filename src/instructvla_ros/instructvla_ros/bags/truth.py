@@ -11,7 +11,7 @@ the part that its own stamp and its receive time agree with; where none does, no
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from instructvla_ros.control.state import STATE_DIM
 from instructvla_ros.control.wx250s import WX250S
 
 SOURCES = ("steps", "commands", "states")
+_SAME_DURATION = 0.01
+"""The share by which two steps of the same duration may differ: messages hold 32 bits, checkpoints decimal numbers."""
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -31,9 +33,14 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.array([*(after[:3] - before[:3]), *matrix_to_rpy(turn), after[7]])
 
 
+def same_duration(step: StepEvent, dt_s: float) -> bool:
+    """Whether an executed step lasts as long as a policy's: only then are their distances alike."""
+    return abs(step.dt_s - dt_s) <= _SAME_DURATION * dt_s
+
+
 class Truth:
     """Takes events as they come; then `actions` answers for any chunk. `source` is one of SOURCES, or "auto": the first
-    of them that the bag has."""
+    of them that the bag has, executed steps only where they last as long as the policies'."""
 
     def __init__(self, source: str = "auto") -> None:
         if source not in ("auto", *SOURCES):
@@ -66,9 +73,13 @@ class Truth:
         if not self._cameras or abs(ahead_s - self._cameras[-1][1]) > MAX_CLOCK_JUMP_S:
             self._cameras.append((received_s, ahead_s))
 
-    def finish(self, arm: ArmModel = WX250S) -> None:
-        """Decide on the source; the bag is of this arm. Raises ValueError where the wanted one is not in the bag."""
-        counts = {"steps": len(self._steps), "commands": len(self._commands), "states": len(self._joints)}
+    def finish(self, arm: ArmModel = WX250S, durations_s: Collection[float] = ()) -> None:
+        """Decide on the source; the bag is of this arm, a step of the policies lasts so long. Raises ValueError where
+        the wanted source is not in the bag."""
+        steps = self._steps
+        if self._wanted == "auto":
+            steps = [step for step in steps if all(same_duration(step, dt_s) for dt_s in durations_s)]
+        counts = {"steps": len(steps), "commands": len(self._commands), "states": len(self._joints)}
         there = [name for name in SOURCES if counts[name] > 1]
         if self._wanted != "auto" and self._wanted not in there:
             raise ValueError(
@@ -162,14 +173,15 @@ class Truth:
         return found
 
     def _executed(self, part: int, begin_s: float, dt_s: float) -> np.ndarray | None:
-        """The step that began nearest to a time, within half a step."""
+        """The step of this duration that began nearest to a time, within half a step."""
         began_s = self._began_s[part]
         place = int(np.searchsorted(began_s, begin_s))
         near = [n for n in (place - 1, place) if 0 <= n < len(began_s)]
         best = min(near, key=lambda n: abs(began_s[n] - begin_s), default=None)
         if best is None or abs(began_s[best] - begin_s) > 0.5 * dt_s + 1e-6:
             return None
-        return self._steps[int(self._step_order[part][best])].action
+        step = self._steps[int(self._step_order[part][best])]
+        return step.action if same_duration(step, dt_s) else None
 
     def _moved(self, part: int, begin_s: float, dt_s: float) -> np.ndarray | None:
         track = self._tracks[part]
