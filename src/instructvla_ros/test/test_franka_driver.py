@@ -417,6 +417,22 @@ def test_f23_a_width_without_an_answer_or_refused_is_not_sent_again_while_stoppe
     assert actions.names == ["move"]
 
 
+def test_f23_a_width_that_ended_in_an_error_is_reported_and_sent_again_after_two_seconds(
+    bench: Bench, actions: FakeActions
+) -> None:
+    want(bench, 0.08)
+    bench.node.timer()
+    opening = Goal()
+    actions.sent[0][2].answer(opening)
+    opening.ended.answer(SimpleNamespace(result=SimpleNamespace(error="not reached")))
+    assert "gripper: not reached" in bench.driver.notice
+    for age_s, names in ((1.9, ["move"]), (0.2, ["move", "move"])):
+        bench.node.now_s += age_s
+        bench.state(MOVE)
+        bench.node.timer()
+        assert actions.names == names
+
+
 def test_f22_a_cancelled_width_is_sent_again_once_it_is_asked_for_after_the_reset(
     bench: Bench, actions: FakeActions
 ) -> None:

@@ -20,7 +20,7 @@ Kind = Literal["idle", "move", "grasp"]
 @dataclass(frozen=True)
 class HandMotion:
     """What the hand is told. `width_m` and `speed_m_s` are those between the fingers; a grasp counts if the width in
-    the end is within `inner_m` below and `outer_m` above."""
+    the end is within `inner_m` below and `outer_m` above. `number` tells a motion from those before and after it."""
 
     kind: Kind = "idle"
     width_m: float = FULL_WIDTH_M
@@ -30,19 +30,20 @@ class HandMotion:
     outer_m: float = 0.005
     done: bool = True
     success: bool = True
+    number: int = 0
 
 
 class FrankaHand:
     """Drive of both fingers. `force_n(...)` is called at every update of the set-points."""
 
     def __init__(self) -> None:
+        self._number = 0
         self.reset(FULL_WIDTH_M)
 
     def reset(self, width_m: float) -> None:
         """Hold this width."""
-        self.motion = HandMotion(width_m=width_m)
+        self._take(HandMotion(width_m=width_m))
         self._set_point_m = width_m
-        self._still_since_s: float | None = None
 
     def move(self, width_m: float, speed_m_s: float) -> str:
         """Begin to move. Returns "" or why it was refused."""
@@ -63,8 +64,13 @@ class FrankaHand:
         if not 0.0 < motion.speed_m_s <= MAX_SPEED_M_S + 1e-9 or not 0.0 < motion.force_n <= MAX_FORCE_N:
             found = f"speed {motion.speed_m_s} m/s and force {motion.force_n} N"
             return f"{found}, expected up to {MAX_SPEED_M_S} m/s and {MAX_FORCE_N} N"
-        self.motion, self._still_since_s = motion, None
+        self._take(motion)
         return ""
+
+    def _take(self, motion: HandMotion) -> None:
+        self._number += 1
+        self.motion = replace(motion, number=self._number)
+        self._still_since_s: float | None = None
 
     def finger_force_n(self, width_m: float, width_speed_m_s: float, now_s: float, elapsed_s: float) -> float:
         """Opening force on each finger now; updates whether the motion is done."""

@@ -39,7 +39,7 @@ class FrankaGripper:
         self._wanted_m: float | None = None
         self._sent_m: float | None = None
         self._sent_ns = 0
-        self._refused = False
+        self._failed = False  # refused, or ended in an error: the same width is sent again after the time-out
         self._waiting: _Request | None = None  # for its answer; given up after the time-out
         self._unanswered: list[_Request] = []
         self._handles: list[Any] = []  # of goals under way
@@ -89,13 +89,13 @@ class FrankaGripper:
                 self.notice = f"gripper {self._settings.name} does not answer within {self._settings.timeout_s} s (F23)"
                 self._waiting, self._sent_m = None, None
             return
-        again = self._refused and self._age_s() > self._settings.timeout_s
+        again = self._failed and self._age_s() > self._settings.timeout_s
         if wanted_m != self._sent_m or again:
             self._send(wanted_m)
 
     def _forget(self) -> None:
         """Nothing was sent, as it were: after a stop the same width is sent again once it is asked for."""
-        self._waiting, self._sent_m, self._refused = None, None, False
+        self._waiting, self._sent_m, self._failed = None, None, False
         for request in self._unanswered:
             request.cancelled = True
         self._cancel_goals()
@@ -109,7 +109,7 @@ class FrankaGripper:
             self.notice = f"no gripper action server at {self._settings.name}; set gripper.name (F23)"
             return
         self._cancel_goals()
-        self._sent_m, self._sent_ns, self._refused = width_m, self._node.get_clock().now().nanoseconds, False
+        self._sent_m, self._sent_ns, self._failed = width_m, self._node.get_clock().now().nanoseconds, False
         request = self._waiting = _Request(width_m)
         self._unanswered.append(request)
         client.send_goal_async(goal).add_done_callback(lambda answer: self._on_answer(request, answer))
@@ -136,7 +136,7 @@ class FrankaGripper:
         handle = None if answer.exception() is not None else answer.result()
         if handle is None or not handle.accepted:
             if current:
-                self._refused = True
+                self._failed = True
                 self.notice = f"gripper {self._settings.name} refused the width {request.width_m} m (F23)"
             return
         if request.cancelled:
@@ -145,14 +145,15 @@ class FrankaGripper:
         if current:
             self.notice = ""
         self._handles.append(handle)  # a late one too: a stop must reach it
-        handle.get_result_async().add_done_callback(lambda result: self._on_result(handle, result))
+        handle.get_result_async().add_done_callback(lambda result: self._on_result(handle, current, result))
 
-    def _on_result(self, handle: Any, answer: Any) -> None:
+    def _on_result(self, handle: Any, current: bool, answer: Any) -> None:
         if handle not in self._handles:
             return
         self._handles.remove(handle)
         error = "" if answer.exception() is not None else getattr(answer.result().result, "error", "")
         if error:
+            self._failed |= current
             self.notice = f"gripper: {error} (F23)"
 
     def _cancel_goals(self) -> None:

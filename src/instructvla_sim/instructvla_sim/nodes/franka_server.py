@@ -152,11 +152,17 @@ class FrankaServer:
         with self._live.locked() as world:
             return str(world.arm.follow(message.joint_names, knots, world.time_s - late_s))
 
-    def _look_trajectory(self) -> Outcome | None:
+    def _begin_trajectory(self, goal: FollowJointTrajectory.Goal) -> tuple[str, int]:
+        problem = self._follow(goal.trajectory)
+        with self._live.locked() as world:
+            return problem, world.arm.trajectories.trajectories
+
+    def _look_trajectory(self, number: int) -> Outcome | None:
         with self._live.locked() as world:
             arm, now_s = world.arm, world.time_s
-            if not arm.controller_active:
-                text = "the controller was deactivated"
+            superseded = arm.trajectories.trajectories != number
+            if superseded or not arm.controller_active:
+                text = "superseded by another trajectory" if superseded else "the controller was deactivated"
                 return Outcome(False, FollowJointTrajectory.Result(error_code=-1, error_string=text))
             if now_s < arm.trajectories.end_s:
                 return None
@@ -166,9 +172,10 @@ class FrankaServer:
         text = f"{off:.3f} rad from the goal"
         return Outcome(False, FollowJointTrajectory.Result(error_code=-5, error_string=text))
 
-    def _cancel_trajectory(self) -> Any:
+    def _cancel_trajectory(self, number: int) -> Any:
         with self._live.locked() as world:
-            world.arm.trajectories.reset(world.arm.joint_state().positions[:7])
+            if world.arm.trajectories.trajectories == number:
+                world.arm.trajectories.reset(world.arm.joint_state().positions[:7])
         return FollowJointTrajectory.Result(error_code=0, error_string="cancelled")
 
     # The hand and the other actions.
@@ -178,7 +185,7 @@ class FrankaServer:
         serve(
             FollowJointTrajectory,
             f"/{self._controller}/follow_joint_trajectory",
-            lambda goal: self._follow(goal.trajectory),
+            self._begin_trajectory,
             self._look_trajectory,
             self._cancel_trajectory,
         )
@@ -191,21 +198,28 @@ class FrankaServer:
                 kind,
                 f"{gripper}/{name}",
                 lambda goal, b=begin: self._hand(b, goal),
-                lambda k=kind: self._look_hand(k),
-                lambda k=kind: self._cancel_hand(k.Result(success=False, error="cancelled")),
+                lambda number, k=kind: self._look_hand(number, k),
+                lambda number, k=kind: self._cancel_hand(number, k.Result(success=False, error="cancelled")),
             )
         serve(
             GripperCommand,
             f"{gripper}/gripper_action",
             lambda goal: self._hand(self._begin_command, goal),
             self._look_command,
-            lambda: self._cancel_hand(GripperCommand.Result()),
+            lambda number: self._cancel_hand(number, GripperCommand.Result()),
         )
-        serve(ErrorRecovery, "/action_server/error_recovery", lambda _: "", self._recover, ErrorRecovery.Result)
+        serve(
+            ErrorRecovery,
+            "/action_server/error_recovery",
+            lambda _: ("", 0),
+            lambda _: self._recover(),
+            lambda _: ErrorRecovery.Result(),
+        )
 
-    def _hand(self, begin: Any, goal: Any) -> str:
+    def _hand(self, begin: Any, goal: Any) -> tuple[str, int]:
         with self._live.locked() as world:
-            return str(begin(world.arm.hand, goal))
+            hand = world.arm.hand
+            return begin(hand, goal), hand.motion.number
 
     @staticmethod
     def _begin_command(hand: Any, goal: Any) -> str:
@@ -216,31 +230,37 @@ class FrankaServer:
             return str(hand.move(width_m, MAX_SPEED_M_S))
         return str(hand.grasp(width_m, MAX_SPEED_M_S, command.max_effort or 20.0, FULL_WIDTH_M, FULL_WIDTH_M))
 
-    def _look_hand(self, kind: Any) -> Outcome | None:
+    def _look_hand(self, number: int, kind: Any) -> Outcome | None:
         with self._live.locked() as world:
             motion = world.arm.hand.motion
+        if motion.number != number:
+            return Outcome(False, kind.Result(success=False, error="stopped, or superseded by another motion"))
         if not motion.done:
             return None
         return Outcome(
             motion.success, kind.Result(success=motion.success, error="" if motion.success else "not reached")
         )
 
-    def _look_command(self) -> Outcome | None:
+    def _look_command(self, number: int) -> Outcome | None:
         with self._live.locked() as world:
             motion, finger_m = world.arm.hand.motion, world.arm.finger_m
+        if motion.number != number:
+            return Outcome(False, GripperCommand.Result(position=finger_m))
         if not motion.done:
             return None
         reached = abs(2 * finger_m - motion.width_m) < 2e-3
         result = GripperCommand.Result(position=finger_m, stalled=not reached, reached_goal=reached)
         return Outcome(True, result)
 
-    def _cancel_hand(self, result: Any) -> Any:
+    def _cancel_hand(self, number: int, result: Any) -> Any:
         with self._live.locked() as world:
-            world.arm.hand.stop(2 * world.arm.finger_m)
+            if world.arm.hand.motion.number == number:  # a newer goal's motion goes on
+                world.arm.hand.stop(2 * world.arm.finger_m)
         return result
 
     def _on_gripper_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._cancel_hand(None)
+        with self._live.locked() as world:
+            world.arm.hand.stop(2 * world.arm.finger_m)
         response.success = True
         return response
 

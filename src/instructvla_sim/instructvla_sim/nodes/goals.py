@@ -23,8 +23,9 @@ class Outcome:
 @dataclass(frozen=True)
 class _Pending:
     handle: ServerGoalHandle
-    look: Callable[[], Outcome | None]
-    cancelled: Callable[[], Any]
+    motion: int
+    look: Callable[[int], Outcome | None]
+    cancelled: Callable[[int], Any]
 
 
 class GoalKeeper:
@@ -40,21 +41,26 @@ class GoalKeeper:
         self,
         kind: Any,
         name: str,
-        begin: Callable[[Any], str],
-        look: Callable[[], Outcome | None],
-        cancelled: Callable[[], Any],
+        begin: Callable[[Any], tuple[str, int]],
+        look: Callable[[int], Outcome | None],
+        cancelled: Callable[[int], Any],
     ) -> None:
-        """Offer an action. `begin(goal)` starts it, or says why not; `look()` says how it ended, None while it goes on;
-        `cancelled()` stops it and gives the result."""
+        """Offer an action. `begin(goal)` starts it and gives "" and the number of its motion, or why not;
+        `look(motion)` says how it ended, None while it goes on; `cancelled(motion)` stops it and gives the result.
+
+        The number tells a goal's motion from a newer one's: several goals may be pending, one motion is under way.
+        """
+        motion = 0
 
         def accept(goal: Any) -> GoalResponse:
-            problem = begin(goal)
+            nonlocal motion
+            problem, motion = begin(goal)
             if problem:
                 self._node.get_logger().warning(f"{name}: goal refused: {problem}")
             return GoalResponse.REJECT if problem else GoalResponse.ACCEPT
 
         def keep(handle: ServerGoalHandle) -> None:
-            self._pending.append(_Pending(handle, look, cancelled))
+            self._pending.append(_Pending(handle, motion, look, cancelled))  # called right after `accept`
 
         server = ActionServer(
             self._node,
@@ -71,10 +77,10 @@ class GoalKeeper:
         for pending in list(self._pending):
             handle = pending.handle
             if handle.is_cancel_requested:
-                result = pending.cancelled()
+                result = pending.cancelled(pending.motion)
                 self._finish(pending, lambda h, r=result: _end(h.canceled, r))
                 continue
-            outcome = pending.look()
+            outcome = pending.look(pending.motion)
             if outcome is not None:
                 end = handle.succeed if outcome.succeeded else handle.abort
                 self._finish(pending, lambda _, e=end, r=outcome.result: _end(e, r))
