@@ -191,15 +191,17 @@ class FrankaArm:
 
     # Fork.
     def settings(self) -> dict[str, Any]:
-        """What a change of scene does not change."""
-        return {"collision": self.collision_nm.copy()}
+        """What a change of scene does not change: thresholds, mode, errors, whether a controller drives the arm."""
+        return {
+            "collision": self.collision_nm.copy(),
+            "mode": (self.mode, self.errors, self.last_motion_errors, self.controller_active),
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything that is not in MjData (for World.snapshot)."""
         return self.settings() | {
             "trajectory": self.trajectories.copy_state(),
             "hand": self.hand.copy_state(),
-            "mode": (self.mode, self.errors, self.last_motion_errors, self.controller_active),
             "width": self._told_width_m,
             "updated": self._last_update_s,
         }

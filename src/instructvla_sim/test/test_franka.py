@@ -16,6 +16,7 @@ from instructvla_sim.demonstrator import Demonstrator
 from instructvla_sim.franka_arm import FrankaArm, RobotMode
 from instructvla_sim.joint_trajectory_controller import JointTrajectoryController, Knot
 from instructvla_sim.lockstep import Lockstep
+from instructvla_sim.nodes.live_world import LiveWorld, Pacer
 
 SMALL = RenderSpec(width=160, height=120, samples=0)
 NAMES = FR3.joint_names
@@ -223,6 +224,21 @@ def test_the_user_stop_cannot_be_recovered_from_by_software(franka: World) -> No
     arm.enter(RobotMode.USER_STOPPED)
     assert not arm.recover()
     assert arm.mode is RobotMode.USER_STOPPED
+
+
+@pytest.mark.parametrize(("mode", "errors"), [(RobotMode.USER_STOPPED, ()), (RobotMode.REFLEX, ("joint_reflex",))])
+def test_a_new_scene_releases_neither_user_stop_nor_reflex(
+    franka: World, mode: RobotMode, errors: tuple[str, ...]
+) -> None:
+    arm = arm_of(franka)
+    arm.enter(mode, *errors)
+    LiveWorld(franka, Pacer(0.01, 0.05), lambda: 0.0).reset(3, ("pick",), None, None)
+    assert franka.scene.seed == 3
+    assert (arm.mode, arm.errors, arm.controller_active) == (mode, set(errors), False)
+    assert not arm.activate_controller()
+    placed = arm.joint_state().positions[:7]
+    settle(franka, 0.3)
+    np.testing.assert_allclose(arm.joint_state().positions[:7], placed, atol=5e-3)
 
 
 def test_a_goal_that_is_not_a_number_ends_in_a_reflex_and_not_in_a_crash(franka: World) -> None:

@@ -334,6 +334,19 @@ def test_the_simulated_hardware_can_fail(bench: Bench) -> None:
         bench.client.destroy_subscription(subscription)
 
 
+def test_a_fault_that_is_set_again_acts_again(bench: Bench) -> None:
+    def error() -> list[int]:
+        about = {"cmd_type": "single", "name": "shoulder", "reg": "Hardware_Error_Status"}
+        return list(bench.call(RegisterValues, "/wx250s/get_motor_registers", **about).values)
+
+    for _ in range(2):
+        assert bench.set(fault="servo_overload")[0].successful
+        assert error() == [32]
+        bench.call(Reboot, "/wx250s/reboot_motors", cmd_type="group", name="all", enable=True, smart_reboot=False)
+        assert error() == [0]
+    bench.set(fault="none")
+
+
 def test_another_publisher_on_the_robots_topics_is_noticed(bench: Bench) -> None:
     def said() -> str:
         heard = bench.heard["/diagnostics"]

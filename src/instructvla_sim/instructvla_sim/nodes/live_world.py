@@ -83,7 +83,8 @@ class LiveWorld:
             return self._world.snapshot()
 
     def reset(self, seed: int, families: tuple[str, ...], n_distractors: int | None, task: Task | None) -> None:
-        """A new scene. The motors keep their modes and profiles: a scene change does not restart a driver."""
+        """A new scene. The motors keep their modes and profiles, a Franka its mode and errors: a scene change does not
+        restart a driver, nor does it release a user stop."""
         with self._lock:
             arm = self._world.arm
             kept = arm.settings()

@@ -153,7 +153,7 @@ class SimNode(Node):
             settings = sim_settings(read(self, SIM) | {p.name: p.value for p in parameters})
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if settings.fault != self._fault:
+        if any(p.name == "fault" for p in parameters):  # the same again too: a reflex may have been recovered from
             problem = self._driver.inject(settings.fault)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
