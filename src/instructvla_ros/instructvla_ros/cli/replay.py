@@ -1,6 +1,6 @@
 """instructvla replay: what would the policy have done? A recording through the model, scored, as a report.
 
-With --live the recording is played into the running graph instead, at its recorded rate.
+With --live the recording is played into policy nodes that run already, without a controller, at its recorded rate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REGRESSED = 3
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `replay`."""
-    parser = commands.add_parser("replay", help="score a policy on recordings, or play one into the running graph")
+    parser = commands.add_parser("replay", help="score a policy on recordings, or play one into running policy nodes")
     parser.add_argument(
         "bags", nargs="+", type=Path, metavar="BAG", help="folder of a rosbag2, an .mcap or a .db3 file"
     )
@@ -55,7 +55,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--max-regression", default="5%", metavar="SHARE", help="how much worse than the baseline still passes"
     )
-    parser.add_argument("--live", action="store_true", help="play into the running graph, with /clock")
+    parser.add_argument("--live", action="store_true", help="play into running policy nodes, with /clock")
     parser.add_argument("--rate", type=float, default=1.0, help="live: speed, 1 is the recorded one")
     parser.set_defaults(run=run)
 

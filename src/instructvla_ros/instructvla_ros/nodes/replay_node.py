@@ -1,7 +1,7 @@
 """replay_node: a recording through the policy, from a launch file.
 
 With the parameter `live` false it replays the bag offline, writes the report and ends; with `live` true it plays the
-bag's observations into the running graph, with /clock, and ends with it.
+bag's observations into the policy's nodes, with /clock, and ends with it, or with an error where a controller runs.
 """
 
 from __future__ import annotations
