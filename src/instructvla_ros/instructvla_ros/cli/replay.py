@@ -23,7 +23,7 @@ REGRESSED = 3
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `replay`."""
-    parser = commands.add_parser("replay", help="score a policy on recordings, or play one into running policy nodes")
+    parser = commands.add_parser("replay", help="score a policy on recordings, or play one into the running graph")
     parser.add_argument(
         "bags", nargs="+", type=Path, metavar="BAG", help="folder of a rosbag2, an .mcap or a .db3 file"
     )
@@ -55,7 +55,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--max-regression", default="5%", metavar="SHARE", help="how much worse than the baseline still passes"
     )
-    parser.add_argument("--live", action="store_true", help="play into running policy nodes, with /clock")
+    parser.add_argument("--live", action="store_true", help="play into the running graph, with /clock")
     parser.add_argument("--rate", type=float, default=1.0, help="live: speed, 1 is the recorded one")
     parser.set_defaults(run=run)
 
