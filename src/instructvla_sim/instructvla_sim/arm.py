@@ -54,7 +54,6 @@ class SimulatedArm(MotorBank):
         model.dof_damping[ids.finger_dof] = _FINGER_DAMPING
         self._pwm = 0.0
         self._finger_goal_m: float | None = None
-        self._velocity_rad_s = np.zeros(6)
         self._free = np.zeros(6, dtype=bool)
         self._any_free = False
         self._profile = profile.hold(SLEEP_RAD, 0.0)
@@ -71,7 +70,6 @@ class SimulatedArm(MotorBank):
         self._reset_motors()
         self._pwm, self._finger_goal_m, self.refused_goals = 0.0, None, 0
         self._trajectory = trajectory.IDLE
-        self._velocity_rad_s = np.zeros(6)
         self._registers_changed()
         self._torque_changed()
 
@@ -153,28 +151,21 @@ class SimulatedArm(MotorBank):
     def _arm_goal(self, goal: np.ndarray, which: np.ndarray) -> None:
         """New goals for the chosen joints. A servo silently refuses one outside its limits, or not a
         number."""
-        moving = np.array([self._motors[j].mode == "velocity" for j in ARM_JOINTS])
-        if moving.any():
-            chosen = which & moving & np.isfinite(goal)
-            self._velocity_rad_s = np.where(
-                chosen, np.clip(goal, -VELOCITY_RAD_S, VELOCITY_RAD_S), self._velocity_rad_s
-            )
+        turning = np.array([self._motors[j].mode == "velocity" for j in ARM_JOINTS])
         with np.errstate(invalid="ignore"):
             inside = (goal >= LOWER_RAD - 1e-9) & (goal <= UPPER_RAD + 1e-9)
-        accepted = which & inside & ~moving & ~self._free
-        self.refused_goals += int(np.count_nonzero(which & ~inside & ~moving))
+        accepted = which & np.where(turning, np.isfinite(goal), inside) & ~self._free
+        self.refused_goals += int(np.count_nonzero(which & ~inside & ~turning))
         if not accepted.any():
             return
         now = self._data.time
         position, velocity = self._profile.at(now)
-        target = np.where(accepted, goal, self._profile.goal_rad)
+        target = np.where(accepted & ~turning, goal, self._profile.goal_rad)
         made = self._make_profile(position, velocity, target, now)
-        if accepted.all():
-            self._profile = made
-            return
-        old = self._profile
-        shift = np.where(accepted, 0.0, old.begin_s - now)  # refused joints keep the profile they are in
-        self._profile = _mix(old, made, accepted, shift, now)
+        if turning.any():
+            speed = np.where(accepted & turning, np.clip(goal, -VELOCITY_RAD_S, VELOCITY_RAD_S), 0.0)
+            made = profile.mix(made, profile.turn(position, speed, LOWER_RAD, UPPER_RAD, now), turning)
+        self._profile = made if accepted.all() else profile.mix(self._profile, made, accepted)
 
     def _make_profile(
         self, position: np.ndarray, velocity: np.ndarray, goal: np.ndarray, now: float
@@ -183,7 +174,7 @@ class SimulatedArm(MotorBank):
             return profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
         timed = profile.time_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
         fast = profile.velocity_profile(position, velocity, goal, now, self._profile_v, self._profile_a)
-        return _mix(fast, timed, self._is_time, np.zeros(6), now)
+        return profile.mix(fast, timed, self._is_time)
 
     def _gripper(self, value: float) -> bool:
         settings = self._motors[GRIPPER]
@@ -241,8 +232,6 @@ class SimulatedArm(MotorBank):
         data, ids = self._data, self._ids
         if self._trajectory.left:
             self._follow_trajectory()
-        if self._velocity_rad_s.any():
-            self._roll_velocity_mode()
         position, _ = self._profile.at(data.time)
         data.ctrl[ids.arm_actuator] = position
         if self._any_free:
@@ -253,13 +242,6 @@ class SimulatedArm(MotorBank):
         if self._finger_goal_m is not None:
             pwm = float(np.clip((self._finger_goal_m - self.finger_m) * 1.2e5, -350, 350))
         data.ctrl[ids.finger_actuator] = pwm * FORCE_PER_PWM_N
-
-    def _roll_velocity_mode(self) -> None:
-        now = self._data.time
-        position, _ = self._profile.at(now)
-        elapsed_s = min(now - self._profile.begin_s, 0.01)
-        ahead = np.clip(position + self._velocity_rad_s * elapsed_s, LOWER_RAD, UPPER_RAD)
-        self._profile = profile.hold(ahead, now)
 
     # Fork.
     def settings(self) -> dict[str, Any]:
@@ -272,7 +254,6 @@ class SimulatedArm(MotorBank):
             "pwm": self._pwm,
             "trajectory": self._trajectory,
             "finger_goal": self._finger_goal_m,
-            "velocity": self._velocity_rad_s.copy(),
             "profile": self._profile,
             "refused": self.refused_goals,
         }
@@ -283,14 +264,17 @@ class SimulatedArm(MotorBank):
         self._motors, self._hardware_error = motors, errors
         self._trajectory = state["trajectory"]
         self._pwm, self._finger_goal_m = state["pwm"], state["finger_goal"]
-        self._velocity_rad_s, self.refused_goals = state["velocity"].copy(), state["refused"]
+        self.refused_goals = state["refused"]
         self._registers_changed()
         self._torque_changed()
         self._profile = state["profile"]
 
-    def _mode_changed(self) -> None:
-        self._pwm, self._finger_goal_m = 0.0, None
-        self._velocity_rad_s = np.zeros(6)
+    def _mode_changed(self, joints: tuple[str, ...]) -> None:
+        if GRIPPER in joints:
+            self._pwm, self._finger_goal_m = 0.0, None
+        now = self._data.time
+        stay = profile.hold(self._profile.at(now)[0], now)
+        self._profile = profile.mix(self._profile, stay, np.isin(ARM_JOINTS, joints))
         self._registers_changed()
 
     def _registers_changed(self) -> None:
@@ -305,8 +289,7 @@ class SimulatedArm(MotorBank):
         ids, model, data = self._ids, self._model, self._data
         regained = self._free & ~free
         if regained.any():
-            position = np.where(regained, data.qpos[ids.arm_qpos], self._profile.at(data.time)[0])
-            self._profile = profile.hold(position, data.time)
+            self._profile = profile.mix(self._profile, profile.hold(data.qpos[ids.arm_qpos], data.time), regained)
         self._free, self._any_free = free, bool(free.any())
         model.actuator_forcelimited[ids.arm_actuator] = 1
         for index, actuator in enumerate(ids.arm_actuator):
@@ -320,32 +303,3 @@ class SimulatedArm(MotorBank):
 EFFORT_NM: tuple[float, ...] = (10.0, 20.0, 15.0, 2.0, 5.0, 1.0)
 HORN_TO_MA = 0.014 / (1.4 * 1e-3)
 """Current of the gripper's motor per newton of grip: horn length over torque per milliampere."""
-
-
-def _mix(
-    old: profile.ProfileState,
-    new: profile.ProfileState,
-    take_new: np.ndarray,
-    shift_s: np.ndarray,
-    now_s: float,
-) -> profile.ProfileState:
-    """Joints in `take_new` follow `new`, the others go on with `old`, re-based to `now_s`."""
-    if not take_new.all() and shift_s.any():
-        position, velocity = old.at(now_s)
-        left = np.maximum(old.total_s + shift_s, 2e-3)
-        ramp = np.minimum(old.ramp_s, left / 2)
-        cruise = (old.goal_rad - position - 0.5 * velocity * ramp) / (left - ramp)
-        old = profile.ProfileState(position, velocity, old.goal_rad, cruise, now_s, ramp, left)
-
-    def pick(field: str) -> np.ndarray:
-        return np.where(take_new, getattr(new, field), getattr(old, field))
-
-    return profile.ProfileState(
-        start_rad=pick("start_rad"),
-        start_rad_s=pick("start_rad_s"),
-        goal_rad=pick("goal_rad"),
-        cruise_rad_s=pick("cruise_rad_s"),
-        begin_s=now_s,
-        ramp_s=pick("ramp_s"),
-        total_s=pick("total_s"),
-    )

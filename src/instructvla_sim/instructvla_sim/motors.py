@@ -72,7 +72,7 @@ class MotorBank:
                 int(profile_velocity),
                 int(profile_acceleration),
             )
-        self._mode_changed()
+        self._mode_changed(self.joints_of(cmd_type, name))
 
     def set_registers(self, cmd_type: str, name: str, reg: str, value: int) -> None:
         """Write one register of the addressed motors."""
@@ -155,8 +155,8 @@ class MotorBank:
         )
 
     # Hooks.
-    def _mode_changed(self) -> None:
-        """An operating mode was set."""
+    def _mode_changed(self, joints: tuple[str, ...]) -> None:
+        """The operating mode of these joints was set."""
 
     def _registers_changed(self) -> None:
         """A profile register was written."""

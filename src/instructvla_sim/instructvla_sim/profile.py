@@ -3,7 +3,7 @@ joints at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -15,13 +15,14 @@ RPM2_UNIT_RAD_S2 = 214.577 * 2.0 * np.pi / 3600.0
 
 @dataclass(frozen=True)
 class ProfileState:
-    """A running profile. Arrays (n,): start and goal in radians, start and cruise velocity in rad/s."""
+    """A running profile. Arrays (n,): start and goal in radians, start and cruise velocity in rad/s. `begin_s` is one
+    number, or (n,) where the joints began at different times."""
 
     start_rad: np.ndarray
     start_rad_s: np.ndarray
     goal_rad: np.ndarray
     cruise_rad_s: np.ndarray
-    begin_s: float
+    begin_s: float | np.ndarray
     ramp_s: np.ndarray
     total_s: np.ndarray
 
@@ -49,6 +50,21 @@ def hold(position_rad: np.ndarray, now_s: float) -> ProfileState:
     zero = np.zeros_like(position_rad)
     tiny = np.full_like(position_rad, 1e-9)
     return ProfileState(position_rad.copy(), zero, position_rad.copy(), zero, now_s, tiny, 2 * tiny)
+
+
+def turn(
+    position_rad: np.ndarray, velocity_rad_s: np.ndarray, lower_rad: np.ndarray, upper_rad: np.ndarray, now_s: float
+) -> ProfileState:
+    """Velocity mode: at a constant speed until a limit is reached; without speed it stays where it is."""
+    goal = np.where(velocity_rad_s > 0.0, upper_rad, np.where(velocity_rad_s < 0.0, lower_rad, position_rad))
+    tiny = np.full_like(position_rad, 1e-9)
+    total = np.maximum(np.abs(goal - position_rad) / np.maximum(np.abs(velocity_rad_s), 1e-9), 2 * tiny)
+    return ProfileState(position_rad, velocity_rad_s, goal, velocity_rad_s, now_s, tiny, total)
+
+
+def mix(old: ProfileState, new: ProfileState, take_new: np.ndarray) -> ProfileState:
+    """Joints in `take_new` follow `new`, the others go on with `old`."""
+    return ProfileState(*(np.where(take_new, getattr(new, f.name), getattr(old, f.name)) for f in fields(old)))
 
 
 def time_profile(

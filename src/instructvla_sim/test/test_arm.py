@@ -169,6 +169,57 @@ def test_velocity_mode_turns_at_the_asked_speed(world: World) -> None:
     assert 0.2 < _q(world)[0] - start < 0.4
 
 
+def test_velocity_mode_ends_at_the_joints_limit(world: World) -> None:
+    world.arm.set_operating_modes("single", "waist", "velocity", "velocity", 0, 0)
+    world.arm.command_single("waist", -9.0)  # clipped to the servo's own speed
+    world.step(3.0)
+    assert _q(world)[0] == pytest.approx(-np.pi, abs=0.02)
+
+
+def test_one_joint_in_velocity_mode_leaves_the_goals_of_the_others_alone(world: World) -> None:
+    world.arm.set_operating_modes("single", "waist", "velocity", "velocity", 0, 0)
+    start = _q(world)
+    world.arm.command_single("waist", 0.2)
+    world.arm.command_single("shoulder", start[1] + 0.3)
+    world.step(2.3)
+    moved = _q(world) - start
+    assert moved[:2] == pytest.approx([0.46, 0.3], abs=0.02)
+    assert np.abs(moved[2:]).max() < 0.01
+    world.arm.command_single("waist", 0.0)
+    world.step(0.2)
+    stopped = _q(world)
+    world.step(0.5)
+    assert _q(world) == pytest.approx(stopped, abs=2e-3)
+
+
+def test_a_mode_set_on_the_arm_leaves_the_gripper_pressing(world: World) -> None:
+    world.arm.command_single("gripper", -200)
+    world.arm.set_operating_modes("group", "arm", "position", "time", 250, 100)
+    assert world.arm.pwm == -200
+    world.arm.set_operating_modes("single", "gripper", "pwm")
+    assert world.arm.pwm == 0.0
+
+
+def test_a_mode_set_on_one_joint_stops_that_joint_alone(world: World) -> None:
+    for joint in ("waist", "elbow"):
+        world.arm.set_operating_modes("single", joint, "velocity", "velocity", 0, 0)
+        world.arm.command_single(joint, 0.2)
+    start = _q(world)
+    world.arm.set_operating_modes("single", "waist", "position", "time", 250, 100)
+    world.step(1.0)
+    assert (_q(world) - start)[[0, 2]] == pytest.approx([0.0, 0.2], abs=0.02)
+
+
+def test_torque_switched_on_one_joint_lets_the_others_reach_their_goals(world: World) -> None:
+    world.arm.torque_enable("single", "wrist_rotate", False)
+    start = _q(world)
+    world.arm.command_single("shoulder", start[1] + 0.3)
+    world.step(0.7)
+    world.arm.torque_enable("single", "wrist_rotate", True)
+    world.step(1.6)
+    assert _q(world)[1] - start[1] == pytest.approx(0.3, abs=0.01)
+
+
 def test_trajectory_is_played_and_a_second_one_is_refused_meanwhile(world: World) -> None:
     world.arm.set_operating_modes("group", "arm", "position", "time", 200, 50)
     start = _q(world)
