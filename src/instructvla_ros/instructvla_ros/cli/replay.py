@@ -55,7 +55,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--max-regression", default="5%", metavar="SHARE", help="how much worse than the baseline still passes"
     )
-    parser.add_argument("--live", action="store_true", help="play into the running graph, with /clock")
+    parser.add_argument("--live", action="store_true", help="play into a graph that has no controller, with /clock")
     parser.add_argument("--rate", type=float, default=1.0, help="live: speed, 1 is the recorded one")
     parser.set_defaults(run=run)
 
