@@ -59,6 +59,7 @@ class FakeRuntime:
     chunk_value: float = 0.01
     stage: str = "generalist"
     views: tuple[str, ...] = ("primary",)
+    vlm_input: str = "first_view"
     make_latents: Callable[[], Any] = lambda: np.zeros((2, 4), np.float32)
 
     @property
@@ -66,6 +67,7 @@ class FakeRuntime:
         return SimpleNamespace(
             stage=self.stage,
             views=self.views,
+            config=SimpleNamespace(vlm_input=self.vlm_input),
             horizon=8,
             dt_s=0.2,
             n_queries=2,

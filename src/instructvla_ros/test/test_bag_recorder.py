@@ -182,6 +182,7 @@ def test_marks_parameters_and_what_came_too_late_are_in_the_bag(stage: Stage, tm
     assert stage.call(SetBool, "recorder/end_episode", SetBool.Request(data=True)).success
     stage.until(lambda: stage.recorder.received.get("/instructvla/episode", 0) == 2, "the second mark")
     stage.until(lambda: stage.recorder._graph.parameters.get("/instructvla/talker"), "the parameters of the other node")
+    stage.until(lambda: not stage.recorder._graph.asked, "the end of asking")
     stage.recorder.close()
     camera.publish(image(1))  # after the end: ignored
     with Bag(tmp_path / "bag") as bag:
@@ -233,12 +234,14 @@ class Live:
         self.expert._worker = ExpertWorker(
             runtime.act, expert_config(values, manifest.views, True), lambda chunk, _: self.chunks.append(chunk), clock
         )
-        self.reasoning = SimpleNamespace(_thread=thread, get_logger=lambda: SimpleNamespace(warning=fail))
+        self.reasoning = SimpleNamespace(
+            _thread=thread, get_logger=lambda: SimpleNamespace(warning=fail), _image_problems={}
+        )
         self.reasoning._worker = ReasoningWorker(
             runtime, reasoning, lambda _: None, lambda plan, *_: self.expert._worker.offer_latent(plan), clock
         )
         offer = self.reasoning._worker.offer_image
-        self.reasoning._worker.offer_image = lambda frame: (self.frames.append(frame), offer(frame))
+        self.reasoning._worker.offer_image = lambda view, frame: (self.frames.append(frame), offer(view, frame))
 
     def instruct(self, text: str, now_s: float) -> None:
         self.now_s = now_s
@@ -252,7 +255,7 @@ class Live:
             ActionExpertNode._on_joint_state(self.expert, message)
             return
         ActionExpertNode._on_image(self.expert, "primary", message)
-        ReasoningNode._on_image(self.reasoning, message)
+        ReasoningNode._on_image(self.reasoning, "primary", message)
         self.work()
 
     def work(self) -> None:

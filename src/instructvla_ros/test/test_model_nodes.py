@@ -38,6 +38,7 @@ from instructvla_ros.nodes.reasoning_node import ReasoningNode  # noqa: E402
 from instructvla_ros.nodes.settings import ModelSettings  # noqa: E402
 from instructvla_ros.policy import Frame, InstructionError  # noqa: E402
 from instructvla_ros.policy.execution import Ending, Execution, Outcome  # noqa: E402
+from instructvla_ros.policy.views import IMAGE_TOPICS  # noqa: E402
 from instructvla_ros.robots import arm_named  # noqa: E402
 
 CHECKPOINTS = Path(__file__).parents[3] / "checkpoints"
@@ -120,7 +121,7 @@ def test_f20_an_instruction_that_turns_out_unreadable_is_dropped_and_the_node_li
     node._worker._on_text = told.append
     for number in (1, 2, 3, 4):
         node._accept("pick up the carrot", True)
-        node._worker.offer_image(Frame(np.zeros((64, 64, 3), np.uint8), number, 1e12))
+        node._worker.offer_image("primary", Frame(np.zeros((64, 64, 3), np.uint8), number, 1e12))
         assert node._step() == 0.0 and node._step() > 1.0, "nothing more to do, and no spinning"
         assert told[-1].final and told[-1].instruction.instruction_id == number
     assert node._model_failures == 0 and not node.failed
@@ -205,6 +206,37 @@ def test_the_problem_of_an_input_is_told_until_that_very_input_is_good_again(
     good = LatentAction(checkpoint_id="fake", dtype=LatentAction.FLOAT32, n_queries=1, latent_dim=2, data=zeros)
     node._on_latent(good)
     assert node.report()[0] == ""
+
+
+@pytest.mark.parametrize(("vlm_input", "views"), [("first_view", ["primary"]), ("side_by_side", ["primary", "wrist"])])
+def test_the_reasoning_hears_the_cameras_that_its_vlm_looks_at(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, vlm_input: str, views: list[str]
+) -> None:
+    node = active_reasoning(make, fakes.FakeRuntime(views=("primary", "wrist"), vlm_input=vlm_input), monkeypatch)
+    cameras = {s.topic_name: s.callback for s in node.subscriptions if s.topic_name.endswith("/image_raw")}
+    assert [f"/instructvla/{IMAGE_TOPICS[view]}" for view in views] == list(cameras)
+    for topic, hear in cameras.items():
+        hear(picture(frame_id=topic))
+    assert sorted(node._worker._frames) == views and node._frame_id == "/instructvla/camera/image_raw"
+
+
+def test_a_black_view_of_two_is_told_until_that_view_is_good_again(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = fakes.FakeRuntime(views=("primary", "wrist"), vlm_input="side_by_side")
+    node = active_reasoning(make, runtime, monkeypatch)
+    node._on_image("wrist", picture(0))
+    node._on_image("primary", picture())
+    assert node.report()[0].startswith("wrist: image is black")
+    node._on_image("wrist", picture())
+    assert node.report()[0] == ""
+
+
+@pytest.mark.parametrize("kind", [ReasoningNode, ActionExpertNode])
+def test_a_view_that_no_topic_shows_keeps_a_model_node_unconfigured(make: Callable[..., Any], kind: Any) -> None:
+    node = make(kind, loading(fakes.FakeRuntime(views=("primary", "ceiling"), vlm_input="side_by_side")))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "wants the views ('primary', 'ceiling'); this node has ('primary', 'wrist')" in node.problem
 
 
 def test_a_reasoning_is_closed_when_the_node_is_deactivated(

@@ -24,6 +24,7 @@ from instructvla_ros.policy import (
     ReasoningWorker,
     SchedulerConfig,
 )
+from instructvla_ros.policy.offline import OfflinePolicy
 
 
 class ReasoningBench:
@@ -49,7 +50,7 @@ class ReasoningBench:
     def image(self) -> None:
         self.number += 1
         image = np.full((64, 64, 3), self.number % 256, np.uint8)
-        self.worker.offer_image(Frame(image, self.clock(), self.clock()))
+        self.worker.offer_image("primary", Frame(image, self.clock(), self.clock()))
 
     def run(self, seconds: float) -> None:
         """Step with an image every 50 ms."""
@@ -178,7 +179,7 @@ def test_f03_an_image_that_comes_again_under_the_same_stamp_goes_on_aging() -> N
     bench = ReasoningBench(mode="off")
     stamp_s = bench.clock()
     for _ in range(8):
-        bench.worker.offer_image(Frame(np.zeros((64, 64, 3), np.uint8), stamp_s, bench.clock()))
+        bench.worker.offer_image("primary", Frame(np.zeros((64, 64, 3), np.uint8), stamp_s, bench.clock()))
         bench.clock.advance(0.1)
     bench.worker.accept(Instruction("pick up the carrot", 1))
     assert bench.worker.step() == math.inf
@@ -247,6 +248,56 @@ def test_a_finished_reasoning_is_not_closed_again() -> None:
     bench.run(0.2)
     bench.worker.close()
     assert [t.final for t in bench.texts].count(True) == 1
+
+
+class SideBySide(fakes.FakeRuntime):
+    """Sees two views at once, and notes the number in the first pixel of each."""
+
+    def __init__(self) -> None:
+        super().__init__(views=("primary", "wrist"), vlm_input="side_by_side")
+        self.seen: list[dict[str, int]] = []
+
+    def think(self, image: Any, instruction: str, **options: Any) -> Any:
+        self.seen.append({view: int(pixels.flat[0]) for view, pixels in image.items()})
+        return super().think(image, instruction, **options)
+
+    def latents(self, image: Any, instruction: str, thought: Any, **options: Any) -> Any:
+        self.seen.append({view: int(pixels.flat[0]) for view, pixels in image.items()})
+        return super().latents(image["primary"], instruction, thought, **options)
+
+
+def test_a_vlm_that_sees_two_views_side_by_side_gets_both_by_name_under_the_first_ones_stamp() -> None:
+    bench = ReasoningBench(SideBySide())
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    bench.image()
+    bench.worker.step()
+    assert bench.worker.problem == "no wrist image yet" and bench.runtime.calls == []
+    bench.worker.offer_image("wrist", Frame(np.full((64, 64, 3), 7, np.uint8), 99.9, bench.clock()))
+    bench.worker.step()
+    assert bench.runtime.seen == [{"primary": 1, "wrist": 7}] * 2, "text and latent"
+    assert [plan.stamp_s for _, plan, _ in bench.latents] == [100.0]
+
+
+def test_f01_a_stale_view_of_two_stops_text_and_latents_as_a_stale_image_does() -> None:
+    bench = ReasoningBench(SideBySide())
+    bench.worker.offer_image("wrist", Frame(np.zeros((64, 64, 3), np.uint8), bench.clock(), bench.clock()))
+    bench.clock.advance(0.6)
+    bench.image()
+    bench.worker.accept(Instruction("pick up the carrot", 1))
+    assert bench.worker.step() == math.inf
+    assert bench.runtime.calls == [] and "wrist image is 0.6 s old" in bench.worker.problem
+
+
+def test_in_a_replay_too_both_views_reach_a_vlm_that_sees_them_side_by_side() -> None:
+    clock, runtime, chunks = fakes.FakeClock(), SideBySide(), []
+    views = runtime.manifest.views
+    policy = OfflinePolicy(runtime, clock, ReasoningConfig(), ExpertConfig(views=views), on_chunk=chunks.append)
+    policy.follow(Instruction("pick up the carrot", 1))
+    policy.offer_joints(JointSample(NEUTRAL_RAD, 0.037, clock(), clock()))
+    for number, view in enumerate(views):
+        policy.offer_image(view, Frame(np.full((64, 64, 3), number, np.uint8), clock(), clock()))
+    policy.work()
+    assert runtime.seen == [{"primary": 0, "wrist": 1}] * 2 and len(chunks) == 1
 
 
 class FailingRuntime(fakes.FakeRuntime):

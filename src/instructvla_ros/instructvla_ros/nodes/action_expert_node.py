@@ -27,9 +27,9 @@ from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.expert_worker import ExpertWorker, Inputs
 from instructvla_ros.policy.ingest import frame_of, sample_of
 from instructvla_ros.policy.state_range import StateRange
+from instructvla_ros.policy.views import IMAGE_TOPICS, check_views
 from instructvla_ros.robots import arm_named
 
-_IMAGE_TOPICS = {"primary": "camera/image_raw", "wrist": "wrist/image_raw"}
 _MAX_MODEL_FAILURES = 3
 _CONTROLLER = "controller_node"  # how the names of all controllers end
 _LOOK_AGAIN_S = 0.05
@@ -59,12 +59,7 @@ class ActionExpertNode(ManagedNode):
         self._runtime = self._load(model_settings(values), ("expert",))
         manifest = self._runtime.manifest
         check_robot(manifest, arm)
-        unknown = [view for view in manifest.views if view not in _IMAGE_TOPICS]
-        if unknown or not manifest.views or manifest.views[0] != "primary":
-            raise SetupError(
-                f"checkpoint wants the views {tuple(manifest.views)}; "
-                f"this node has {tuple(_IMAGE_TOPICS)}, first primary"
-            )
+        check_views(manifest.views)
         if manifest.state_dim not in (0, STATE_DIM):
             raise SetupError(
                 f"checkpoint wants a state of {manifest.state_dim} numbers; this robot has {STATE_DIM}"
@@ -85,7 +80,7 @@ class ActionExpertNode(ManagedNode):
         keep(self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT))
         keep(self.create_subscription(JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES))
         for view in config.views:
-            keep(self.create_subscription(Image, _IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE))
+            keep(self.create_subscription(Image, IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE))
         self.get_logger().info(
             f"checkpoint {self._checkpoint_id}: views {', '.join(config.views)}, horizon {manifest.horizon}"
         )

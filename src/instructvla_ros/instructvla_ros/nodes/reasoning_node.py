@@ -1,8 +1,8 @@
 """reasoning_node: images and an instruction in, streamed text and latent actions out.
 
-Topics (relative to the node's namespace): in `camera/image_raw`, `safety_state`; out `reasoning`,
-`latent_action`; service `set_instruction`; action `execute_instruction` (execute_server.py). Callbacks only store; the
-owner thread does all model work through ReasoningWorker.
+Topics (relative to the node's namespace): in `camera/image_raw`, `wrist/image_raw` where the VLM sees both side by
+side, `safety_state`; out `reasoning`, `latent_action`; service `set_instruction`; action `execute_instruction`
+(execute_server.py). Callbacks only store; the owner thread does all model work through ReasoningWorker.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sensor_msgs.msg import Image
@@ -27,6 +28,7 @@ from instructvla_ros.nodes.stats import LatencyStats, RateMeter
 from instructvla_ros.policy.ingest import frame_of
 from instructvla_ros.policy.instructions import Instruction, InstructionError, check_instruction
 from instructvla_ros.policy.reasoning_worker import ReasoningUpdate, ReasoningWorker
+from instructvla_ros.policy.views import IMAGE_TOPICS, check_views, views_of_vlm
 
 _DEAF_MODES = {
     SafetyState.MODE_STOPPED: "stopped; call the reset service (instructvla reset) first",
@@ -49,7 +51,8 @@ class ReasoningNode(ManagedNode):
         self._deaf = ""
         self._heard_controller = False
         self._dropped = ""
-        self._image_problem = ""
+        self._image_problems: dict[str, str] = {}
+        """By view; each is there until that view is good again."""
         self._model_failures = 0
         self._subscriptions_made: list[Any] = []
         self.create_service(SetInstruction, "set_instruction", self._on_set_instruction)
@@ -64,6 +67,8 @@ class ReasoningNode(ManagedNode):
     def setup(self, values: Mapping[str, Any]) -> None:
         runtime = self._load(model_settings(values), ("vlm",))
         manifest = runtime.manifest
+        views = views_of_vlm(manifest)
+        check_views(views)
         config = reasoning_config(values, manifest.stage)
         self._executing.time_limit_s = float(values["time_limit_s"])
         self._checkpoint_id = str(manifest.checkpoint_id)
@@ -77,11 +82,14 @@ class ReasoningNode(ManagedNode):
             runtime, config, self._publish_text, self._publish_latent, time.monotonic
         )
         self._subscriptions_made = [
-            self.create_subscription(Image, "camera/image_raw", self._on_image, qos.IMAGE),
             self.create_subscription(SafetyState, "safety_state", self._on_safety_state, qos.SAFETY_STATE),
+            *[
+                self.create_subscription(Image, IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE)
+                for view in views
+            ],
         ]
         self.get_logger().info(
-            f"checkpoint {self._checkpoint_id} ({manifest.stage}), text mode {config.mode}"
+            f"checkpoint {self._checkpoint_id} ({manifest.stage}): views {', '.join(views)}, text mode {config.mode}"
         )
 
     def start(self) -> None:
@@ -104,21 +112,24 @@ class ReasoningNode(ManagedNode):
             self.destroy_publisher(self._text_publisher)
             self.destroy_publisher(self._latent_publisher)
         self._subscriptions_made, self._worker = [], None
+        self._image_problems.clear()
 
     # Callbacks: store only.
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, view: str, message: Image) -> None:
         worker, thread = self._worker, self._thread
         if worker is None or thread is None:
             return
         try:
             frame = frame_of(message, time.monotonic())
         except ValueError as error:
-            self._image_problem = str(error)
-            self.get_logger().warning(self._image_problem, throttle_duration_sec=5.0)
+            self._image_problems[view] = f"{view}: {error}"
+            self.get_logger().warning(self._image_problems[view], throttle_duration_sec=5.0)
             return
-        self._image_problem, self._frame_id = "", message.header.frame_id
-        worker.offer_image(frame)
+        self._image_problems.pop(view, None)
+        if view == "primary":  # as the stamp of what is made from both
+            self._frame_id = message.header.frame_id
+        worker.offer_image(view, frame)
         thread.wake()
 
     def _on_safety_state(self, message: SafetyState) -> None:
@@ -240,7 +251,8 @@ class ReasoningNode(ManagedNode):
             "tokens_per_second": f"{self._tokens_per_second:.1f}",
         }
         waiting = worker.problem if instruction is not None else self._dropped
-        return self._image_problem or (waiting if self._thread is not None else ""), values
+        first = next(iter(self._image_problems.values()), "")
+        return first or (waiting if self._thread is not None else ""), values
 
 
 def main() -> None:

@@ -52,10 +52,9 @@ class OfflinePolicy:
             self.expert.set_instruction(last.instruction_id + 1)
 
     def offer_image(self, view: str, frame: Frame) -> None:
-        """The newest image of a view; the primary one is also looked at by the reasoning."""
+        """The newest image of a view."""
         self.expert.offer_image(view, frame)
-        if view == "primary":
-            self.reasoning.offer_image(frame)
+        self.reasoning.offer_image(view, frame)
 
     def offer_joints(self, sample: JointSample) -> None:
         """A joint state."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -13,14 +13,22 @@ import numpy as np
 
 from instructvla_ros.policy.instructions import Instruction
 from instructvla_ros.policy.scheduler import Due, ReasoningScheduler, SchedulerConfig
+from instructvla_ros.policy.views import views_of_vlm
+
+Picture = np.ndarray | Mapping[str, np.ndarray]  # one image, or images by view
 
 
 class VisionLanguageRuntime(Protocol):
     """The part of the model library's PolicyRuntime that is used here."""
 
+    @property
+    def manifest(self) -> Any:
+        """Says which views are looked at."""
+        ...
+
     def think(
         self,
-        image: np.ndarray,
+        image: Picture,
         instruction: str,
         *,
         mode: str,
@@ -32,7 +40,7 @@ class VisionLanguageRuntime(Protocol):
 
     def latents(
         self,
-        image: np.ndarray,
+        image: Picture,
         instruction: str,
         thought: Any,
         *,
@@ -50,6 +58,16 @@ class Frame:
     """One camera image (H, W, 3) uint8 RGB, its stamp, and when it was received on the worker's clock."""
 
     image: np.ndarray
+    stamp_s: float
+    received_s: float
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the VLM looks at: one image, or those of all views by name. The first view's stamp, and when the oldest was
+    received."""
+
+    picture: Picture
     stamp_s: float
     received_s: float
 
@@ -105,7 +123,8 @@ class ReasoningWorker:
         self._lock = threading.Lock()
         self._wanted: Instruction | None = None
         self._changed = False
-        self._frame: Frame | None = None
+        self._views = views_of_vlm(runtime.manifest)
+        self._frames: dict[str, Frame] = {}
         self._instruction: Instruction | None = None
         self._thought: Any = None
         self._thought_update: ReasoningUpdate | None = None
@@ -141,11 +160,12 @@ class ReasoningWorker:
         if self._open is not None:
             self._tell(replace(self._open, final=True))
 
-    def offer_image(self, frame: Frame) -> None:
-        """The newest image; older ones are forgotten. One under the last stamp is not new: it goes on aging (F03)."""
+    def offer_image(self, view: str, frame: Frame) -> None:
+        """The newest image of a view. One under its last stamp is not new: the view goes on aging (F03, F01)."""
         with self._lock:
-            if self._frame is None or frame.stamp_s != self._frame.stamp_s:
-                self._frame = frame
+            last = self._frames.get(view)
+            if last is None or frame.stamp_s != last.stamp_s:
+                self._frames[view] = frame
 
     @property
     def instruction(self) -> Instruction | None:
@@ -160,18 +180,18 @@ class ReasoningWorker:
         due = self._scheduler.next(now_s)
         if due is Due.NOTHING:
             return self._scheduler.wait_s(now_s)
-        frame = self._fresh_frame(now_s)
-        if frame is None:
+        sight = self._look(now_s)
+        if sight is None:
             return math.inf
         if due is Due.TEXT:
             try:
-                self._write(frame)
+                self._write(sight)
             except Exception:
                 self._scheduler.on_text_abandoned()
                 self.close()
                 raise
             return 0.0
-        return 0.0 if self._refresh(frame, reuse_cache=False) else math.inf
+        return 0.0 if self._refresh(sight, reuse_cache=False) else math.inf
 
     def _take_instruction(self) -> None:
         with self._lock:
@@ -196,18 +216,22 @@ class ReasoningWorker:
         # Announce the instruction at once: whoever listens drops what belongs to an older one.
         self._tell(self._update("", not think, 0, 0.0, math.nan))
 
-    def _fresh_frame(self, now_s: float) -> Frame | None:
+    def _look(self, now_s: float) -> Sight | None:
         with self._lock:
-            frame = self._frame
-        if frame is None:
-            self.problem = "no camera image yet"
-            return None
-        age_s = now_s - frame.received_s
-        if age_s > self._config.max_image_age_s:
-            self.problem = f"camera image is {age_s:.1f} s old, limit {self._config.max_image_age_s} s"
-            return None
+            frames = dict(self._frames)
+        for view in self._views:
+            if view not in frames:
+                self.problem = f"no {view} image yet"
+                return None
+            age_s = now_s - frames[view].received_s
+            if age_s > self._config.max_image_age_s:
+                self.problem = f"{view} image is {age_s:.1f} s old, limit {self._config.max_image_age_s} s"
+                return None
         self.problem = ""
-        return frame
+        seen = {view: frames[view] for view in self._views}
+        first = seen[self._views[0]]
+        picture = first.image if len(seen) == 1 else {view: frame.image for view, frame in seen.items()}
+        return Sight(picture, first.stamp_s, min(frame.received_s for frame in seen.values()))
 
     def _update(self, text: str, final: bool, n_tokens: int, latency_s: float, stamp_s: float) -> ReasoningUpdate:
         assert self._instruction is not None
@@ -222,7 +246,7 @@ class ReasoningWorker:
         with self._lock:
             return self._changed
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, sight: Sight) -> None:
         """Stream one text, with latents in between; then a latent made from it."""
         assert self._instruction is not None
         began_s = self._clock()
@@ -232,7 +256,7 @@ class ReasoningWorker:
         self._scheduler.on_text_started()
         last = None
         for thought in self._runtime.think(
-            frame.image,
+            sight.picture,
             self._instruction.text,
             mode=self._config.mode,
             max_new_tokens=self._config.max_new_tokens,
@@ -242,46 +266,46 @@ class ReasoningWorker:
                 self.close()
                 return
             now_s = self._clock()
-            last = self._update(thought.text, thought.final, thought.n_tokens, now_s - began_s, frame.stamp_s)
+            last = self._update(thought.text, thought.final, thought.n_tokens, now_s - began_s, sight.stamp_s)
             self._tell(last)
             if thought.final:
                 self._thought, self._thought_update = thought, last
                 break
             if self._scheduler.latent_due(now_s):
-                newer = self._fresh_frame(now_s)
+                newer = self._look(now_s)
                 if newer is not None:
                     self._refresh(newer, reuse_cache=False)
         if last is None or not last.final:
             # Cut short without a final text: close the stream for listeners and go on without it.
             text, count = ("", 0) if last is None else (last.text, last.n_tokens)
-            self._tell(self._update(text, True, count, self._clock() - began_s, frame.stamp_s))
+            self._tell(self._update(text, True, count, self._clock() - began_s, sight.stamp_s))
             self._scheduler.on_text_finished()
             return
         self._scheduler.on_text_finished()
         now_s = self._clock()
-        reuse = now_s - frame.received_s <= self._config.max_reuse_age_s
-        source = frame if reuse else self._fresh_frame(now_s)
+        reuse = now_s - sight.received_s <= self._config.max_reuse_age_s
+        source = sight if reuse else self._look(now_s)
         if source is not None:
             self._refresh(source, reuse_cache=reuse)
 
-    def _refresh(self, frame: Frame, *, reuse_cache: bool) -> bool:
+    def _refresh(self, sight: Sight, *, reuse_cache: bool) -> bool:
         """Make a latent unless this image was already used for one; returns whether it did."""
-        if frame.stamp_s == self._latent_stamp_s and not reuse_cache:
+        if sight.stamp_s == self._latent_stamp_s and not reuse_cache:
             return False
         instruction = self._instruction
         assert instruction is not None
         began_s = self._clock()
         self._latent_seq += 1
         plan = self._runtime.latents(
-            frame.image,
+            sight.picture,
             instruction.text,
             self._thought,
             reuse_cache=reuse_cache,
             instruction_id=instruction.instruction_id,
             seq=self._latent_seq,
-            stamp_s=frame.stamp_s,
+            stamp_s=sight.stamp_s,
         )
-        self._latent_stamp_s = frame.stamp_s
+        self._latent_stamp_s = sight.stamp_s
         now_s = self._clock()
         self._scheduler.on_latent(now_s)
         if not self._superseded():
