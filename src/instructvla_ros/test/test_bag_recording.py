@@ -15,7 +15,11 @@ pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("instructvla_msgs.msg")
 
+from rcl_interfaces.msg import ListParametersResult  # noqa: E402
+from rcl_interfaces.srv import GetParameters, ListParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 
 from instructvla_ros.bags import recorder as recorder_module  # noqa: E402
 from instructvla_ros.bags.bag import Bag  # noqa: E402
@@ -29,12 +33,31 @@ from instructvla_ros.nodes.replay_node import ReplayNode  # noqa: E402
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
 
+class Service:
+    """A client that nobody answers until the test does."""
+
+    ready = False
+
+    def __init__(self) -> None:
+        self.answers: list[Future] = []
+
+    def service_is_ready(self) -> bool:
+        return self.ready
+
+    def call_async(self, request: Any) -> Future:
+        self.answers.append(Future())
+        return self.answers[-1]
+
+
 class Node:
-    """A graph with these topics (name -> type); `heard` has the recorder's callbacks."""
+    """A graph with these topics (name -> type); `heard` has the recorder's callbacks, `nodes` are those there are,
+    `clients` those that were not destroyed."""
 
     def __init__(self, topics: dict[str, str]) -> None:
         self.topics = topics
         self.heard: dict[str, Callable[[bytes], None]] = {}
+        self.nodes: list[str] = []
+        self.clients: dict[str, Service] = {}
 
     def resolve_topic_name(self, topic: str) -> str:
         return topic if topic.startswith("/") else f"/instructvla/{topic}"
@@ -55,8 +78,14 @@ class Node:
     def get_fully_qualified_name(self) -> str:
         return "/instructvla/recorder"
 
-    def get_node_names_and_namespaces(self) -> list[Any]:
-        return []
+    def get_node_names_and_namespaces(self) -> list[tuple[str, str]]:
+        return [(name, "/instructvla") for name in self.nodes]
+
+    def create_client(self, kind: Any, name: str) -> Service:
+        return self.clients.setdefault(name, Service())
+
+    def destroy_client(self, client: Service) -> None:
+        del self.clients[next(name for name, one in self.clients.items() if one is client)]
 
     def get_logger(self) -> Any:
         return SimpleNamespace(warning=lambda *_, **__: None, info=lambda *_, **__: None)
@@ -100,6 +129,34 @@ def test_what_any_arm_is_told_is_recorded(tmp_path: Path) -> None:
     assert sorted(node.heard) == [
         "/fr3_arm_controller/joint_trajectory", "/joint_states", "/servo_node/delta_twist_cmds", "/target_pose"
     ]  # fmt: skip
+
+
+def test_a_node_is_asked_for_its_parameters_once_and_only_while_it_is_there(tmp_path: Path) -> None:
+    node = Node({})
+    made = Recorder(node, BagWriter(tmp_path / "bag"))
+    node.nodes = ["recorder", "controller", "instructvla_cli_4711"]
+    services = [f"/instructvla/controller/{what}" for what in ("list_parameters", "get_parameters")]
+    made.scan()
+    assert list(node.clients) == services, "a command of a moment and the recorder itself are not asked"
+    node.nodes = []
+    made.scan()
+    assert node.clients == {}, "it ended before it could be asked"
+    node.nodes = ["controller"]
+    made.scan()
+    listing, getting = (node.clients[name] for name in services)
+    listing.ready = getting.ready = True
+    made.scan()
+    made.scan()
+    (listed,) = listing.answers
+    listed.set_result(ListParameters.Response(result=ListParametersResult(names=["rate_hz"])))
+    (values,) = getting.answers
+    values.set_result(GetParameters.Response(values=[Parameter("rate_hz", value=5.0).get_parameter_value()]))
+    made.scan()
+    made.scan()
+    assert node.clients == {} and made._graph.asked == {}
+    made.close()
+    with Bag(tmp_path / "bag") as bag:
+        assert recorder_note(bag)["parameters"] == {"/instructvla/controller": {"rate_hz": 5.0}}
 
 
 def test_f25_a_disk_that_is_full_when_the_bag_is_closed_is_no_success(

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
@@ -28,6 +28,7 @@ from instructvla_ros.bags.definitions import DefinitionError
 from instructvla_ros.bags.qos import listening_profile, to_bag
 from instructvla_ros.bags.roles import NOTE
 from instructvla_ros.bags.writer import BagWriter, WriterState
+from instructvla_ros.cli.ros_client import NODE_PREFIX
 from instructvla_ros.nodes import qos
 from instructvla_ros.policy.instructions import InstructionError, check_instruction
 
@@ -93,12 +94,20 @@ class _Taken:
 
 
 @dataclass
+class _Asked:
+    """A node whose parameters are waited for: clients for their names and values, and whether it was asked already."""
+
+    names: Any
+    values: Any
+    listing: bool = False
+
+
+@dataclass
 class _Graph:
     """What is noted of the running graph beside its messages."""
 
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked: dict[str, AsyncParameterClient] = field(default_factory=dict)
-    listing: set[str] = field(default_factory=set)
+    asked: dict[str, _Asked] = field(default_factory=dict)
 
 
 class Recorder:
@@ -242,20 +251,33 @@ class Recorder:
     # Parameters.
 
     def _ask_nodes(self) -> None:
-        namespace = self._node.get_namespace().rstrip("/")
-        for name, where in self._node.get_node_names_and_namespaces():
-            full = f"{where.rstrip('/')}/{name}"
-            ours = f"{where}/".startswith(f"{namespace}/") and full != self._node.get_fully_qualified_name()
-            if ours and full not in self._graph.asked:
-                self._graph.asked[full] = AsyncParameterClient(self._node, full)
-        for full, client in self._graph.asked.items():
-            if full not in self._graph.listing and client.services_are_ready():
-                self._graph.listing.add(full)
-                client.list_parameters(callback=partial(self._on_listed, full))
+        namespace, asked = self._node.get_namespace().rstrip("/"), self._graph.asked
+        there = {
+            f"{where.rstrip('/')}/{name}"
+            for name, where in self._node.get_node_names_and_namespaces()
+            if f"{where}/".startswith(f"{namespace}/") and not name.startswith(NODE_PREFIX)
+        }
+        unknown = there - {self._node.get_fully_qualified_name()} - self._graph.parameters.keys()
+        for full in asked.keys() - unknown:  # it has answered, or is gone
+            self._node.destroy_client(asked[full].names)
+            self._node.destroy_client(asked.pop(full).values)
+        for full in sorted(unknown - asked.keys()):
+            asked[full] = _Asked(
+                self._node.create_client(ListParameters, f"{full}/list_parameters"),
+                self._node.create_client(GetParameters, f"{full}/get_parameters"),
+            )
+        for full, node in asked.items():
+            if not node.listing and node.names.service_is_ready() and node.values.service_is_ready():
+                node.listing = True
+                answer = node.names.call_async(ListParameters.Request())
+                answer.add_done_callback(partial(self._on_listed, full))
 
     def _on_listed(self, full: str, future: Any) -> None:
+        if full not in self._graph.asked:  # it has gone since it answered, and the clients with it
+            return
         names = list(future.result().result.names)
-        self._graph.asked[full].get_parameters(names, callback=partial(self._on_values, full, names))
+        answer = self._graph.asked[full].values.call_async(GetParameters.Request(names=names))
+        answer.add_done_callback(partial(self._on_values, full, names))
 
     def _on_values(self, full: str, names: Sequence[str], future: Any) -> None:
         values = [parameter_value_to_python(value) for value in future.result().values]

@@ -16,6 +16,8 @@ from rclpy.signals import SignalHandlerOptions
 from instructvla_ros.graph import environment
 from instructvla_ros.nodes.managed import make_executor
 
+NODE_PREFIX = "instructvla_cli_"
+"""With it begin the names of nodes that last for one command."""
 _SPIN_S = 0.2  # how soon the end is noticed at the latest
 
 
@@ -29,7 +31,7 @@ class RosClient:
         # Ctrl-C stays with the command line: it must be able to say goodbye to the graph.
         # The command line's own name:=value arguments are none of rcl's.
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(f"instructvla_cli_{os.getpid()}", namespace=namespace, context=self._context)
+        self.node = rclpy.create_node(f"{NODE_PREFIX}{os.getpid()}", namespace=namespace, context=self._context)
         self._executor = make_executor(self._context)
         self._ending = threading.Event()
         self._executor.add_node(self.node)
