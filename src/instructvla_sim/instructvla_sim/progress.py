@@ -8,6 +8,7 @@ import numpy as np
 
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.observe import Observer
+from instructvla_sim.success import REST_SPEED_M_S
 from instructvla_sim.types import Progress, Scene
 
 APPROACH_RADIUS_M = 0.03
@@ -23,6 +24,8 @@ class ProgressTracker:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self.value = Progress()
+        self.rest_height_m = np.zeros(len(CATALOG))
+        """Height of each object's centre where it last lay still, untouched by the robot."""
         self._start_height_m = 0.0
         self._graspable = np.array([i for i, s in enumerate(CATALOG) if not s.is_receptacle])
 
@@ -35,6 +38,10 @@ class ProgressTracker:
         """Look at the present state."""
         value, observer = self.value, self._observer
         contacts = observer.finger_contacts()
+        for index in self._graspable:
+            untouched = scene.objects[index].visible and index not in contacts
+            if untouched and observer.speed_m_s(index) < REST_SPEED_M_S:
+                self.rest_height_m[index] = observer.position(index)[2]
         touched = [i for i in contacts if not CATALOG[i].is_receptacle]
         held = next((i for i in touched if {0, 1} <= contacts[i]), None)
         grasped = None if held is None else CATALOG[held].name

@@ -39,6 +39,7 @@ class Snapshot:
     progress: Progress
     visible: np.ndarray
     start_height_m: float
+    rest_height_m: np.ndarray
     debt_s: float
 
 
@@ -110,7 +111,8 @@ class World:
         self._look.show(self._visible)
         self._arm.teleport(start_pose.sample(rng, self.robot))
         self._settle()
-        self._start_height_m = float(self.observer.position(INDEX[task.target])[2])
+        self._tracker.rest_height_m[:] = [self.observer.position(index)[2] for index in range(len(CATALOG))]
+        self._start_height_m = float(self._tracker.rest_height_m[INDEX[task.target]])
         self._scene = Scene(self._object_states(), task, int(seed))
         self._tracker.reset(self._start_height_m)
         return self.scene
@@ -165,7 +167,8 @@ class World:
         return self._scene.task
 
     def set_task(self, task: Task) -> None:
-        """Ask for something else in the same scene; progress starts anew."""
+        """Ask for something else in the same scene; progress starts anew. What is lifted already counts from where it
+        stood."""
         gone = [n for n in (task.target, task.place) if n is not None and not self._visible[INDEX[n]]]
         if gone:
             raise ValueError(
@@ -173,7 +176,7 @@ class World:
             )
         assert self._scene is not None
         self._scene = replace(self._scene, task=task)
-        self._start_height_m = float(self.observer.position(INDEX[task.target])[2])
+        self._start_height_m = float(self._tracker.rest_height_m[INDEX[task.target]])
         self._tracker.reset(self._start_height_m)
 
     # Time.
@@ -255,6 +258,7 @@ class World:
             self._tracker.value,
             self._visible.copy(),
             self._start_height_m,
+            self._tracker.rest_height_m.copy(),
             self._debt_s,
         )
 
@@ -274,6 +278,7 @@ class World:
         )
         self._tracker.reset(self._start_height_m)
         self._tracker.value = snapshot.progress
+        self._tracker.rest_height_m[:] = snapshot.rest_height_m
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
         mujoco.mj_fwdPosition(self.model, self.data)
 

@@ -35,6 +35,17 @@ def test_expert_picks_every_object_and_progress_names_it(world: World, name: str
     assert progress.target_lifted
 
 
+def test_a_pick_asked_for_again_while_the_object_is_held_counts_from_where_it_stood(world: World) -> None:
+    assert _run(world, 77, task=Task("pick", "apple")).success
+    fork = world.snapshot()
+    world.set_task(Task("pick", "apple"))
+    assert world.success()
+    world.reset(78)
+    world.restore(fork)
+    world.set_task(Task("pick", "apple"))
+    assert world.success(), "a fork knows where things stood"
+
+
 def test_act_is_stateless(world: World) -> None:
     lockstep, expert = Lockstep(world, cameras=()), Demonstrator(world)
     lockstep.start(5, ["place"])

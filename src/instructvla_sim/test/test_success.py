@@ -67,6 +67,18 @@ def test_pick_needs_the_object_in_the_gripper_not_just_high(world: World) -> Non
     assert not world.success()
 
 
+def test_a_new_task_counts_from_where_the_object_lies_now_and_not_from_where_it_is_in_the_air(world: World) -> None:
+    layout = [Placement("bowl", 0.30, 0.08, 0.0), Placement("apple", 0.30, -0.12, 0.0)]
+    world.set_scene(layout, Task("pick", "apple"))
+    on_table_m = world.snapshot().start_height_m
+    _put(world, "apple", (0.30, 0.08, 0.07))
+    in_bowl_m = float(world.observer.position(INDEX["apple"])[2])
+    _put(world, "apple", (0.30, -0.12, 0.30), settle_s=0.05)
+    world.set_task(Task("pick", "apple"))
+    assert world.snapshot().start_height_m == pytest.approx(in_bowl_m, abs=1e-3)
+    assert in_bowl_m > on_table_m + 0.003
+
+
 def test_yaw_of_a_cube_is_that_of_a_face_whatever_side_is_up(world: World) -> None:
     world.set_scene([Placement("red cube", 0.30, 0.0, 0.3)], Task("pick", "red cube"))
     assert world.observer.yaw(INDEX["red cube"]) % (np.pi / 2) == pytest.approx(0.3, abs=0.01)
