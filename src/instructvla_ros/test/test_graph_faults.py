@@ -21,6 +21,7 @@ def test_with_faults_every_listener_hears_through_the_relay_and_talks_as_before(
     assert set(nodes) - set(plain) == {NODE}
     assert nodes["sim_node"] == plain["sim_node"]
     assert dict(nodes["reasoning_node"].remappings)["camera/image_raw"] == PREFIX + CAMERA
+    assert dict(nodes["reasoning_node"].remappings)["wrist/image_raw"] == "/wrist/image_raw"
     expert = dict(nodes["action_expert_node"].remappings)
     assert expert["latent_action"] == PREFIX + "/instructvla/latent_action"
     assert expert["wrist/image_raw"] == "/wrist/image_raw" and "action_chunk" not in expert

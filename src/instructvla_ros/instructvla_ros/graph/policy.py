@@ -9,6 +9,7 @@ from instructvla_ros.graph.description import Argument, Graph, NodeSpec
 
 _MODEL = {"checkpoint": "{checkpoint}", "device": "{device}"}
 _CAMERA = ("camera/image_raw", "{camera_topic}")
+_WRIST = ("wrist/image_raw", "{wrist_topic}")
 _PRELOAD = ("instructvla_model.runtime",)  # torch and transformers: seconds of processor time
 _SERVICES = ("stop", "reset", "home", "sleep")
 
@@ -87,7 +88,7 @@ def policy_graph(
         module="instructvla_ros.nodes.reasoning_node",
         params_file="policy.yaml",
         parameters=_MODEL,
-        remappings=(_CAMERA,),
+        remappings=(_CAMERA, _WRIST),
         respawns=3,
         preload=_PRELOAD,
         nice=10,  # text must never starve the expert, nor the expert the controller
@@ -99,7 +100,7 @@ def policy_graph(
         module="instructvla_ros.nodes.action_expert_node",
         params_file="policy.yaml",
         parameters={**_MODEL, **expert},
-        remappings=(_CAMERA, ("wrist/image_raw", "{wrist_topic}")),
+        remappings=(_CAMERA, _WRIST),
         respawns=3,
         preload=_PRELOAD,
         nice=5,
