@@ -18,6 +18,12 @@ _BRING = re.compile(r"\b(put|place|move|set|drop|lay|stack|bring|carry|into|onto
 """Words that say where a thing should go, where a place alone might say where it stands."""
 _NOT = re.compile(r"\b(not|without|except|never|don't|dont|can't|cannot|instead)\b")
 _AWAY = re.compile(r"\b(off|from|out of|away)\b")
+_ELSEWHERE = re.compile(
+    r"\b((?:left|right|front|back|side)(?:[ -]hand)?(?: side)? of|behind|under|underneath|below|beneath|above|over"
+    r"|around|past|beyond|towards?|between)"
+    r"(?: (?!(?:to|in|into|inside|on|onto|atop|next|near|beside|alongside)\b)[\w-]+)* ?$"
+)
+"""Another place than in, on or next to what is named after it; "the carrot on the left" and "over to" say none."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u00b4`", "'"))
 _ASKED = re.compile(r"(?<!\bthe )\b(can|could|would|will) you\b|\byou can\b")
 """The word can, where no can is meant."""
@@ -86,6 +92,12 @@ def _with_place(text: str, plain: str, target: str, place: str) -> Task:
         raise TaskTextError(
             f"cannot tell from {text[:80]!r} whether the {target} stands at the {place} or should go there; "
             f"say: pick up the {target}, or: put the {target} and where"
+        )
+    elsewhere = _ELSEWHERE.search(plain[: plain.rindex(place)])
+    if elsewhere:
+        raise TaskTextError(
+            f"cannot tell from {text[:80]!r} what to check: {elsewhere[1]!r} is no place that can be judged; "
+            f"say next to the {place}, or in or on it"
         )
     if _NEAR.search(plain):
         return Task("near", target, place)
