@@ -205,7 +205,7 @@ def _require(condition: bool, found: str, expected: str, mend: str) -> None:
 
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 _IN_WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-_MAY_BE_ZERO = ("stem_layers", "n_registers", "state_dim")
+_MAY_BE_ZERO = ("n_layers", "stem_layers", "n_registers", "state_dim")
 
 
 def _check_values(label: str, part: Any) -> None:

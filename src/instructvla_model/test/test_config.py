@@ -58,7 +58,7 @@ def test_nano_has_the_advertised_token_counts():
         ("expert", {"attention": "full"}, "block_causal"),
         ("expert", {"head_widths": (1, 2)}, "three"),
         ("film", {"depth": -1}, "film.depth=-1; expected 1 or more"),
-        ("language", {"n_layers": 0}, "language.n_layers=0; expected 1 or more"),
+        ("language", {"n_layers": -1}, "language.n_layers=-1; expected 0 or more"),
         ("film", {"depth": "4"}, "film.depth='4'; expected a whole number"),
         ("film", {"depth": True}, "a whole number"),
         ("expert", {"state_dim": -1}, "0 or more"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from instructvla_ros_fakes import Answer, FakeActions, Goal  # registered by conftest.py
 
 pytest.importorskip("rclpy")
 pytest.importorskip("franka_msgs.msg")
@@ -32,67 +33,6 @@ JOINTS = [*FR3.joint_names, FR3.fingers.joint]
 DEFAULTS = {parameter.name: parameter.default for parameter in FRANKA}
 MOVE, IDLE = FrankaRobotState.ROBOT_MODE_MOVE, FrankaRobotState.ROBOT_MODE_IDLE
 STATE_TOPIC = DEFAULTS["robot_state_topic"]
-
-
-class Answer:
-    """A future that the test answers."""
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.callbacks: list[Any] = []
-
-    def add_done_callback(self, callback: Any) -> None:
-        self.callbacks.append(callback)
-
-    def answer(self, value: Any) -> None:
-        self.value = value
-        for callback in self.callbacks:
-            callback(self)
-
-    def exception(self) -> None:
-        return None
-
-    def result(self) -> Any:
-        return self.value
-
-    def done(self) -> bool:
-        return self.value is not None
-
-
-class Goal:
-    """A goal that an action server has accepted, or refused."""
-
-    def __init__(self, accepted: bool = True) -> None:
-        self.accepted, self.cancelled, self.ended = accepted, False, Answer()
-
-    def cancel_goal_async(self) -> None:
-        self.cancelled = True
-
-    def get_result_async(self) -> Answer:
-        return self.ended
-
-
-class FakeActions:
-    """In place of rclpy's ActionClient: remembers all goals of all actions in order."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, Any, Answer]] = []
-
-    def __call__(self, _: Any, kind: Any, name: str) -> Any:
-        def send(goal: Any) -> Answer:
-            self.sent.append((name.rsplit("/", 1)[-1], goal, Answer()))
-            return self.sent[-1][2]
-
-        return SimpleNamespace(
-            server_is_ready=lambda: True,
-            wait_for_server=lambda timeout_s: True,
-            send_goal_async=send,
-            destroy=lambda: None,
-        )
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _, _ in self.sent]
 
 
 class FakeNode:

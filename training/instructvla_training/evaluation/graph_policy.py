@@ -56,8 +56,7 @@ class GraphPolicy:
         for view, image in images.items():
             frame = Frame(image, stamp_s, self._clock())
             self._expert.offer_image(view, frame)
-            if view == "primary":
-                self._reasoning.offer_image(frame)
+            self._reasoning.offer_image(view, frame)
         self._expert.offer_joints(sample)
         for _ in range(MAX_WORK):
             if self._reasoning.step() > 0.0:

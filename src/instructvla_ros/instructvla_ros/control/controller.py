@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from instructvla_ros.control.anchorage import Anchorage
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.chunk_buffer import ChunkBuffer, ChunkBufferConfig
 from instructvla_ros.control.gate import KeepOut, MotionGate, Passage
@@ -41,10 +42,6 @@ from instructvla_ros.control.state import JointStateReader, state_vector
 from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
 
 _POINTS_ON_THE_WAY = 25
-# An arm that is so much farther from its goal than goals may lead it, for so long, was not led there by them.
-_ASTRAY_RAD, _ASTRAY_S = 0.1, 0.2
-# An arm that follows its goals as they are is at rest below this speed, measured over at least this time.
-_REST_RAD_S, _REST_S = 0.05, 0.01
 _IK_REFINEMENTS = 10  # damped iterations where no exact answer exists: enough from a neighbouring posture, about 1 ms
 
 
@@ -93,8 +90,7 @@ class ArmController:
         self._sample: JointSample | None = None
         self._joint_problem = ""
         self._anchor_from_s = -math.inf  # earlier joint states do not tell where the arm is
-        self._rest_from: JointSample | None = None
-        self._astray_from_s: float | None = None
+        self._anchorage = Anchorage(arm, self._safety.max_joint_lead_rad)
         self._latch: tuple[Mode, str, str] | None = None
         self._holds: dict[str, str] = {}
         self._refused_goals = 0
@@ -311,13 +307,13 @@ class ArmController:
             self._unanchor()
             if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
                 self._sample = sample = None  # it was received on the clock before the jump
-        if sample is not None and self._astray(sample):
+        if sample is not None and self._goal is not None and self._anchorage.astray(self._goal, sample):
             self.counts["F10"] += 1
             self._buffer.clear(earliest_stamp_s=now_s)
             self._unanchor()
         if sample is None:
             return self._wait("waiting for a joint state", now_s, jumped)
-        if self._goal is None and not self._rests(sample):
+        if self._goal is None and not self._anchorage.rests(sample):
             return self._wait("waiting for the arm to come to rest", now_s, jumped)
         anchored = self._goal is not None
         previous = self._anchor(sample) if self._goal is None else self._goal
@@ -341,37 +337,10 @@ class ArmController:
         if self._latch is not None:
             mode, why, fault_id = self._latch
             return Command(None, None, None, mode, why, fault_id)
-        if self._waiting_since_s is None:
-            self._waiting_since_s = now_s
+        self._waiting_since_s = now_s if self._waiting_since_s is None else self._waiting_since_s
         late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joint_problem
-        why = self._joint_problem or reason
-        return Command(None, None, None, Mode.WAITING, why, "F16" if jumped else "F05" if late else "")
-
-    def _astray(self, sample: JointSample) -> bool:
-        """The arm has for a while been elsewhere than where goals may lead it: it has lost its torque, or was moved by
-        hand. It would go back at once where it gets its torque again: its goal is to be where it is."""
-        lead_rad = self._safety.max_joint_lead_rad + _ASTRAY_RAD
-        if self._goal is None or float(np.max(np.abs(self._goal - sample.arm_rad))) <= lead_rad:
-            self._astray_from_s = None
-            return False
-        if self._astray_from_s is None:
-            self._astray_from_s = sample.stamp_s
-        return sample.stamp_s - self._astray_from_s >= _ASTRAY_S  # of new joint states: a single one may be wrong
-
-    def _rests(self, sample: JointSample) -> bool:
-        """Whether the target can be anchored where the arm is: a goal at rest would stop a moving arm dead, unless its
-        drives smooth their goals themselves."""
-        if self.arm.acceleration_rad_s2 is None:
-            return True
-        before = self._rest_from
-        if before is None or before.stamp_s > sample.stamp_s:
-            self._rest_from = sample
-            return False
-        seconds = sample.stamp_s - before.stamp_s
-        if seconds < _REST_S:
-            return False
-        self._rest_from = sample
-        return float(np.max(np.abs(sample.arm_rad - before.arm_rad))) <= _REST_RAD_S * seconds
+        fault_id = "F16" if jumped else "F05" if late else ""
+        return Command(None, None, None, Mode.WAITING, self._joint_problem or reason, fault_id)
 
     def _refuse(self, verdict: Verdict, previous: np.ndarray) -> tuple[Mode, str, str]:
         """The gate has refused a goal: rest on the one before. Several in a row latch a fault."""
@@ -479,16 +448,9 @@ class ArmController:
         self._gripper.request(step.gripper, now_s)
         verdict = box if box.fault_id else verdict
         executed = ExecutedStep(
-            step.delta_xyz_m,
-            step.delta_rpy_rad,
-            step.gripper,
-            step.chunk_seq,
-            step.step,
-            step.instruction_id,
-            began_s,
-            step.dt_s,
-            clamped=bool(verdict.fault_id),
-        )
+            step.delta_xyz_m, step.delta_rpy_rad, step.gripper, step.chunk_seq, step.step, step.instruction_id,
+            began_s, step.dt_s, clamped=bool(verdict.fault_id),
+        )  # fmt: skip
         return executed, verdict
 
     def _solve(self, rotation: np.ndarray, position_m: np.ndarray) -> tuple[np.ndarray, bool] | Verdict:
@@ -525,7 +487,7 @@ class ArmController:
     def _unanchor(self) -> None:
         """Wait for the next joint state before anything is sent."""
         self._goal = self._target = self._last_tick_s = self._waiting_since_s = None
-        self._rest_from = self._astray_from_s = None
+        self._anchorage.reset()
         self._last_fault = ""
         self._halted, self._posture = True, None
 
