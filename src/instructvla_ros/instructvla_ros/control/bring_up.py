@@ -30,7 +30,7 @@ class Member:
 
     @property
     def process_id(self) -> str:
-        """Which process sent the last heartbeat; "" before the first."""
+        """The newest process that sent a heartbeat; "" before the first."""
         return self._bond.process_id
 
     def heard(self, process_id: str, steady_s: float) -> bool:
