@@ -24,6 +24,8 @@ _ELSEWHERE = re.compile(
     r"(?: (?!(?:to|in|into|inside|on|onto|atop|next|near|beside|alongside)\b)[\w-]+)* ?$"
 )
 """Another place than in, on or next to what is named after it; "the carrot on the left" and "over to" say none."""
+_OWN_SIDE = re.compile(r"'s? (?:[\w-]+ )*?(left|right|front|back|rear|sides?|edge)\b")
+"""Another place, told after the name: "to the bowl's left", "at the plate's far side"."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u00b4`", "'"))
 _ASKED = re.compile(r"(?<!\bthe )\b(can|could|would|will) you\b|\byou can\b")
 """The word can, where no can is meant."""
@@ -93,7 +95,8 @@ def _with_place(text: str, plain: str, target: str, place: str) -> Task:
             f"cannot tell from {text[:80]!r} whether the {target} stands at the {place} or should go there; "
             f"say: pick up the {target}, or: put the {target} and where"
         )
-    elsewhere = _ELSEWHERE.search(plain[: plain.rindex(place)])
+    at = plain.rindex(place)
+    elsewhere = _ELSEWHERE.search(plain[:at]) or _OWN_SIDE.match(plain[at + len(place) :])
     if elsewhere:
         raise TaskTextError(
             f"cannot tell from {text[:80]!r} what to check: {elsewhere[1]!r} is no place that can be judged; "

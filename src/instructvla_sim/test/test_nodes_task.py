@@ -84,6 +84,8 @@ def test_other_plain_wordings_are_understood(text: str, task: Task) -> None:
         "put the lemon between the bowl",
         "put the apple right of the bowl",
         "put the lemon close to the left of the bowl",
+        "put the lemon to the bowl's left",
+        "put the carrot by the plate\u2019s far side",
     ],
 )
 def test_what_the_words_leave_open_is_refused_with_what_was_expected(text: str) -> None:
