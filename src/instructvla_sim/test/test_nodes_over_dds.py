@@ -364,6 +364,22 @@ def test_a_second_arm_of_the_same_names_does_not_start(bench: Bench, monkeypatch
         SimNode(namespace="/second/sim", context=bench.context)
 
 
+def test_a_fault_given_at_the_start_is_there_from_the_start(bench: Bench) -> None:
+    def start(fault: str) -> SimNode:
+        given = {"robot_name": "other", "fault": fault, "multisampling": 0}
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        return SimNode(namespace="/second/sim", context=bench.context, parameter_overrides=overrides)
+
+    with pytest.raises(ValueError, match="reflex is a fault of a Franka"):
+        start("reflex")
+    node = start("servo_overload")
+    try:
+        with node._live.locked() as world:
+            assert world.arm.get_registers("single", "shoulder", "Hardware_Error_Status") == (32,)
+    finally:
+        node.destroy_node()
+
+
 def _stamps(messages: list[Any]) -> set[tuple[int, int]]:
     return {(m.header.stamp.sec, m.header.stamp.nanosec) for m in tuple(messages)}
 

@@ -51,7 +51,7 @@ class SimNode(Node):
         super().__init__("sim_node", **options)
         declare(self, SIM)
         self._settings = settings = sim_settings(read(self, SIM))
-        self._fault = settings.fault
+        self._fault = "none"
         self.failed = False
         self._refuse_second(f"/{settings.robot_name}/joint_states" if settings.robot == "wx250s" else "/joint_states")
         self._live = LiveWorld(
@@ -66,6 +66,8 @@ class SimNode(Node):
             if settings.robot == "wx250s"
             else FrankaServer(self, self._live)
         )
+        if problem := self._inject(settings.fault):
+            raise ValueError(problem)
         self._joint_rate, self._image_rate = RateMeter(200), {"primary": RateMeter(), "wrist": RateMeter()}
         self._render_time = LatencyStats()
         self._cameras = {
@@ -154,12 +156,18 @@ class SimNode(Node):
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if any(p.name == "fault" for p in parameters):  # the same again too: a reflex may have been recovered from
-            problem = self._driver.inject(settings.fault)
-            if problem:
+            if problem := self._inject(settings.fault):
                 return SetParametersResult(successful=False, reason=problem)
-            self.get_logger().warning(f"simulated fault: {settings.fault}")
-            self._fault = settings.fault
         return SetParametersResult(successful=True)
+
+    def _inject(self, fault: str) -> str:
+        """Makes something fail, or all work again; returns "" or why this robot cannot."""
+        problem = self._driver.inject(fault)
+        if not problem:
+            if (fault, self._fault) != ("none", "none"):
+                self.get_logger().warning(f"simulated fault: {fault}")
+            self._fault = fault
+        return problem
 
     def _publish_status(self) -> None:
         with self._live.locked() as world:
