@@ -327,10 +327,11 @@ class ArmController:
             self._refused_goals = 0
         else:
             mode, reason, fault_id = self._refuse(verdict, previous)
+            goal = previous
         self._last_tick_s = now_s
         velocity = self._interpolator.velocity
         gripper = self._gripper.output(None if fault_id == "F05" else sample.finger_m, now_s)
-        return Command(self._goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
+        return Command(goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
 
     def _wait(self, reason: str, now_s: float, jumped: bool) -> Command:
         """Nothing to send before the target is anchored."""
