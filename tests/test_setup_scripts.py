@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,14 +103,12 @@ def test_a_python_out_of_range_is_named_with_the_range(checkout: Path) -> None:
 
 
 def test_without_rights_the_one_command_is_printed(checkout: Path) -> None:
-    stubs = (
-        "missing_system_packages() { printf '%s\\n' g++ libegl1; }; apt-get() { :; }; "
-        "id() { echo 1000; }; sudo() { return 1; }; "
-    )
-    result = run_functions(checkout, stubs + "install_system_packages")
-    assert result.returncode == 1
-    expected = "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends g++ libegl1'"
-    assert expected in result.stderr
+    stubs = "missing_system_packages() { printf '%s\\n' g++ libegl1; }; apt-get() { :; }; id() { echo 1000; }; "
+    command = "'apt-get update && apt-get install -y --no-install-recommends g++ libegl1'"
+    result = run_functions(checkout, stubs + "sudo() { return 1; }; install_system_packages")
+    assert result.returncode == 1 and f" sudo sh -c {command}\n" in result.stderr
+    without_sudo = run_functions(checkout, stubs + "PATH=/nonexistent; install_system_packages")
+    assert without_sudo.returncode == 1 and f" su -c {command}\n" in without_sudo.stderr
 
 
 def test_nothing_is_installed_when_nothing_is_missing(checkout: Path) -> None:
@@ -132,9 +131,27 @@ def test_a_step_runs_again_only_when_its_inputs_change_or_it_failed(checkout: Pa
     assert again.stdout == "again\n", "a step that failed must run again"
 
 
+def test_a_step_runs_again_when_what_it_makes_is_gone(checkout: Path) -> None:
+    script = """
+    mkdir -p ros2_ws/build ros2_ws/install; touch ros2_ws/install/setup.bash
+    made="ros2_ws/build ros2_ws/install/setup.bash"
+    build() { run_again_without workspace $made; step workspace 1 Workspace echo $1; }
+    build first; build there; rm -r ros2_ws/install; build gone
+    """
+    assert run_functions(checkout, script).stdout.split() == ["first", "gone"]
+    assert "run_again_without workspace ros2_ws/build" in (REPOSITORY / "tools" / "setup.sh").read_text()
+
+
 def test_activating_before_the_set_up_says_so(checkout: Path) -> None:
     result = run(["bash", "-c", ". tools/activate.sh"], checkout)
     assert result.returncode == 1 and "run tools/setup.sh first" in result.stderr
+
+
+def test_activating_without_the_workspace_of_an_installed_ros_says_so(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "ros_source.sh").write_text("instructvla_ros_source=system\ninstructvla_ros_prefix=/ros\n")
+    result = run(["bash", "-c", ". tools/activate.sh"], checkout)
+    assert result.returncode == 1 and "ros2_ws is not built; run tools/setup.sh first" in result.stderr
 
 
 def test_a_shell_that_cannot_say_where_the_script_lies_is_not_told_that_nothing_is_set_up(checkout: Path) -> None:
@@ -192,6 +209,58 @@ def test_without_a_wish_the_python_of_the_environment_stays(checkout: Path) -> N
     path = f"{stubs}:{os.environ['PATH']}"
     assert run_functions(checkout, script, PATH=path).stdout == f"{mine}\n"
     assert run_functions(checkout, script, PATH=path, PYTHON=f"{stubs}/python3").stdout == f"{stubs}/python3\n"
+
+
+def test_the_set_up_is_the_same_from_a_shell_in_which_the_environment_is_active(checkout: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
+    script = 'ros_source=wheels; choose_python; printf "%s\\n" "$python" "$(identity_of "$python")"'
+    plain = run_functions(checkout, script)
+    active = run_functions(checkout, script, PATH=f"{checkout}/.venv/bin:{os.environ['PATH']}")
+    assert plain.returncode == 0 and active.stdout == plain.stdout, plain.stderr + active.stderr
+    assert str(checkout) not in active.stdout, "an environment cannot be made anew by its own Python"
+    assert "$(identity_of " in (REPOSITORY / "tools" / "setup.sh").read_text()
+
+
+@pytest.fixture
+def bare(checkout: Path) -> Path:
+    """A folder for PATH as on a bare image: a shell, and an apt-get that brings a Python."""
+    folder = checkout / "bin"
+    folder.mkdir()
+    for name in ("bash", "sh", "cat", "chmod", "mkdir", "cp"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    (checkout / "Python.h").touch()
+    (folder / "g++").write_text("#!/bin/sh\n")
+    (folder / "apt-get").write_text(f'#!/bin/sh\necho apt-get "$@"\ncp {checkout}/new-python {folder}/python3\n')
+    (checkout / "new-python").write_text(
+        f'#!/bin/sh\ncase "$*" in *_base_executable*) echo "$0" ;; *sysconfig*) echo {checkout} ;; esac\n'
+    )
+    for path in (folder / "g++", folder / "apt-get", checkout / "new-python"):
+        path.chmod(0o755)
+    return folder
+
+
+def test_a_machine_without_any_python_gets_the_distributions(checkout: Path, bare: Path) -> None:
+    script = 'ros_source=wheels; id() { echo 0; }; choose_python; echo "$python"'
+    result = run_functions(checkout, script, PATH=str(bare))
+    assert result.returncode == 0 and result.stdout == f"{bare}/python3\n", result.stderr
+    wanted = "install -y --no-install-recommends python3 python3-venv python3-dev libegl1"
+    assert wanted in result.stderr, result.stderr
+
+
+def test_without_python_and_rights_the_one_command_names_everything(checkout: Path, bare: Path) -> None:
+    (bare / "g++").unlink()
+    result = run_functions(checkout, "ros_source=wheels; id() { echo 1000; }; choose_python", PATH=str(bare))
+    assert result.returncode == 1
+    assert "su -c 'apt-get update && apt-get install -y --no-install-recommends python3 g++" in result.stderr
+    assert "python3-venv python3-dev libegl1 " in result.stderr
+
+
+def test_a_python_that_does_not_fit_is_not_mended_by_installing(checkout: Path, bare: Path) -> None:
+    (bare / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (bare / "python3").chmod(0o755)
+    result = run_functions(checkout, "ros_source=wheels; choose_python", PATH=str(bare))
+    assert result.returncode == 1 and "no suitable Python" in result.stderr
+    assert "apt-get update" not in result.stderr
 
 
 def test_a_new_script_of_a_node_is_installed_by_the_next_set_up(checkout: Path) -> None:

@@ -21,6 +21,11 @@ _instructvla_activate() {
     case $- in *u*) strict=yes ;; esac
     set +u # ROS's own scripts read variables that may be unset
     . "$root/.venv/ros_source.sh"
+    if [ "$instructvla_ros_source" = system ] && [ ! -f "$root/ros2_ws/install/setup.$shell" ]; then
+        echo "tools/activate.sh: the workspace ros2_ws is not built; run tools/setup.sh first" >&2
+        if [ "$strict" = yes ]; then set -u; fi
+        return 1
+    fi
     if [ -n "$_ROS_WHEELS_BOOTSTRAP_COMPLETE" ]; then # inherited from another environment's Python
         unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
     fi

@@ -38,7 +38,7 @@ if command -v flock >/dev/null 2>&1; then
 fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-salt="$ros_source $ros_prefix $("$python" -c 'import sys; print(sys.version, sys.executable)') $root"
+salt="$ros_source $ros_prefix $(identity_of "$python") $root"
 
 if ! "$venv/bin/python" -c '' >/dev/null 2>&1; then rm -rf "$venv/.stamps"; fi
 step system "$(hash_of tools/lib/system_packages.sh)" "System packages" install_system_packages
@@ -58,5 +58,6 @@ if [ "$ros_source" = wheels ]; then
     step interfaces "$interfaces" "ROS 2 interfaces" install_interfaces
     step packages "$metadata" "Our packages" install_own_packages
 else
+    run_again_without workspace ros2_ws/build ros2_ws/install/setup.bash # Python packages are linked from build
     step workspace "$interfaces $metadata" "ROS 2 workspace" build_workspace
 fi

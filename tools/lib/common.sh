@@ -33,6 +33,15 @@ step() {
     say "$title: done in $((SECONDS - began)) s"
 }
 
+# run_again_without STEP FILE...: forgets that a step has run where something it makes is gone.
+run_again_without() {
+    local stamp="$venv/.stamps/$1" file
+    shift
+    for file in "$@"; do
+        if [ ! -e "$file" ]; then rm -f "$stamp"; fi
+    done
+}
+
 # A shell started from inside another environment's Python inherits that environment's ROS libraries.
 forget_inherited_wheels() {
     if [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
