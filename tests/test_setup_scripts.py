@@ -335,3 +335,18 @@ def test_without_the_drivers_the_stand_ins_are_switched_on_again(fetched: Path) 
     assert "the stand-in is switched on" in result.stdout
     assert result.stdout.split()[-2:] == [f"ros2_ws/src/interfaces/{name}" for name in names], result.stderr
     assert not list((fetched / "ros2_ws" / "src" / "interfaces").glob("*/COLCON_IGNORE"))
+
+
+def test_a_genuine_package_that_apt_has_installed_since_takes_the_place_of_the_stand_in(checkout: Path) -> None:
+    for folder in ("build/control_msgs", "install/control_msgs/share", "install/interbotix_xs_msgs"):
+        (checkout / "ros2_ws" / folder).mkdir(parents=True)
+    share = checkout / "jazzy" / "share" / "control_msgs"
+    share.mkdir(parents=True)
+    (share / "package.xml").touch()
+    script = f"ros_prefix={checkout}/jazzy; switch_stand_ins; switch_stand_ins; workspace_interfaces"
+    said, left = run_functions(checkout, script).stdout.splitlines()
+    assert said == "control_msgs: the genuine package is installed; the stand-in is switched off"
+    assert left == "ros2_ws/src/interfaces/interbotix_xs_msgs"
+    assert [path.name for path in (checkout / "ros2_ws" / "install").iterdir()] == ["interbotix_xs_msgs"]
+    (share / "stand_in.xml").touch()
+    assert "control_msgs: there is no genuine package any more" in run_functions(checkout, script).stdout

@@ -1,4 +1,4 @@
-# Stand-in interfaces beside the genuine packages of ros2_ws/src/vendor. Sourced in the repository's root, never run.
+# Stand-in interfaces beside the genuine packages, fetched or installed. Sourced in the repository's root, never run.
 # shellcheck shell=bash
 
 # The folder of a genuine package that tools/vendor.sh has fetched; nothing where there is none.
@@ -9,13 +9,24 @@ genuine_package() {
     if [ -n "$file" ]; then dirname "$file"; fi
 }
 
-# Lets colcon leave out exactly those stand-ins whose genuine package is in the workspace, and says what it changed.
+# Whether the genuine package is installed with ROS 2, as apt does it.
+genuine_is_installed() {
+    local share=${ros_prefix:-${INSTRUCTVLA_ROS_PREFIX:-/opt/ros/jazzy}}/share/$1
+    [ -f "$share/package.xml" ] && [ ! -f "$share/stand_in.xml" ]
+}
+
+# Lets colcon leave out exactly those stand-ins whose genuine package is there, and says what it changed.
 switch_stand_ins() {
-    local stand_in name mark said
+    local stand_in name mark there said
     for stand_in in ros2_ws/src/interfaces/*/; do
-        name=$(basename "$stand_in") mark=${stand_in}COLCON_IGNORE said=''
+        name=$(basename "$stand_in") mark=${stand_in}COLCON_IGNORE there='' said=''
         if [ -n "$(genuine_package "$name")" ]; then
-            if [ ! -f "$mark" ]; then said="the genuine package is in the workspace; the stand-in is switched off"; fi
+            there="in the workspace"
+        elif genuine_is_installed "$name"; then
+            there="installed"
+        fi
+        if [ -n "$there" ]; then
+            if [ ! -f "$mark" ]; then said="the genuine package is $there; the stand-in is switched off"; fi
             touch "$mark"
         elif [ -f "$mark" ]; then
             said="there is no genuine package any more; the stand-in is switched on"
@@ -23,16 +34,24 @@ switch_stand_ins() {
         fi
         if [ -n "$said" ]; then
             printf '%s\n' "$name: $said"
-            rm -rf "ros2_ws/build/$name" "ros2_ws/install/$name" # CMake refuses to build one from the other's sources
+            # An installed stand-in would shadow the genuine package, and CMake refuses to build one from the other's
+            # sources.
+            rm -rf "ros2_ws/build/$name" "ros2_ws/install/$name"
         fi
     done
 }
 
-# Folders of the interfaces that our packages need, one a line: the genuine where fetched, else the stand-ins.
+# Folders of the interfaces to build for our packages, one a line: the genuine where fetched, none where it is
+# installed, else the stand-ins.
 workspace_interfaces() {
-    local stand_in genuine
+    local stand_in name genuine
     for stand_in in ros2_ws/src/interfaces/*/; do
-        genuine=$(genuine_package "$(basename "$stand_in")")
-        printf '%s\n' "${genuine:-${stand_in%/}}"
+        name=$(basename "$stand_in")
+        genuine=$(genuine_package "$name")
+        if [ -n "$genuine" ]; then
+            printf '%s\n' "$genuine"
+        elif ! genuine_is_installed "$name"; then
+            printf '%s\n' "${stand_in%/}"
+        fi
     done
 }

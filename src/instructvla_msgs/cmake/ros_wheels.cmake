@@ -56,6 +56,19 @@ function(ros_wheels_mend_targets)
   endforeach()
 endfunction()
 
+# What an earlier build has installed of this stand-in would go on shadowing the genuine package.
+function(ros_wheels_remove_installed_stand_in)
+  set(prefix "${CMAKE_INSTALL_PREFIX}")
+  if(EXISTS "${prefix}/share/${PROJECT_NAME}/stand_in.xml")
+    file(GLOB installed
+      "${prefix}/include/${PROJECT_NAME}" "${prefix}/share/${PROJECT_NAME}" "${prefix}/lib/lib${PROJECT_NAME}__*"
+      "${prefix}/lib/python*/*-packages/${PROJECT_NAME}" "${prefix}/lib/python*/*-packages/${PROJECT_NAME}-*"
+      "${prefix}/share/ament_index/resource_index/*/${PROJECT_NAME}")
+    file(REMOVE_RECURSE ${installed})
+    message(STATUS "${PROJECT_NAME}: the stand-in is removed from ${prefix}")
+  endif()
+endfunction()
+
 # For stand-ins under colcon: sets `result` to true, and leaves nothing to build, where the genuine package
 # of the same name is already on the CMake or ament prefix path. With pip, the set-up decides beforehand.
 function(ros_wheels_stand_aside_for_genuine result)
@@ -65,9 +78,14 @@ function(ros_wheels_stand_aside_for_genuine result)
   endif()
   string(REPLACE ":" ";" prefixes "$ENV{AMENT_PREFIX_PATH}:$ENV{CMAKE_PREFIX_PATH}")
   foreach(prefix IN LISTS prefixes CMAKE_PREFIX_PATH)
+    # A package that is installed later changes this folder's time, and so brings the build here again.
+    if(IS_DIRECTORY "${prefix}/share" AND NOT EXISTS "${prefix}/share/${PROJECT_NAME}/stand_in.xml")
+      set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${prefix}/share")
+    endif()
     set(share "${prefix}/share/${PROJECT_NAME}")
     if(EXISTS "${share}/package.xml" AND NOT EXISTS "${share}/stand_in.xml")
       message(STATUS "${PROJECT_NAME}: the genuine package in ${prefix} serves; the stand-in is not built")
+      ros_wheels_remove_installed_stand_in()
       set(${result} TRUE PARENT_SCOPE)
       return()
     endif()
