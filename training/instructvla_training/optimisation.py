@@ -25,6 +25,7 @@ class Optimisation:
     autocast: str = "bfloat16"  # "bfloat16" or "float32"
     gather: str = "float32"  # dtype in which sharded weights are gathered
     checkpoint_activations: bool = False  # recompute the language model's layers in the backward pass
+    compile_layers: bool = False  # the language model's by torch.compile; by one process only
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step ``step`` (0-based)."""

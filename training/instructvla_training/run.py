@@ -23,6 +23,7 @@ from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import PolicyTokenizer
 
 from . import state
+from .compiled import compile_layers
 from .lock import only_run
 from .parallel import Processes, shard, whole_state
 from .recipes import StageRecipe
@@ -59,6 +60,8 @@ def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
         stage.encode_frames(group.device, lambda done, total: None)
     if recipe.optimisation.checkpoint_activations:
         stage.policy.vlm.language_model.activation_checkpointing_enable()
+    if recipe.optimisation.compile_layers and group.count == 1:
+        compile_layers(stage.policy.vlm, group.device)
     shard(stage, group, recipe.optimisation.gather)
 
 
