@@ -16,7 +16,7 @@ from instructvla_model import checkpoint
 from instructvla_model.batch import ActionBatch
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
-from instructvla_training import pipeline
+from instructvla_training import compiled, pipeline
 from instructvla_training.parallel import processes
 from instructvla_training.recipes import LossWeights, debug
 from instructvla_training.refusals import RunError
@@ -109,6 +109,34 @@ def test_a_checkpoint_without_its_state_is_not_overwritten(trained, tmp_path):
     with pytest.raises(RunError, match="without the state to go on from"):
         run_stage(debug("expert"), space, "cpu", threads=1)
     assert (space.run("expert") / "log.jsonl").read_text() == (trained.run("expert") / "log.jsonl").read_text()
+
+
+def _one_step(space: Workspace, compiled_layers: bool) -> tuple[float, set[str]]:
+    """Loss of the generalist stage's first batch, and the names in its state, where it is placed as the recipe says."""
+    whole = debug("generalist")
+    recipe = replace(
+        whole, optimisation=replace(whole.optimisation, compile_layers=compiled_layers, autocast="float32")
+    )
+    with processes("cpu") as group:
+        prepared = prepare(recipe, space, group)
+        place(prepared, recipe, group)
+    stage = prepared.stage.eval()
+    torch.manual_seed(0)
+    return float(stage(stage.make_batch(np.random.default_rng(0)))["loss"].detach()), set(stage.state_dict())
+
+
+def test_compiled_layers_compute_the_same_under_the_same_names(trained, monkeypatch):
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    plain, (loss, names) = _one_step(trained, False), _one_step(trained, True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert loss == pytest.approx(plain[0], rel=1e-4) and names == plain[1]
+
+
+def test_without_a_compiler_training_goes_on_uncompiled_and_says_so(trained, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: pytest.fail("compiled"))
+    loss, _ = _one_step(trained, True)
+    assert np.isfinite(loss) and "install g++" in caplog.text
 
 
 @pytest.mark.parametrize(("padding", "expected"), [(0.0, 1.0), (1.0, 5.0), (0.5, 11 / 3)])
