@@ -1,6 +1,7 @@
 """Every package is in order for colcon, for pip and for rosdep."""
 
 import ast
+import configparser
 import os
 import re
 import runpy
@@ -19,6 +20,8 @@ PACKAGES = sorted(
 )
 STAND_INS = sorted(path.parent for path in REPOSITORY.glob("ros2_ws/src/interfaces/*/package.xml"))
 PYTHON_PACKAGES = [path for path in PACKAGES if (path / "setup.py").is_file()]
+
+COMMANDS = {"instructvla", "instructvla-train"}  # for people; all other scripts are nodes
 
 # Keys that rosdep resolves for Jazzy on Ubuntu 24.04 without pip. What only pip has (torch, transformers,
 # mujoco ...) is installed by tools/setup.sh from requirements/, not by rosdep.
@@ -96,19 +99,40 @@ def test_a_package_registers_itself_where_ros_looks(package: Path, monkeypatch: 
     assert not absent, f"data_files that do not exist: {absent}"
 
 
+def console_scripts(package: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the scripts that an installation makes."""
+    points = setup_arguments(package, monkeypatch).get("entry_points", {}).get("console_scripts", [])
+    return {point.split("=")[0].strip() for point in points}
+
+
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=lambda path: path.name)
-def test_executables_for_ros2_run_are_scripts_of_the_active_python(
+def test_commands_land_where_a_shell_looks_and_nodes_where_ros2_run_looks(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = text(manifest(package), "name")
-    for target, sources in data_files(setup_arguments(package, monkeypatch)):
-        if target != f"lib/{name}":
-            continue
-        assert sources, f"no files match for {target}"
-        for source in sources:
-            first = (package / source).read_text().splitlines()[0]
-            assert first == "#!/usr/bin/env python3", f"{source}: {first}"
-            assert os.access(package / source, os.X_OK), f"{source} must be executable"
+    name, scripts = text(manifest(package), "name"), console_scripts(package, monkeypatch)
+    chosen = configparser.ConfigParser()
+    chosen.read(package / "setup.cfg")
+    # Both: colcon asks one with --symlink-install, the other without.
+    folders = {chosen.get("develop", "script_dir", fallback=""), chosen.get("install", "install_scripts", fallback="")}
+    if scripts & COMMANDS:
+        assert scripts <= COMMANDS and folders == {""}, "only a package without nodes may put its scripts into bin"
+    elif scripts:
+        assert folders == {f"$base/lib/{name}"}
+
+
+def test_the_commands_and_the_nodes_are_all_installed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {name for package in PYTHON_PACKAGES for name in console_scripts(package, monkeypatch)}
+    nodes = {path.stem for path in REPOSITORY.glob("src/*/*/nodes/*_node.py") if "main" in names_of(path)}
+    assert len(nodes) > 5 and installed == COMMANDS | nodes
+
+
+def test_the_shipped_checkpoints_are_installed_without_what_only_training_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = dict(data_files(setup_arguments(REPOSITORY / "launch", monkeypatch)))
+    for folder in (REPOSITORY / "checkpoints").glob("nano-*"):
+        installed = {Path(source).name for source in files[f"share/instructvla/checkpoints/{folder.name}"]}
+        assert installed == {"manifest.json", "model.safetensors", "tokenizer.json"}
 
 
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=lambda path: path.name)
@@ -117,7 +141,9 @@ def test_every_entry_point_leads_to_a_function(package: Path, monkeypatch: pytes
     for group in points.values():
         for point in group:
             module, function = re.fullmatch(r"\s*[\w.-]+\s*=\s*([\w.]+):(\w+)\s*", point).groups()  # type: ignore[union-attr]
-            base = package.joinpath(*module.split("."))
+            (home,) = (path for path in PYTHON_PACKAGES if (path / module.split(".")[0]).is_dir())
+            assert home == package or home.name in dependencies(package)
+            base = home.joinpath(*module.split("."))
             file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
             assert file.is_file(), f"{point}: there is no {file.relative_to(REPOSITORY)}"
             assert function in names_of(file), f"{point}: {file.name} does not define {function}"

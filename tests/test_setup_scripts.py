@@ -263,14 +263,20 @@ def test_a_python_that_does_not_fit_is_not_mended_by_installing(checkout: Path, 
     assert "apt-get update" not in result.stderr
 
 
-def test_a_new_script_of_a_node_is_installed_by_the_next_set_up(checkout: Path) -> None:
+def test_a_new_node_or_launch_file_is_installed_by_the_next_set_up_and_a_checkpoint_is_only_linked(
+    checkout: Path,
+) -> None:
     package = checkout / "src" / "instructvla_ros"
-    (package / "scripts").mkdir(parents=True)
+    package.mkdir(parents=True)
     (package / "setup.py").touch()
+    (checkout / "launch" / "checkpoints" / "nano-expert").mkdir(parents=True)
     before = run_functions(checkout, "hash_of_packages").stdout
-    assert before == run_functions(checkout, "hash_of_packages").stdout
-    (package / "scripts" / "new_node").touch()
-    assert run_functions(checkout, "hash_of_packages").stdout != before
+    (checkout / "launch" / "checkpoints" / "nano-expert" / "model.safetensors").touch()
+    assert run_functions(checkout, "hash_of_packages").stdout == before
+    (package / "setup.py").write_text("new_node")
+    after = run_functions(checkout, "hash_of_packages").stdout
+    (checkout / "launch" / "new.launch.py").touch()
+    assert len({before, after, run_functions(checkout, "hash_of_packages").stdout}) == 3
 
 
 def test_the_demo_runs_in_the_folder_where_it_is_called(checkout: Path) -> None:
@@ -321,9 +327,13 @@ def test_the_set_up_builds_the_genuine_interfaces_after_drivers_were_fetched(fet
     python = fetched / ".venv" / "bin" / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >&2\n')
     python.chmod(0o755)
+    left = fetched / "ros2_ws" / "install" / "instructvla_ros" / "lib" / "a_node_that_was_a_file"
+    left.parent.mkdir(parents=True)
+    left.symlink_to(fetched / "no_more")
     result = run_functions(fetched, f"ros_prefix={fetched}/jazzy; build_workspace")
     assert result.returncode == 0, result.stderr
     built = result.stderr.split()
+    assert not left.is_symlink(), "setuptools would write through the link"
     assert GENUINE.removeprefix("ros2_ws/") in built and "src/interfaces/control_msgs" in built
     assert "src/interfaces/interbotix_xs_msgs" not in built
 

@@ -1,10 +1,19 @@
 """Packaging for both colcon (ament_python) and pip."""
 
-from glob import glob
-
 from setuptools import find_packages, setup
 
 PACKAGE = "instructvla_ros"
+NODES = (
+    "action_expert_node",
+    "arm_controller_node",
+    "fault_relay_node",
+    "franka_controller_node",
+    "lifecycle_manager_node",
+    "reasoning_node",
+    "recorder_node",
+    "replay_node",
+    "widowx_controller_node",
+)
 
 setup(
     name=PACKAGE,
@@ -13,10 +22,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        # `ros2 run` and `ros2 launch` look here; pip and colcon both install it.
-        (f"lib/{PACKAGE}", sorted(glob("scripts/*"))),
     ],
-    entry_points={"console_scripts": ["instructvla = instructvla_ros.cli.main:main"]},
+    # For `ros2 run` and `ros2 launch`. The command `instructvla` is in the package of that name (launch/).
+    entry_points={"console_scripts": [f"{name} = {PACKAGE}.nodes.{name}:main" for name in NODES]},
     install_requires=["setuptools", "numpy", "PyYAML"],
     extras_require={
         "cli": ["rich", "opencv-python-headless", "imageio-ffmpeg"],
@@ -26,7 +34,7 @@ setup(
     zip_safe=True,
     maintainer="InstructVLA ROS maintainers",
     maintainer_email="maintainers@example.com",
-    description="InstructVLA on ROS 2: nodes, control logic, the graph as data and the command line",
+    description="InstructVLA on ROS 2: nodes, control logic, the graph as data and what the command line does",
     license="Apache-2.0",
     python_requires=">=3.10",
 )

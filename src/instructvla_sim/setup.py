@@ -14,9 +14,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml", *glob("README.md")]),
-        # `ros2 run` and `ros2 launch` look here; pip and colcon both install it.
-        (f"lib/{NAME}", sorted(glob("scripts/*"))),
     ],
+    entry_points={"console_scripts": [f"sim_node = {NAME}.nodes.sim_node:main"]},
     install_requires=["setuptools", "numpy", "mujoco"],
     zip_safe=False,
     maintainer="InstructVLA ROS maintainers",

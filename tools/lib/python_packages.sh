@@ -9,11 +9,11 @@ own_packages() {
     done
 }
 
-# One hash over what an installation in place copies: the packages' metadata and the scripts that start nodes.
+# One hash over what an installation in place copies: the packages' metadata, from which scripts are made.
 hash_of_packages() {
     local folder
     while read -r folder; do
-        hash_of "$folder/setup.py" "$folder/setup.cfg" "$folder/package.xml" "$folder/resource" "$folder/scripts"
+        hash_of "$folder/setup.py" "$folder/setup.cfg" "$folder/package.xml" "$folder/resource"
     done < <(own_packages)
     hash_of launch
 }
@@ -79,7 +79,7 @@ install_interfaces() {
     PATH="$venv/bin:$PATH" pip_install --no-build-isolation --no-deps --force-reinstall "${folders[@]}"
 }
 
-# --use-pep517: old versions of pip would otherwise run `setup.py develop`, which installs no data files.
+# --use-pep517: old versions of pip would otherwise run `setup.py develop`.
 install_own_packages() {
     local options=() folder
     while read -r folder; do options+=(-e "./$folder"); done < <(own_packages)
@@ -92,6 +92,8 @@ build_workspace() {
     local folders
     mapfile -t folders < <(workspace_interfaces)
     source_ros
+    # Links to files that are no more: setuptools would write through them, and colcon fails on them.
+    if [ -d ros2_ws/install ]; then find ros2_ws/install -xtype l -delete; fi
     (
         cd ros2_ws
         # MAKEFLAGS: colcon's own choice adds a load limit, which stalls on a busy machine.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -123,9 +122,7 @@ def test_every_node_has_its_parameter_file_and_an_importable_module() -> None:
         assert files.params_file(node.params_file).is_file()
         if node.package == "instructvla_ros":
             assert importlib.util.find_spec(node.module) is not None
-            script = Path(__file__).parents[1] / "scripts" / node.executable
-            assert f"from {node.module} import main" in script.read_text(encoding="utf-8")
-            assert os.access(script, os.X_OK)
+            assert node.module == f"instructvla_ros.nodes.{node.executable}"  # as setup.py names it
 
 
 @pytest.mark.parametrize("name", ["a b", "", "9", "left/wx250s", "/left", "möhre"])
@@ -164,6 +161,22 @@ def test_a_checkpoint_is_found_by_path_by_name_or_by_default(tmp_path: Path, mon
     assert files.resolve_checkpoint("no_such") == "no_such"
     monkeypatch.setattr(files, "checkpoint_folders", lambda: [tmp_path])
     assert files.resolve_checkpoint("") == str(tmp_path / "nano-expert")
+
+
+def test_a_checkpoint_that_is_not_found_is_told_apart_from_an_installation_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "repository_root", lambda: None)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    assert files.resolve_checkpoint("") == ""
+    assert "none ships with this installation" in caplog.text and "INSTRUCTVLA_CHECKPOINTS" in caplog.text
+    installed = tmp_path / "share" / "instructvla" / "checkpoints" / "nano-expert"
+    installed.mkdir(parents=True)
+    (installed / "manifest.json").touch()
+    assert files.resolve_checkpoint("") == str(installed)
+    caplog.clear()
+    assert files.resolve_checkpoint("nano-exprt") == "nano-exprt"
+    assert f"there is no checkpoint nano-exprt, but nano-expert in {installed.parent.resolve()}" in caplog.text
 
 
 def test_the_environment_keeps_what_the_user_has_set() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+_log = logging.getLogger(__name__)
 DEFAULT_CHECKPOINTS = ("nano-generalist", "nano-expert", "generalist", "expert")
 
 
@@ -54,7 +56,8 @@ def checkpoint_folders() -> list[Path]:
 def resolve_checkpoint(given: str) -> str:
     """A path as given if it exists, else a shipped checkpoint of that name; "" picks the shipped default.
 
-    What cannot be found is returned as it is: the node says what is wrong with it, and the arm holds.
+    What cannot be found is returned as it is, with a warning that tells why: the node says what is wrong with it, and
+    the arm holds.
     """
     if given and Path(given).expanduser().exists():
         return str(Path(given).expanduser().resolve())
@@ -62,4 +65,18 @@ def resolve_checkpoint(given: str) -> str:
         for folder in checkpoint_folders():
             if (folder / name).is_dir():
                 return str(folder / name)
+    _log.warning("%s", _not_found(given))
     return given
+
+
+def _not_found(given: str) -> str:
+    folders = dict.fromkeys(folder.resolve() for folder in checkpoint_folders() if folder.is_dir())
+    names = sorted({path.parent.name for folder in folders for path in folder.glob("*/manifest.json")})
+    found = f"there is no checkpoint {given}" if given else f"found no checkpoint {' or '.join(DEFAULT_CHECKPOINTS)}"
+    if names:
+        places = ", ".join(map(str, folders))
+        return f"{found}, but {', '.join(names)} in {places}; give one of these names, or a checkpoint's folder"
+    return (
+        f"{found}, and none ships with this installation: the package instructvla was built without the repository's "
+        "checkpoints/. Give a checkpoint's folder, or name the folder that holds checkpoints in INSTRUCTVLA_CHECKPOINTS"
+    )
