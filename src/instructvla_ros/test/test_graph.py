@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -57,11 +58,19 @@ def test_an_argument_of_wrong_type_is_refused() -> None:
 def test_command_lines_quote_strings_so_that_yaml_keeps_their_type() -> None:
     nodes = {n.name: n for n in resolve(WIDOWX, {"sim": "true", "robot_name": "no", "task_instruction": "it's here"})}
     command = node_command(nodes["sim_node"])
-    assert command[1:3] == ["-m", "instructvla_sim.nodes.sim_node"]
+    assert command[1:4] == ["-P", "-m", "instructvla_sim.nodes.sim_node"]
     given = dict(text.split(":=", 1) for text in command if ":=" in text)
     assert yaml.safe_load(given["robot_name"]) == "no"
     assert yaml.safe_load(given["instruction"]) == "it's here"
     assert yaml.safe_load(given["seed"]) == 0
+
+
+def test_a_node_imports_nothing_from_the_folder_in_which_the_graph_is_started(tmp_path: Path) -> None:
+    (tmp_path / "this.py").write_text("raise SystemExit('not this one')\n")
+    node = next(node for node in resolve(WIDOWX, {}) if node.name == "widowx_controller_node")
+    command = node_command(replace(node, module="this"))
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "Zen of Python" in result.stdout, result.stderr
 
 
 def test_model_nodes_give_way_to_the_controller_and_text_to_the_expert() -> None:
@@ -76,7 +85,7 @@ def test_a_spare_may_take_the_place_of_the_model_nodes_only_and_knows_their_argu
     assert set(orders) == {"reasoning_node", "action_expert_node"}
     for name, order in orders.items():
         assert order.preload == ("instructvla_model.runtime",)
-        wanted = ["nice", "-n", str(order.nice), sys.executable, "-m", order.module, *order.arguments]
+        wanted = ["nice", "-n", str(order.nice), sys.executable, "-P", "-m", order.module, *order.arguments]
         assert list(processes[name].argv) == wanted
 
 

@@ -103,6 +103,17 @@ def test_a_spare_becomes_the_node_with_its_arguments_without_input_and_as_nice_a
         node.wait()
 
 
+def test_a_spare_imports_nothing_from_the_folder_in_which_the_graph_was_started(
+    place: Place, keep: Callable[..., Spare], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "somebodys"
+    folder.mkdir()
+    (folder / "heavy.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(folder)
+    spare = keep(place.order())
+    assert until(lambda: spare.ready or spare.pid is None or gone(spare.pid)) and spare.ready
+
+
 def test_a_spare_is_started_only_when_the_nodes_have_settled(place: Place) -> None:
     spare = Spare([place.order()], place.environment, clock=place.clock)
     spare.plan()

@@ -23,7 +23,8 @@ def yaml_scalar(value: Any) -> str:
 def node_command(node: ResolvedNode) -> list[str]:
     """argv of one node; raises FileNotFoundError when its parameter file is missing."""
     command = ["nice", "-n", str(node.nice)] if node.nice else []
-    return [*command, sys.executable, "-m", node.module, *_arguments(node)]
+    # -P: a node imports nothing from the folder in which the graph was started, such as somebody's queue.py.
+    return [*command, sys.executable, "-P", "-m", node.module, *_arguments(node)]
 
 
 def node_process(node: ResolvedNode) -> Process:

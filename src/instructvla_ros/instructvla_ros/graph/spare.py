@@ -79,7 +79,7 @@ class Spare:
     def _start(self) -> None:
         read_fd, write_fd = os.pipe()
         argv = ["nice", "-n", str(self._nice)] if self._nice else []
-        argv += [sys.executable, "-m", "instructvla_ros.nodes.spare", str(write_fd), *self._modules]
+        argv += [sys.executable, "-P", "-m", "instructvla_ros.nodes.spare", str(write_fd), *self._modules]
         try:
             self._process = spawn(argv, self._environment, self._output, subprocess.PIPE, (write_fd,))
         except OSError as error:
