@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from instructvla_ros.graph.description import resolve
+import pytest
+
+from instructvla_ros.graph.description import ArgumentError, Graph, resolve
 from instructvla_ros.graph.faults import NODE, PREFIX
+from instructvla_ros.graph.franka import FRANKA
 from instructvla_ros.graph.widowx import WIDOWX
 
 CAMERA = "/camera/camera/color/image_raw"
@@ -35,11 +38,19 @@ def test_with_a_faulty_clock_every_node_but_the_relay_keeps_the_relays_time() ->
     nodes = resolve(WIDOWX, {"sim": "true", "faults": "true", "faulty_clock": "true"})
     assert [node.name for node in nodes if ("use_sim_time", True) not in node.parameters] == [NODE]
     assert ("clock_rate_hz", 100.0) in nodes[0].parameters
-    assert not any(("use_sim_time", True) in node.parameters for node in resolve(WIDOWX, {"faulty_clock": "true"}))
+    plain = resolve(WIDOWX, {"sim": "true", "faulty_clock": "true"})
+    assert not any(("use_sim_time", True) in node.parameters for node in plain)
+
+
+@pytest.mark.parametrize("graph", [WIDOWX, FRANKA], ids=["widowx", "franka"])
+@pytest.mark.parametrize("argument", ["faults", "faulty_clock"])
+def test_a_graph_with_a_real_arm_cannot_be_disturbed(graph: Graph, argument: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{argument}:=true .* simulated arm only"):
+        resolve(graph, {argument: "true"})
 
 
 def test_every_relayed_topic_is_heard_under_the_name_that_the_relay_gives_it() -> None:
-    given = {"faults": "true", "namespace": "/two", "robot_name": "arm2", "camera_topic": "/cam"}
+    given = {"sim": "true", "faults": "true", "namespace": "/two", "robot_name": "arm2", "camera_topic": "/cam"}
     nodes = {node.name: node for node in resolve(WIDOWX, given)}
     taken = {PREFIX + str(topic) for name, topic in nodes[NODE].parameters if name.endswith("_topic")}
     heard = {new for node in nodes.values() for _, new in node.remappings if new.startswith(PREFIX)}

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from instructvla_ros.graph.description import Argument, ResolvedNode, is_true
+from instructvla_ros.graph.description import Argument, ArgumentError, ResolvedNode, is_true
 
-ARGUMENT = Argument("faults", "false", "true lets `instructvla fault` disturb the images, states, latents and chunks")
+ARGUMENT = Argument(
+    "faults", "false", "simulation only: true lets `instructvla fault` disturb the images, states, latents and chunks"
+)
 CLOCK_ARGUMENT = Argument(
-    "faulty_clock", "false", "true, with faults:=true, gives all nodes the relay's clock to disturb"
+    "faulty_clock", "false", "simulation only: true, with faults:=true, gives all nodes the relay's clock to disturb"
 )
 PREFIX = "/faulty"
 NODE = "fault_relay_node"
@@ -49,11 +51,18 @@ LISTENERS: Mapping[str, tuple[str, ...]] = {
 
 
 def with_relay(nodes: Sequence[ResolvedNode], values: Mapping[str, str]) -> list[ResolvedNode]:
-    """The nodes of a graph, and the relay first, if the arguments ask for it."""
-    if not is_true(values.get(ARGUMENT.name, "false")):
+    """The nodes of a graph, and the relay first, if the arguments ask for it; raises ArgumentError where they do for an
+    arm that is not simulated."""
+    asked = [name for name in (ARGUMENT.name, CLOCK_ARGUMENT.name) if is_true(values.get(name, "false"))]
+    if asked and not is_true(values.get("sim", "false")):
+        raise ArgumentError(
+            f"{asked[0]}:=true disturbs the graph on purpose, which is for the simulated arm only; add sim:=true (--sim), "
+            "or leave it out"
+        )
+    if ARGUMENT.name not in asked:
         return list(nodes)
     relayed = {stream.name: stream for stream in streams(values)}
-    clock = is_true(values.get(CLOCK_ARGUMENT.name, "false"))
+    clock = CLOCK_ARGUMENT.name in asked
     found = [_relay(values, clock)]
     for node in nodes:
         names = next((heard for end, heard in LISTENERS.items() if node.name.endswith(end)), ())
