@@ -56,8 +56,8 @@ def with_relay(nodes: Sequence[ResolvedNode], values: Mapping[str, str]) -> list
     asked = [name for name in (ARGUMENT.name, CLOCK_ARGUMENT.name) if is_true(values.get(name, "false"))]
     if asked and not is_true(values.get("sim", "false")):
         raise ArgumentError(
-            f"{asked[0]}:=true disturbs the graph on purpose, which is for the simulated arm only; add sim:=true (--sim) "
-            "or leave it out"
+            f"{asked[0]}:=true disturbs the graph on purpose, which is for the simulated arm only; "
+            "add sim:=true (--sim), or leave it out"
         )
     if ARGUMENT.name not in asked:
         return list(nodes)
