@@ -50,6 +50,27 @@ def test_nodes_are_where_ros2_run_looks(install: Path) -> None:
     folder = install / "instructvla_ros" / "lib" / "instructvla_ros"
     nodes = {path.name for path in folder.iterdir() if path.is_file() and os.access(path, os.X_OK)}
     assert {"reasoning_node", "action_expert_node", "widowx_controller_node"} <= nodes
+    assert (install / "instructvla_sim" / "lib" / "instructvla_sim" / "sim_node").is_file()
+    first = (folder / "reasoning_node").read_text().splitlines()[0]
+    assert first == f"#!{sys.executable}", "a node must start with the Python that has its packages"
+
+
+def test_the_commands_are_where_a_shell_that_has_sourced_the_workspace_looks(install: Path) -> None:
+    script = f". {install}/setup.bash && command -v instructvla instructvla-train && instructvla-train --help"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    found = result.stdout.splitlines()[:2]
+    assert found == [f"{install}/instructvla/bin/instructvla", f"{install}/instructvla_training/bin/instructvla-train"]
+
+
+def test_the_graph_finds_the_checkpoints_that_colcon_has_installed(install: Path) -> None:
+    script = f". {install}/setup.bash && {sys.executable} -P -c "
+    script += "'from instructvla_ros.graph import files; print(files.__file__, files.resolve_checkpoint(\"\"))'"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, cwd=install)
+    checkpoint = install / "instructvla/share/instructvla/checkpoints/nano-generalist"
+    module, found = result.stdout.split()
+    assert module.startswith(str(install)) and found == str(checkpoint), result.stderr
+    assert {path.name for path in checkpoint.iterdir()} == {"manifest.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_a_shell_that_has_sourced_the_workspace_imports_the_built_messages(install: Path) -> None:

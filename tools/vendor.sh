@@ -12,7 +12,7 @@ if [ ! -f "ros2_ws/$robot.repos" ]; then
     exit 2
 fi
 if ! command -v vcs >/dev/null 2>&1; then
-    echo "tools/vendor.sh: the tool vcs is missing; install it: sudo apt-get install python3-vcstool" >&2
+    echo "tools/vendor.sh: the tool vcs is missing; install the package python3-vcstool" >&2
     exit 1
 fi
 
