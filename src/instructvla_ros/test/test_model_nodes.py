@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytest.importorskip("torch")
 pytest.importorskip("instructvla_model.types")
 
 from builtin_interfaces.msg import Time  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -33,7 +35,7 @@ from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import managed, qos  # noqa: E402
 from instructvla_ros.nodes.action_expert_node import ActionExpertNode  # noqa: E402
 from instructvla_ros.nodes.checkpoints import check_robot, load_runtime  # noqa: E402
-from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
+from instructvla_ros.nodes.managed import Report, SetupError, make_executor  # noqa: E402
 from instructvla_ros.nodes.reasoning_node import ReasoningNode  # noqa: E402
 from instructvla_ros.nodes.settings import ModelSettings  # noqa: E402
 from instructvla_ros.policy import Frame, InstructionError  # noqa: E402
@@ -125,8 +127,8 @@ def test_f20_an_instruction_that_turns_out_unreadable_is_dropped_and_the_node_li
         assert node._step() == 0.0 and node._step() > 1.0, "nothing more to do, and no spinning"
         assert told[-1].final and told[-1].instruction.instruction_id == number
     assert node._model_failures == 0 and not node.failed
-    warning, values = node.report()
-    assert warning.startswith("instruction 4 was dropped: prompt has 600 tokens") and values["instruction"] == ""
+    wrong, values, _ = node.report()
+    assert wrong.startswith("instruction 4 was dropped: prompt has 600 tokens") and values["instruction"] == ""
     node._accept("pick up the lemon", True)
     assert "dropped" not in node.report()[0]
 
@@ -206,6 +208,34 @@ def test_the_problem_of_an_input_is_told_until_that_very_input_is_good_again(
     good = LatentAction(checkpoint_id="fake", dtype=LatentAction.FLOAT32, n_queries=1, latent_dim=2, data=zeros)
     node._on_latent(good)
     assert node.report()[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("report", "level"),
+    [
+        (Report("", {}), DiagnosticStatus.OK),
+        (Report("latent action has served 12 chunks", {}), DiagnosticStatus.WARN),
+        (Report("no heartbeat of the controller", {}, fault=True), DiagnosticStatus.ERROR),
+    ],
+)
+def test_diagnostics_call_a_fault_an_error_and_the_rest_a_warning(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, report: Report, level: bytes
+) -> None:
+    node, heard = active_expert(make, fakes.FakeRuntime(), monkeypatch), []
+    monkeypatch.setattr(node, "report", lambda: report)
+    monkeypatch.setattr(node, "_diagnostics", SimpleNamespace(publish=heard.append))
+    node._publish_diagnostics()
+    (status,) = heard[0].status
+    assert (status.level, status.message) == (level, report.wrong or "active")
+
+
+def test_f13_a_controller_that_fell_silent_is_a_fault_of_the_expert(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = active_expert(make, fakes.FakeRuntime(), monkeypatch)
+    assert not node.report().fault
+    node._controller.heard("1-a", time.monotonic() - 0.6)
+    assert node.report().fault and "(F13)" in node.report().wrong
 
 
 @pytest.mark.parametrize(("vlm_input", "views"), [("first_view", ["primary"]), ("side_by_side", ["primary", "wrist"])])

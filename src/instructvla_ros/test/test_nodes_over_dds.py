@@ -304,8 +304,10 @@ def test_f01_a_camera_that_stops_holds_the_arm_with_the_reason_and_resumes(graph
     graph.robot.camera_on = False
     assert graph.until(lambda: graph.heard[SafetyState][-1].fault_id == "F01")
     assert "camera" in next(m.reason for m in reversed(graph.heard[SafetyState]) if m.fault_id == "F01")
+    assert graph.until(lambda: graph.controller.report().fault), "an ERROR in /diagnostics"
     graph.robot.camera_on = True
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+    assert graph.until(lambda: not graph.controller.report().fault)
 
 
 class Caller:

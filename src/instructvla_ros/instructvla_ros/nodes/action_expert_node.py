@@ -20,7 +20,7 @@ from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import check_robot, load_runtime
 from instructvla_ros.nodes.codecs import chunk_to_message
-from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError, main_of
+from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, Report, SetupError, main_of
 from instructvla_ros.nodes.parameters import build_config
 from instructvla_ros.nodes.settings import EXPERT, RobotSettings, expert_config, model_settings
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
@@ -201,10 +201,10 @@ class ActionExpertNode(ManagedNode):
         self._latency.note(latency_s)
         self._rate.note(time.monotonic())
 
-    def report(self) -> tuple[str, Mapping[str, str]]:
+    def report(self) -> Report:
         worker = self._worker
         if worker is None:
-            return "", {}
+            return Report("", {})
         values = {
             "checkpoint": self._checkpoint_id,
             "chunk_rate_hz": f"{self._rate.rate_hz(time.monotonic()):.2f}",
@@ -214,10 +214,11 @@ class ActionExpertNode(ManagedNode):
             "bad_chunks": str(worker.bad_chunks),
         }
         if self._controller_is_silent():
-            return f"no heartbeat of the controller for {self._silence_s:g} s; no chunks are made (F13)", values
+            silent = f"no heartbeat of the controller for {self._silence_s:g} s; no chunks are made (F13)"
+            return Report(silent, values, fault=True)
         unlike = "" if self._states is None else self._states.problem
         first = next(iter(self._input_problems.values()), "")
-        return first or worker.stale or worker.aging or unlike, values | {"waiting_for": worker.problem}
+        return Report(first or worker.stale or worker.aging or unlike, values | {"waiting_for": worker.problem})
 
 
 def main() -> None:

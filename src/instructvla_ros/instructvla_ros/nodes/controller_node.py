@@ -28,7 +28,7 @@ from instructvla_ros.control.watch import WatchConfig
 from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.codecs import message_to_chunk, safety_mode, step_to_message, time_to_s
 from instructvla_ros.nodes.controller_watch import ControllerWatch
-from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, SetupError
+from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, Report, SetupError
 from instructvla_ros.nodes.parameters import Parameter
 from instructvla_ros.nodes.stats import RateMeter
 from instructvla_ros.policy.ingest import raw_stamp_s
@@ -354,10 +354,10 @@ class ControllerNode(ManagedNode):
         message.mode, message.reason, message.fault_id = SafetyState.MODE_INACTIVE, reason, ""
         self._safety_publisher.publish(message)
 
-    def report(self) -> tuple[str, Mapping[str, str]]:
+    def report(self) -> Report:
         controller, command, driver = self._controller, self._command, self._driver
         if controller is None or driver is None or self._thread is None or command is None:
-            return "", {}
+            return Report("", {})
         values = {
             "mode": command.mode.value,
             "reason": command.reason,
@@ -369,5 +369,7 @@ class ControllerNode(ManagedNode):
         }
         image_age_s = controller.image_age_s(self._now_s())
         if not command.fault_id and self._warn_image_age_s < image_age_s < math.inf:
-            return f"camera image is {image_age_s:.2f} s old (F01)", values
-        return (f"{command.fault_id} {command.reason}" if command.fault_id else driver.notice), values
+            return Report(f"camera image is {image_age_s:.2f} s old (F01)", values)
+        if command.fault_id:  # an arm that moves nevertheless follows what was clamped
+            return Report(f"{command.fault_id} {command.reason}", values, fault=command.mode is not Mode.MOVING)
+        return Report(driver.notice, values)

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -41,6 +41,17 @@ _ROS_REFUSES = (*_BAD_NAME, rclpy_implementation.RCLError)
 
 class SetupError(RuntimeError):
     """A transition cannot be made; the message says what was found, what was expected and how to mend it."""
+
+
+class Report(NamedTuple):
+    """What a node says of itself in /diagnostics: what is wrong in words, "" if all is well, and values.
+
+    `fault`: nothing moves for it, which is an ERROR; what only might go better is a WARN.
+    """
+
+    wrong: str
+    values: Mapping[str, str]
+    fault: bool = False
 
 
 class OwnerThread:
@@ -130,9 +141,9 @@ class ManagedNode(LifecycleNode):
         """Undo `setup`."""
         raise NotImplementedError
 
-    def report(self) -> tuple[str, Mapping[str, str]]:
-        """A warning in words ("" if all is well) and values for /diagnostics."""
-        return "", {}
+    def report(self) -> Report:
+        """What to say in /diagnostics, once a second."""
+        return Report("", {})
 
     # Lifecycle.
 
@@ -231,18 +242,19 @@ class ManagedNode(LifecycleNode):
         self.failed = True
 
     def _publish_diagnostics(self) -> None:
-        warning, values = self.report()
-        warning = warning or "; ".join(self._unheard.values())
+        report = self.report()
+        wrong = report.wrong or "; ".join(self._unheard.values())
         status = DiagnosticStatus(name=self.get_fully_qualified_name().lstrip("/"), hardware_id="instructvla")
         state = self.state_label
         if self.problem:
             status.level, status.message = DiagnosticStatus.ERROR, self.problem
-        elif warning:
-            status.level, status.message = DiagnosticStatus.WARN, warning
+        elif wrong:
+            status.level = DiagnosticStatus.ERROR if report.fault else DiagnosticStatus.WARN
+            status.message = wrong
         else:
             status.level, status.message = DiagnosticStatus.OK, state
         status.values = [KeyValue(key="state", value=state)]
-        status.values += [KeyValue(key=key, value=value) for key, value in values.items()]
+        status.values += [KeyValue(key=key, value=value) for key, value in report.values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -21,7 +21,7 @@ from instructvla_ros.nodes import qos
 from instructvla_ros.nodes.checkpoints import load_runtime
 from instructvla_ros.nodes.codecs import reasoning_to_message, s_to_time
 from instructvla_ros.nodes.execute_server import ExecuteServer
-from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, main_of
+from instructvla_ros.nodes.managed import ManagedNode, OwnerThread, Report, main_of
 from instructvla_ros.nodes.prompt_check import is_about_the_prompt, prompt_check
 from instructvla_ros.nodes.settings import REASONING, model_settings, reasoning_config
 from instructvla_ros.nodes.stats import LatencyStats, RateMeter
@@ -237,10 +237,10 @@ class ReasoningNode(ManagedNode):
         self._latent_latency.note(latency_s)
         self._latent_rate.note(time.monotonic())
 
-    def report(self) -> tuple[str, Mapping[str, str]]:
+    def report(self) -> Report:
         worker = self._worker
         if worker is None:
-            return "", {}
+            return Report("", {})
         instruction = worker.instruction
         values = {
             "checkpoint": self._checkpoint_id,
@@ -252,7 +252,7 @@ class ReasoningNode(ManagedNode):
         }
         waiting = worker.problem if instruction is not None else self._dropped
         first = next(iter(self._image_problems.values()), "")
-        return first or (waiting if self._thread is not None else ""), values
+        return Report(first or (waiting if self._thread is not None else ""), values)
 
 
 def main() -> None:
