@@ -77,11 +77,21 @@ class FrankaArm:
         self.update()
 
     # Commands.
-    def follow(self, names: Sequence[str], knots: Sequence[Knot], start_s: float | None = None) -> str:
-        """A trajectory for the controller; returns "" or why it is refused."""
+    def follow(
+        self,
+        names: Sequence[str],
+        knots: Sequence[Knot],
+        start_s: float | None = None,
+        *,
+        from_measured: bool = False,
+    ) -> str:
+        """A trajectory for the controller; returns "" or why it is refused. It leads on from the desired state, or from
+        the measured one."""
         if not self.controller_active:
             return "the controller is not active"
-        problem = self.trajectories.accept(names, knots, self._data.time, start_s)
+        data, ids = self._data, self._ids
+        measured = (data.qpos[ids.arm_qpos].copy(), data.qvel[ids.arm_dof].copy()) if from_measured else None
+        problem = self.trajectories.accept(names, knots, data.time, start_s, measured)
         if problem:
             _log.warning("trajectory refused: %s", problem)
         return problem

@@ -19,7 +19,8 @@ class Knot:
 
 
 class JointTrajectoryController:
-    """Interpolates from its desired state, which a new trajectory takes over with its velocity.
+    """Interpolates from its desired state, which a new trajectory takes over with its velocity, or from another that
+    `accept` is given.
 
     Like the original it checks names, sizes and times, and does not look whether a number is finite.
     """
@@ -33,8 +34,18 @@ class JointTrajectoryController:
         self._knots = [Knot(0.0, positions.copy(), np.zeros(len(self._names)))]
         self.trajectories = getattr(self, "trajectories", 0)
 
-    def accept(self, names: Sequence[str], knots: Sequence[Knot], now_s: float, start_s: float | None = None) -> str:
-        """Begin a trajectory at `start_s` (default: now). Returns "" or why it was refused."""
+    def accept(
+        self,
+        names: Sequence[str],
+        knots: Sequence[Knot],
+        now_s: float,
+        start_s: float | None = None,
+        begin: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> str:
+        """Begin a trajectory at `start_s` (default: now). Returns "" or why it was refused.
+
+        `begin`: positions and velocities (n,) to lead on from, instead of the desired ones.
+        """
         if set(names) != set(self._names) or len(names) != len(self._names):
             return f"joints are {list(names)}, expected {list(self._names)} in any order"
         sizes = {len(k.positions) for k in knots} | {len(k.velocities) for k in knots if k.velocities is not None}
@@ -49,7 +60,7 @@ class JointTrajectoryController:
         if last is not None and np.any(last != 0.0):  # true for NaN as well
             return "the velocity of the last point is not zero"
         order = [list(names).index(name) for name in self._names]
-        positions, velocities = self.sample(now_s)
+        positions, velocities = self.sample(now_s) if begin is None else begin
         made = [Knot(now_s, positions, velocities)]
         for knot in knots:
             if begin_s + knot.time_s > now_s:

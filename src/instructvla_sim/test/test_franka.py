@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from instructvla_ros.control import FR3, PANDA
+from instructvla_ros.control.interpolator import TrackerConfig
+from instructvla_ros.control.trajectory import stream_points
 from instructvla_sim import FAMILIES, RenderSpec, World, WorldConfig
 from instructvla_sim.benchmark import evaluate
 from instructvla_sim.demonstrator import Demonstrator
@@ -138,6 +140,34 @@ def test_a_replacement_takes_over_position_and_velocity_without_a_jump() -> None
     np.testing.assert_allclose(after[0], before[0])
     np.testing.assert_allclose(after[1], before[1])
     np.testing.assert_allclose(made.sample(2.0)[0], [0.5, -1.0], err_msg="joints are mapped by name")
+
+
+def test_a_trajectory_that_leads_on_from_the_measured_state_is_halfway_when_the_next_one_comes() -> None:
+    made, measured = controller(), (np.array([-0.1, 0.0]), np.zeros(2))
+    knots = [Knot(0.04, np.zeros(2), np.zeros(2)), Knot(0.12, np.zeros(2), np.zeros(2))]
+    made.accept(("a", "b"), knots, 10.0, begin=measured)
+    np.testing.assert_allclose(made.sample(10.0)[0], measured[0])
+    np.testing.assert_allclose(made.sample(10.02)[0], 0.5 * measured[0])
+
+
+def test_a_stream_of_trajectories_that_lead_on_from_the_measured_state_sets_the_reference_back_each_time(
+    franka: World,
+) -> None:
+    speed, set_back_rad = np.array([0.3, 0, 0, 0, 0, 0, 0]), {}
+    for from_measured in (False, True):
+        franka.reset(0)
+        arm, set_back_rad[from_measured] = arm_of(franka), []
+        start = arm.joint_state().positions[:7]
+        for tick in range(25):
+            goal = start + speed * (0.02 * tick + TrackerConfig().lead_s)
+            points = stream_points(goal, speed, TrackerConfig(), FR3.acceleration_rad_s2)
+            knots = [Knot(p.time_s, p.positions_rad, p.velocities_rad_s) for p in points]
+            before = arm.desired[0]
+            assert arm.follow(NAMES, knots, from_measured=from_measured) == ""
+            set_back_rad[from_measured].append((before - arm.desired[0])[0])
+            franka.step(0.02)
+    np.testing.assert_allclose(set_back_rad[False], 0.0, atol=1e-12)
+    assert max(set_back_rad[True]) > 0.002, set_back_rad[True]
 
 
 @pytest.mark.parametrize(

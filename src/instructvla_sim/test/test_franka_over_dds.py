@@ -22,7 +22,7 @@ from rclpy.action import ActionServer, GoalResponse  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
-from trajectory_msgs.msg import JointTrajectoryPoint  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
 
 from instructvla_msgs.msg import ActionChunk, Reasoning, SafetyState  # noqa: E402
 from instructvla_ros.control import FR3  # noqa: E402
@@ -406,6 +406,24 @@ def test_a_route_on_which_nobody_listens_keeps_the_node_unconfigured(robot: Robo
     controller = Controller(robot, trajectory_topic="/nobody/joint_trajectory")
     assert controller.node.trigger_configure().name == "FAILURE"
     assert "nobody listens on /nobody/joint_trajectory" in controller.node.problem
+
+
+def test_a_trajectory_controller_that_leads_on_from_the_measured_state_is_named_and_the_arm_moves(robot: Robot) -> None:
+    with robot.live.locked() as world:
+        world.reset(6)
+    for from_desired_state in (False, True):
+        robot.server._from_desired_state = from_desired_state
+        with Controller(robot) as node:
+            named = "/fr3_arm_controller does not have interpolate_from_desired_state set" in node._driver.notice
+            assert named != from_desired_state
+            moves_by(robot, (0.005, 0.0, 0.0))
+
+
+def test_a_trajectory_controller_that_cannot_be_asked_does_not_keep_the_node_from_starting(robot: Robot) -> None:
+    mute = robot.client.create_subscription(JointTrajectory, "/mute/joint_trajectory", lambda _: None, 1)
+    with Controller(robot, trajectory_topic=mute.topic_name) as node:
+        assert "interpolate" not in node._driver.notice
+    robot.client.destroy_subscription(mute)
 
 
 def test_joint_states_of_another_arm_are_named(robot: Robot) -> None:

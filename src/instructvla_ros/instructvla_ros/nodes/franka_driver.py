@@ -31,6 +31,7 @@ from instructvla_ros.nodes.routes import (
     Route,
     TwistConfig,
     TwistRoute,
+    interpolation_notice,
 )
 from instructvla_ros.nodes.service_calls import ServiceCalls, service_calls
 from instructvla_ros.nodes.settings_franka import FrankaSettings
@@ -65,7 +66,7 @@ class FrankaDriver:
         self.problem_id = FAULT_ID
         self._route = make_route(node, arm, settings, timing, measured)
         self._hand = FrankaGripper(node, settings.hand)
-        self._robot, self._clock = robot, clock
+        self._robot, self._clock, self._set_back = robot, clock, ""
         self._read_s = -math.inf
         self._state = node.create_subscription(
             FrankaRobotState, settings.robot_state_topic, self._on_state, qos.ROBOT_STATE, raw=True
@@ -90,7 +91,7 @@ class FrankaDriver:
         if self._robot.mode is None:
             topic = self._settings.robot_state_topic
             return f"nothing heard on {topic}: a reflex or the user stop will not be noticed"
-        return ""
+        return self._set_back
 
     # Robot mode: executor's thread.
 
@@ -116,6 +117,8 @@ class FrankaDriver:
                 f"nobody listens on {self._route.topic}; start the controller of route {self._settings.route!r}, "
                 "or set another route"
             )
+        if self._settings.route == "joint_trajectory":
+            self._set_back = interpolation_notice(self._node, self._route.topic)
 
     def prepare(self) -> None:
         """Tell MoveIt Servo what it will hear; the other routes need nothing. Raises SetupError."""

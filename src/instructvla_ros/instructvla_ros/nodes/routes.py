@@ -12,6 +12,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration
 from control_msgs.msg import GripperCommand
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rcl_interfaces.srv import GetParameters
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from instructvla_ros.control import ArmModel, Command, Mode
@@ -19,8 +20,13 @@ from instructvla_ros.control.interpolator import TrackerConfig
 from instructvla_ros.control.rotations import matrix_to_quaternion, rotation_vector
 from instructvla_ros.control.trajectory import stream_points
 from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.managed import SetupError
+from instructvla_ros.nodes.service_calls import service_calls
 
 LATCHED = (Mode.STOPPED, Mode.FAULT)
+INTERPOLATE = "interpolate_from_desired_state"
+"""The parameter of ros2_control's joint trajectory controller without which a stream sets its reference back."""
+_ASK_S = 1.0  # the controller is there, since it listens already; one without parameters is not waited for
 
 
 class Route(Protocol):
@@ -84,6 +90,30 @@ class JointTrajectoryRoute:
     def close(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
+
+
+def interpolation_notice(node: Any, trajectory_topic: str) -> str:
+    """Why the arm will not follow its trajectories well, or "". In the configure transition.
+
+    A controller leads each trajectory on from the measured state unless told otherwise; in a stream, its reference then
+    falls back to the arm each time. One that cannot be asked is taken as it is, with a line in the log.
+    """
+    controller = trajectory_topic.rpartition("/")[0]
+    try:
+        with service_calls(node, _ASK_S) as services:
+            request = GetParameters.Request(names=[INTERPOLATE])
+            values = services.call(GetParameters, f"{controller}/get_parameters", request).values
+    except SetupError as error:
+        node.get_logger().warning(f"whether {controller} has {INTERPOLATE} set is not known: {error}")
+        return ""
+    if any(value.bool_value for value in values):
+        return ""
+    notice = (
+        f"{controller} does not have {INTERPOLATE} set: each trajectory sets its reference back to where the arm is; "
+        "set it to true among the controller's parameters and start it anew"
+    )
+    node.get_logger().warning(notice)
+    return notice
 
 
 class PoseRoute:

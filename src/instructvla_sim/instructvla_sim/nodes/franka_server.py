@@ -24,12 +24,16 @@ from franka_msgs.srv import (
 )
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from instructvla_ros.nodes.codecs import time_to_s
+from instructvla_ros.nodes.routes import INTERPOLATE
 from instructvla_sim.franka_arm import RobotMode
 from instructvla_sim.franka_hand import FULL_WIDTH_M, MAX_SPEED_M_S
 from instructvla_sim.joint_trajectory_controller import Knot
@@ -49,8 +53,10 @@ _HOMING_WIDTH_M = FULL_WIDTH_M
 class FrankaServer:
     """Callbacks run in the node's executor and only take the world's lock; `publish` is the physics thread's."""
 
-    def __init__(self, node: Any, live: LiveWorld, gripper: str = "/franka_gripper") -> None:
-        self._node, self._live = node, live
+    def __init__(
+        self, node: Any, live: LiveWorld, gripper: str = "/franka_gripper", *, from_desired_state: bool = True
+    ) -> None:
+        self._node, self._live, self._from_desired_state = node, live, from_desired_state
         with live.locked() as world:
             self._arm = world.robot.arm
         name = self._arm.name
@@ -67,6 +73,7 @@ class FrankaServer:
         self._measured = node.create_publisher(JointState, f"{base}/measured_joint_states", _CONVENIENCE)
         topic = f"/{self._controller}/joint_trajectory"
         node.create_subscription(JointTrajectory, topic, self._on_trajectory, _RELIABLE)
+        node.create_service(GetParameters, f"/{self._controller}/get_parameters", self._on_get_parameters)
         self._cartesian = CartesianControllers(node, live)
         self._goals = GoalKeeper(node)
         self._serve_actions(gripper)
@@ -150,7 +157,14 @@ class FrankaServer:
         if message.header.stamp.sec or message.header.stamp.nanosec:  # zero means now
             late_s = self._node.get_clock().now().nanoseconds * 1e-9 - time_to_s(message.header.stamp)
         with self._live.locked() as world:
-            return str(world.arm.follow(message.joint_names, knots, world.time_s - late_s))
+            begin_s, from_measured = world.time_s - late_s, not self._from_desired_state
+            return str(world.arm.follow(message.joint_names, knots, begin_s, from_measured=from_measured))
+
+    def _on_get_parameters(self, request: GetParameters.Request, response: GetParameters.Response) -> Any:
+        """Of the controller's parameters, the one that matters to a sender; the others are not set."""
+        known = Parameter(INTERPOLATE, value=self._from_desired_state).get_parameter_value()
+        response.values = [known if name == INTERPOLATE else ParameterValue() for name in request.names]
+        return response
 
     def _begin_trajectory(self, goal: FollowJointTrajectory.Goal) -> tuple[str, int]:
         problem = self._follow(goal.trajectory)

@@ -42,6 +42,7 @@ class SimSettings:
     follow_instructions: bool = True
     reasoning_topic: str = "/instructvla/reasoning"
     success_hold_s: float = 0.4
+    interpolate_from_desired_state: bool = True
     joint_state_rate_hz: float = 100.0
     max_catch_up_s: float = 0.05
     primary_topic: str = "/camera/camera/color/image_raw"

@@ -64,7 +64,7 @@ class SimNode(Node):
         self._driver: DriverServer | FrankaServer = (
             DriverServer(self, settings.robot_name, self._live)
             if settings.robot == "wx250s"
-            else FrankaServer(self, self._live)
+            else FrankaServer(self, self._live, from_desired_state=settings.interpolate_from_desired_state)
         )
         if problem := self._inject(settings.fault):
             raise ValueError(problem)
