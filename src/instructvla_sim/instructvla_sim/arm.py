@@ -28,6 +28,7 @@ from instructvla_sim.arm_types import (
     LOWER_RAD,
     MOTORS_PER_JOINT,
     PWM_LIMIT,
+    SHADOWS,
     SLEEP_RAD,
     TORQUE_PER_AMPERE_NM,
     UPPER_RAD,
@@ -292,8 +293,10 @@ class SimulatedArm(MotorBank):
             self._profile = profile.mix(self._profile, profile.hold(data.qpos[ids.arm_qpos], data.time), regained)
         self._free, self._any_free = free, bool(free.any())
         model.actuator_forcelimited[ids.arm_actuator] = 1
+        weak = {joint for shadow, joint in SHADOWS.items() if not self._motors[shadow].torque}
         for index, actuator in enumerate(ids.arm_actuator):
-            limit = 0.0 if free[index] else EFFORT_NM[index]
+            effort = EFFORT_NM[index] * (0.5 if ARM_JOINTS[index] in weak else 1.0)
+            limit = 0.0 if free[index] else effort
             model.actuator_forcerange[actuator] = (-limit, limit)
         data.qfrc_applied[ids.arm_dof] = 0.0
         if not self._motors[GRIPPER].torque:

@@ -14,6 +14,8 @@ Vector = Sequence[float] | np.ndarray
 ARM_JOINTS: tuple[str, ...] = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 GRIPPER = "gripper"
 JOINT_NAMES: tuple[str, ...] = (*ARM_JOINTS, GRIPPER, "left_finger", "right_finger")
+SHADOWS: dict[str, str] = {"shoulder_shadow": "shoulder", "elbow_shadow": "elbow"}
+"""Second motors, and the joints that they help to turn. No group has them."""
 GROUPS: dict[str, tuple[str, ...]] = {"arm": ARM_JOINTS, "all": (*ARM_JOINTS, GRIPPER)}
 
 _DEG = np.pi / 180.0

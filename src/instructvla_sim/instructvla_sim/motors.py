@@ -19,6 +19,7 @@ from instructvla_sim.arm_types import (
     MODES,
     OPERATING_MODE_CODES,
     PROFILE_TYPES,
+    SHADOWS,
     SLEEP_RAD,
     UPPER_RAD,
     MotorSettings,
@@ -27,7 +28,11 @@ from instructvla_sim.arm_types import (
 
 
 class MotorBank:
-    """Settings of the seven motors. Subclasses act on changes through the two hooks at the end."""
+    """Settings of the nine motors. Subclasses act on changes through the hooks at the end.
+
+    A shadow has its joint's first motor's id as its second one: it obeys what that is told, but is read and rebooted by
+    its own name alone.
+    """
 
     def __init__(self) -> None:
         self._motors: dict[str, MotorSettings] = {}
@@ -36,9 +41,9 @@ class MotorBank:
 
     def _reset_motors(self) -> None:
         """The driver's defaults: arm in position mode with time profile 2000/300 ms, gripper in PWM mode."""
-        self._motors = {name: MotorSettings() for name in ARM_JOINTS}
+        self._motors = {name: MotorSettings() for name in (*ARM_JOINTS, *SHADOWS)}
         self._motors[GRIPPER] = MotorSettings(mode="pwm")
-        self._hardware_error = dict.fromkeys((*ARM_JOINTS, GRIPPER), 0)
+        self._hardware_error = dict.fromkeys(self._motors, 0)
 
     def joints_of(self, cmd_type: str, name: str) -> tuple[str, ...]:
         """Joints that a service call addresses. ValueError names what is known."""
@@ -50,6 +55,11 @@ class MotorBank:
             f"cmd_type {cmd_type!r} with name {name!r}, expected 'group' with one of {sorted(GROUPS)} "
             f"or 'single' with one of {tuple(self._motors)}."
         )
+
+    def _told(self, cmd_type: str, name: str) -> tuple[str, ...]:
+        """Motors that hear what is written."""
+        joints = self.joints_of(cmd_type, name)
+        return (*joints, *(shadow for shadow, joint in SHADOWS.items() if joint in joints))
 
     def set_operating_modes(
         self,
@@ -65,7 +75,7 @@ class MotorBank:
             raise ValueError(f"operating mode is {mode!r}, expected one of {MODES}.")
         if profile_type not in PROFILE_TYPES:
             raise ValueError(f"profile type is {profile_type!r}, expected one of {PROFILE_TYPES}.")
-        for joint in self.joints_of(cmd_type, name):
+        for joint in self._told(cmd_type, name):
             motor = self._motors[joint]
             motor.mode, motor.profile_type = mode, profile_type
             motor.profile_velocity, motor.profile_acceleration = (
@@ -76,7 +86,7 @@ class MotorBank:
 
     def set_registers(self, cmd_type: str, name: str, reg: str, value: int) -> None:
         """Write one register of the addressed motors."""
-        for joint in self.joints_of(cmd_type, name):
+        for joint in self._told(cmd_type, name):
             if reg == "Profile_Velocity":
                 self._motors[joint].profile_velocity = int(value)
             elif reg == "Profile_Acceleration":
@@ -108,17 +118,18 @@ class MotorBank:
     def torque_enable(self, cmd_type: str, name: str, enable: bool) -> None:
         """Torque on holds where the joint is now; torque off lets it fall under gravity. A motor in error
         stays off."""
-        for joint in self.joints_of(cmd_type, name):
+        for joint in self._told(cmd_type, name):
             self._motors[joint].torque = bool(enable) and self._hardware_error[joint] == 0
         self._torque_changed()
 
     def reboot(self, cmd_type: str, name: str, enable: bool = True, smart_reboot: bool = False) -> None:
-        """Clear hardware errors (only of motors in error if `smart_reboot`), then torque on or off."""
+        """Clear hardware errors (only of motors in error if `smart_reboot`), then torque on or off; a shadow is left
+        without, as by the driver."""
         for joint in self.joints_of(cmd_type, name):
             if smart_reboot and self._hardware_error[joint] == 0:
                 continue
             self._hardware_error[joint] = 0
-            self._motors[joint].torque = bool(enable)
+            self._motors[joint].torque = bool(enable) and joint not in SHADOWS
         self._torque_changed()
 
     def set_hardware_error(self, joint: str, status: int) -> None:

@@ -231,3 +231,20 @@ def test_trajectory_is_played_and_a_second_one_is_refused_meanwhile(world: World
     world.step(0.6)
     assert _q(world) == pytest.approx(points[1], abs=0.01)
     assert not world.arm.command_trajectory("group", "arm", [0.0], points[:1])
+
+
+def test_a_second_motor_obeys_what_its_joints_first_one_is_told_and_fails_by_itself(world: World) -> None:
+    arm, error = world.arm, "Hardware_Error_Status"
+    assert len(arm.get_registers("group", "arm", error)) == 6, "no group has it"
+    arm.set_registers("group", "arm", "Profile_Velocity", 250)
+    assert arm.get_registers("single", "elbow_shadow", "Profile_Velocity") == (250,)
+    arm.set_hardware_error("elbow_shadow", 32)
+    assert arm.get_registers("group", "arm", error) == (0,) * 6
+    assert arm.get_registers("single", "elbow_shadow", error) == (32,)
+    arm.reboot("group", "arm", smart_reboot=True)
+    assert arm.get_registers("single", "elbow_shadow", error) == (32,)
+    arm.reboot("single", "elbow_shadow", smart_reboot=True)
+    assert arm.get_registers("single", "elbow_shadow", error) == (0,)
+    assert arm.get_registers("single", "elbow_shadow", "Torque_Enable") == (0,), "as the driver leaves it"
+    arm.torque_enable("group", "arm", True)
+    assert arm.get_registers("single", "elbow_shadow", "Torque_Enable") == (1,)

@@ -322,6 +322,12 @@ def test_the_simulated_hardware_can_fail(bench: Bench) -> None:
     assert bench.until(lambda: _quiet(time_of_last))
     bench.set(fault="none")
     assert math.isfinite(bench.state().position[0])
+    about = {"cmd_type": "group", "name": "arm", "reg": "Hardware_Error_Status"}
+    for fault, count in (("bus_failure", 0), ("none", 6)):
+        bench.set(fault=fault)
+        unread = fault != "none"
+        assert bench.until(lambda u=unread: (list(bench.state().position[:7]) == [-math.pi] * 7) == u)
+        assert len(bench.call(RegisterValues, "/wx250s/get_motor_registers", **about).values) == count
     bench.set(fault="no_primary_images")
     subscriptions = [
         bench.client.create_subscription(Image, topic, lambda _: None, 10) for topic in (IMAGE, "/wrist/image_raw")

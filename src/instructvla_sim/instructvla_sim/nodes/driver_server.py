@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 
 from instructvla_sim.arm import SimulatedArm
 from instructvla_sim.nodes.live_world import LiveWorld
-from instructvla_sim.nodes.messages import fill_robot_info, trajectory_times_s
+from instructvla_sim.nodes.messages import fill_robot_info, trajectory_times_s, unread
 
 DRIVER_QOS = QoSProfile(depth=10)
 """Reliable, volatile, the last ten: what the driver uses on every topic."""
@@ -59,6 +59,7 @@ class DriverServer:
             node.create_service(kind, f"{base}/{name}", answer)
         self.commands = 0
         self.refused = 0
+        self._bus_failed = False
 
     @property
     def joint_states_topic(self) -> str:
@@ -67,12 +68,14 @@ class DriverServer:
 
     def publish(self, message: JointState) -> None:
         """Publish joint states; from any thread."""
-        self._joint_states.publish(message)
+        self._joint_states.publish(unread(message) if self._bus_failed else message)
 
     def inject(self, fault: str) -> str:
-        """Make the hardware fail; returns "" or why this robot cannot. What is no fault of the arm changes nothing."""
+        """Make the hardware fail; returns "" or why this robot cannot. What is no fault of the arm changes nothing, but
+        that its bus works again: commands had got through meanwhile, only nothing could be read."""
         if fault in ("reflex", "user_stop"):
             return f"{fault} is a fault of a Franka; this is a WidowX"
+        self._bus_failed = fault == "bus_failure"
         if fault == "servo_overload":
             with self._live.locked() as world:
                 world.arm.set_hardware_error("shoulder", OVERLOAD)
@@ -135,6 +138,8 @@ class DriverServer:
         return response
 
     def _on_get_registers(self, request: RegisterValues.Request, response: Any) -> Any:
+        if self._bus_failed:
+            return response
         values = self._call(lambda arm: arm.get_registers(request.cmd_type, request.name, request.reg))
         response.values = list(values or ())
         return response

@@ -100,7 +100,7 @@ class FrankaServer:
 
     def inject(self, fault: str) -> str:
         """Make the robot fail; returns "" or why it cannot. `none` releases the user stop, but leaves a reflex."""
-        if fault == "servo_overload":
+        if fault in ("servo_overload", "bus_failure"):
             return f"{fault} is a fault of a WidowX; this is a {self._arm.name}"
         with self._live.locked() as world:
             arm = world.arm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,8 @@ from interbotix_xs_msgs.srv import RobotInfo as RobotInfoSrv
 from sensor_msgs.msg import CameraInfo as CameraInfoMsg
 from sensor_msgs.msg import Image, JointState
 
+from instructvla_sim.arm_types import CRANK_M, HORN_M, RobotInfo
 from instructvla_sim.arm_types import JointState as ArmState
-from instructvla_sim.arm_types import RobotInfo
 from instructvla_sim.nodes.camera_rig import Picture
 
 _NO_DISTORTION = [0.0] * 5
@@ -29,6 +30,16 @@ def joint_state_message(state: ArmState, stamp: Time) -> JointState:
     message.velocity = state.velocities.tolist()
     message.effort = state.efforts.tolist()
     return message
+
+
+def unread(message: JointState) -> JointState:
+    """What the driver makes of it when its servos cannot be read: all registers are 0, which for a position means half
+    a turn back; the fingers follow from that."""
+    finger_m = math.sqrt(CRANK_M**2 - HORN_M**2)
+    turned = [-math.pi] * (len(message.name) - 2)
+    made = JointState(header=message.header, name=message.name, position=[*turned, finger_m, -finger_m])
+    made.velocity = made.effort = [0.0] * len(message.name)
+    return made
 
 
 def image_message(picture: Picture, stamp: Time, frame_id: str) -> Image:

@@ -19,6 +19,7 @@ FAULTS: tuple[str, ...] = (
     "no_primary_images",
     "no_wrist_images",
     "servo_overload",
+    "bus_failure",
     "reflex",
     "user_stop",
 )

@@ -155,10 +155,9 @@ class SimNode(Node):
             settings = sim_settings(read(self, SIM) | {p.name: p.value for p in parameters})
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if any(p.name == "fault" for p in parameters):  # the same again too: a reflex may have been recovered from
-            if problem := self._inject(settings.fault):
-                return SetParametersResult(successful=False, reason=problem)
-        return SetParametersResult(successful=True)
+        again = any(p.name == "fault" for p in parameters)  # the same too: a reflex may have been recovered from
+        problem = self._inject(settings.fault) if again else ""
+        return SetParametersResult(successful=not problem, reason=problem)
 
     def _inject(self, fault: str) -> str:
         """Makes something fail, or all work again; returns "" or why this robot cannot."""
