@@ -5,16 +5,19 @@ For tests: a ROS domain of its own, cheap pictures, no process gives way to anot
 
 import json
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
-from interbotix_xs_msgs.msg import JointGroupCommand
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -24,7 +27,9 @@ from std_srvs.srv import Trigger
 
 from instructvla_msgs.msg import ActionChunk, EndEffectorDelta, LatentAction, Reasoning, SafetyState
 from instructvla_msgs.srv import SetInstruction
+from instructvla_ros.cli.fault import set_fault
 from instructvla_ros.cli.ros_client import RosClient
+from instructvla_ros.faults.engine import Fault
 from instructvla_ros.graph import environment
 from instructvla_ros.graph.command import node_process
 from instructvla_ros.graph.description import resolve
@@ -34,12 +39,15 @@ from instructvla_ros.nodes import qos
 
 LIMIT_S = 60.0
 START_LIMIT_S = 200.0
-CHEAP: dict[str, dict[str, Any]] = {
+Parameters = Mapping[str, Mapping[str, Any]]
+CHEAP: Parameters = {
     "sim_node": {"multisampling": 0, "primary_rate_hz": 8.0},
     # A machine that runs other tests beside this one is slow: only the faults that a test makes should show.
     "widowx_controller_node": {
         "safety.max_image_age_s": 3.0,
         "safety.max_joint_state_age_s": 1.0,
+        "safety.max_joint_silence_s": 30.0,
+        "safety.abort_image_age_s": 120.0,
         "watch.silence_s": 3.0,
         "watch.bond_s": 20.0,
         "watch.clock_stop_s": 10.0,
@@ -55,24 +63,27 @@ CHEAP: dict[str, dict[str, Any]] = {
 }
 
 
-def supervisor_of(names: set[str] | None, log: Any, **given: str) -> Supervisor:
-    """A supervisor of the named nodes of the simulated graph, or of all."""
+def supervisor_of(names: set[str] | None, log: Any, parameters: Parameters, **given: str) -> Supervisor:
+    """A supervisor of the named nodes of the simulated graph, or of all, with parameters by node."""
     processes = []
     for node in resolve(WIDOWX, {"sim": "true", **given}):
         if names is None or node.name in names:
-            parameters = (*node.parameters, *CHEAP.get(node.name, {}).items())
-            processes.append(node_process(replace(node, parameters=parameters, nice=0)))
+            settings = (*node.parameters, *parameters.get(node.name, {}).items())
+            processes.append(node_process(replace(node, parameters=settings, nice=0)))
     variables = environment.apply_defaults(dict(os.environ))
     return Supervisor(processes, variables, output=log.fileno(), spare="faults" in given)
 
 
 class LiveGraph:
-    """Use with `with`. What was heard is kept by topic; `until` waits for something to become true."""
+    """Use with `with`. What was heard is kept by topic, with its time on the steady clock; `until` waits for something
+    to become true."""
 
-    def __init__(self, folder: Path, names: set[str] | None = None, **given: str) -> None:
+    def __init__(
+        self, folder: Path, names: set[str] | None = None, parameters: Parameters = CHEAP, **given: str
+    ) -> None:
         self.log_path = folder / "nodes.log"
         self._log = open(self.log_path, "wb")  # noqa: SIM115 - closed by __exit__
-        self.supervisor = supervisor_of(names, self._log, **given)
+        self.supervisor = supervisor_of(names, self._log, parameters, **given)
         self.heard: dict[str, list[Any]] = {}
         self.times: dict[str, list[float]] = {}
         self._lock = threading.Lock()
@@ -92,6 +103,7 @@ class LiveGraph:
             (DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS),
             (JointState, "/wx250s/joint_states", qos.JOINT_STATES),
             (JointGroupCommand, "/wx250s/commands/joint_group", qos.DRIVER_COMMANDS),
+            (JointSingleCommand, "/wx250s/commands/joint_single", qos.DRIVER_COMMANDS),
         ):
             self.heard[topic], self.times[topic] = [], []
             self.client.subscribe(kind, topic, lambda message, t=topic: self._keep(t, message), profile)
@@ -131,6 +143,21 @@ class LiveGraph:
         assert self.until(lambda: len(self.heard[topic]) >= seen + count), f"nothing on {topic}\n{self.log()}"
         return self.heard[topic][seen:]
 
+    def since(self, topic: str, since_s: float) -> list[tuple[float, Any]]:
+        """What was heard on a topic from a time on, each with its time."""
+        first = bisect_left(self.times[topic], since_s)
+        times = self.times[topic][first:]
+        return list(zip(times, self.heard[topic][first : first + len(times)], strict=True))
+
+    def when(self, topic: str, since_s: float, condition: Callable[[Any], Any]) -> float:
+        """When the first message from a time on came of which the condition is true; fails when none does."""
+
+        def first() -> float:
+            return next((at_s for at_s, message in self.since(topic, since_s) if condition(message)), 0.0)
+
+        assert self.until(first), f"not heard on {topic}; {self.safety()}\n{self.log()}"
+        return first()
+
     def quiet(self, topic: str, for_s: float) -> bool:
         """Whether nothing comes on a topic for so long."""
         seen = len(self.heard[topic])
@@ -158,6 +185,39 @@ class LiveGraph:
         request.transition.id = number
         return bool(self.client.call(ChangeState, f"{node}/change_state", request, START_LIMIT_S).success)
 
+    def moves(self, instruction: str) -> None:
+        """Give the instruction until the arm follows it.
+
+        Given anew even to an arm that moves: after a fault that may be the rest of what it had been told.
+        """
+
+        def moving() -> bool:
+            self.say(instruction, think=False)
+            return self.until(lambda: self.safety().mode == SafetyState.MODE_EXECUTING, 10.0)
+
+        assert self.until(moving, START_LIMIT_S), f"{self.safety()}\n{self.log()}"
+
+    # Disturbing.
+
+    def disturb(self, stream: str, fault: str) -> tuple[float, float]:
+        """Tell the fault relay; the times between which it took effect."""
+        before_s = time.monotonic()
+        assert set_fault(self.client, stream, Fault.parse(fault)) == ""
+        return before_s, time.monotonic()
+
+    def send_signal(self, node: str, name: str) -> float:
+        """Send a signal to a node's process; when."""
+        os.kill(self.supervisor.pids[node], signal.Signals[f"SIG{name}"])
+        return time.monotonic()
+
+    @contextmanager
+    def frozen(self, node: str) -> Iterator[float]:
+        """A node whose process stands still meanwhile, and says nothing; since when."""
+        try:
+            yield self.send_signal(node, "STOP")
+        finally:
+            self.send_signal(node, "CONT")
+
     # Looking.
 
     def safety(self) -> SafetyState:
@@ -177,14 +237,22 @@ class LiveGraph:
         """The newest verdict of the simulator."""
         return dict(json.loads(self.news("sim/task_status")[-1].data))
 
-    def diagnosis(self, node: str) -> str:
-        """What a node last said of itself in /diagnostics; "" before it has said anything."""
+    def diagnostics(self, node: str) -> DiagnosticStatus:
+        """What a node last said of itself in /diagnostics; empty before it has said anything."""
         for message in reversed(self.heard["/diagnostics"]):
             for status in message.status:
                 if status.name.endswith(node):
-                    return str(status.message)
-        return ""
+                    return status
+        return DiagnosticStatus()
+
+    def diagnosis(self, node: str) -> str:
+        """The words of that."""
+        return str(self.diagnostics(node).message)
 
     def goals(self, count: int) -> np.ndarray:
         """The next joint goals, (count, 6)."""
         return np.array([message.cmd for message in self.news("/wx250s/commands/joint_group", count)])
+
+    def still(self) -> bool:
+        """Whether the goals do not move any more."""
+        return bool(np.ptp(self.goals(10), axis=0).max() < 1e-6)

@@ -3,8 +3,8 @@
 One graph with the fault relay and a random checkpoint; each test begins and ends with an arm that moves.
 """
 
-import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ pytest.importorskip("interbotix_xs_msgs.msg")
 
 from interbotix_xs_msgs.msg import JointGroupCommand  # noqa: E402
 from interbotix_xs_msgs.srv import Reboot  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 
-from instructvla_msgs.msg import ActionChunk, SafetyState  # noqa: E402
+from instructvla_msgs.msg import ActionChunk, Reasoning, SafetyState  # noqa: E402
 from instructvla_ros.cli import main as cli  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
 
@@ -52,50 +52,31 @@ def running(tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[
 @pytest.fixture
 def graph(running: "LiveGraph") -> "Iterator[LiveGraph]":
     """The arm moves before the fault, and again after it."""
-    moves(running)
+    running.moves(INSTRUCTION)
     yield running
     for stream in ("image", "joint_states", "latent_action", "action_chunk"):
         assert cli.main(["fault", "stream", stream, "none"]) == 0
     if running.safety().mode in (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT):
         assert cli.main(["reset"]) == 0
-    moves(running)
-
-
-def moves(graph: "LiveGraph") -> None:
-    """Give the instruction until the arm follows it.
-
-    Given anew even to an arm that moves: after a fault that may be the rest of what it had been told.
-    """
-    from live_graph import START_LIMIT_S
-
-    def moving() -> bool:
-        graph.say(INSTRUCTION, think=False)
-        return graph.until(lambda: graph.safety().mode == EXECUTING, 10.0)
-
-    assert graph.until(moving, START_LIMIT_S), f"{graph.safety()}\n{graph.log()}"
+    running.moves(INSTRUCTION)
 
 
 def disturb(stream: str, *fault: str) -> None:
     assert cli.main(["fault", "stream", stream, *fault]) == 0
 
 
-def still(graph: "LiveGraph") -> bool:
-    """Whether the goals do not move any more."""
-    return bool(np.ptp(graph.goals(10), axis=0).max() < 1e-6)
-
-
 @pytest.mark.parametrize("fault", ["drop", "delay 30"])
 def test_f01_a_camera_that_stops_makes_the_arm_hold(graph: "LiveGraph", fault: str) -> None:
     disturb("image", *fault.split())
     assert "image" in graph.holds("F01").reason
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
 
 
 def test_f02_spoiled_pictures_are_refused_with_the_reason_and_no_node_ends(graph: "LiveGraph") -> None:
     pids = dict(graph.supervisor.pids)
     disturb("image", "corrupt")  # black, of an unknown encoding, of another size than it says, cut short, in turn
     assert "chunk" in graph.holds("F11").reason  # the controller looks at stamps only; the expert refuses the pictures
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
     assert graph.until(lambda: "encoding" in graph.log())
     assert graph.supervisor.pids == pids
 
@@ -103,7 +84,7 @@ def test_f02_spoiled_pictures_are_refused_with_the_reason_and_no_node_ends(graph
 def test_f03_a_frozen_picture_under_new_stamps_makes_the_moving_arm_hold(graph: "LiveGraph") -> None:
     disturb("image", "freeze")
     assert "picture" in graph.holds("F03").reason
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
 
 
 def test_f04_pictures_with_stamps_of_another_clock_are_not_paired_and_the_arm_holds(graph: "LiveGraph") -> None:
@@ -118,7 +99,7 @@ def test_f04_pictures_with_stamps_of_another_clock_are_not_paired_and_the_arm_ho
 def test_f05_a_spoiled_joint_state_makes_the_arm_hold(graph: "LiveGraph") -> None:
     disturb("joint_states", "corrupt")
     graph.holds("F05")
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
     assert np.isfinite(graph.goals(5)).all()
 
 
@@ -127,14 +108,14 @@ def test_f06_f07_f19_spoiled_chunks_are_never_followed(graph: "LiveGraph") -> No
     disturb("action_chunk", "corrupt")
     assert graph.until(lambda: graph.safety().chunks_rejected >= before + 3)
     assert graph.until(lambda: graph.safety().mode != EXECUTING)
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
     assert np.isfinite(graph.goals(5)).all()
 
 
 def test_f11_without_latents_the_arm_holds_once_the_last_is_too_old(graph: "LiveGraph") -> None:
     disturb("latent_action", "drop")
     graph.holds("F11")
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
 
 
 @pytest.fixture
@@ -150,7 +131,7 @@ def ticking(
     given = {"checkpoint": str(tmp_path / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
     with live_graph.LiveGraph(tmp_path, **given, faulty_clock="true") as made:
         assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
-        moves(made)
+        made.moves(INSTRUCTION)
         yield made
 
 
@@ -159,14 +140,14 @@ def test_f16_a_clock_that_stands_still_holds_the_arm_and_one_that_jumps_does_not
 ) -> None:
     disturb("clock", "drop")
     assert "stood still" in ticking.holds("F16").reason
-    assert ticking.until(lambda: still(ticking))
+    assert ticking.until(ticking.still)
     disturb("clock", "none")
-    moves(ticking)
+    ticking.moves(INSTRUCTION)
     seen = len(ticking.heard["/wx250s/commands/joint_group"])
     for jump in ("5", "-5"):
         disturb("clock", "shift", jump)
         ticking.goals(25)
-        moves(ticking)
+        ticking.moves(INSTRUCTION)
     goals = np.array([message.cmd for message in ticking.heard["/wx250s/commands/joint_group"][seen:]])
     assert np.abs(np.diff(goals, axis=0)).max() < 0.1
 
@@ -177,7 +158,7 @@ def test_f12_a_policy_node_that_is_killed_comes_back_and_moves_nothing_before_it
 ) -> None:
     pid = graph.supervisor.pids[node]
     assert cli.main(["fault", "kill", node]) == 0
-    assert graph.until(lambda: graph.safety().mode == HOLDING and still(graph)), graph.safety()
+    assert graph.until(lambda: graph.safety().mode == HOLDING and graph.still()), graph.safety()
     assert graph.until(lambda: graph.supervisor.pids[node] != pid), graph.log()
     from live_graph import START_LIMIT_S
 
@@ -185,13 +166,16 @@ def test_f12_a_policy_node_that_is_killed_comes_back_and_moves_nothing_before_it
 
 
 def test_f13_without_a_living_controller_the_expert_makes_no_chunks(graph: "LiveGraph") -> None:
-    os.kill(graph.supervisor.pids["widowx_controller_node"], signal.SIGSTOP)
-    try:
+    with graph.frozen("widowx_controller_node"):
         assert graph.until(lambda: "(F13)" in graph.diagnosis("action_expert_node"))
         assert graph.quiet("action_chunk", 1.0)
-    finally:
-        os.kill(graph.supervisor.pids["widowx_controller_node"], signal.SIGCONT)
     graph.news("action_chunk")
+
+
+def test_f14_when_nothing_is_heard_of_the_expert_the_arm_holds(graph: "LiveGraph") -> None:
+    with graph.frozen("action_expert_node"):
+        assert "neither chunk nor heartbeat" in graph.holds("F14").reason
+        assert graph.until(graph.still)
 
 
 @pytest.mark.parametrize(
@@ -201,17 +185,18 @@ def test_f13_without_a_living_controller_the_expert_makes_no_chunks(graph: "Live
 def test_f14_a_second_publisher_makes_the_arm_hold_until_it_is_gone(graph: "LiveGraph", kind: Any, topic: str) -> None:
     publisher = graph.client.node.create_publisher(kind, topic, qos.ACTION_CHUNK)
     assert "publisher" in graph.holds("F14").reason
-    assert graph.until(lambda: still(graph))
+    assert graph.until(graph.still)
     graph.client.node.destroy_publisher(publisher)
     assert graph.until(lambda: graph.safety().fault_id != "F14")
 
 
 def test_f15_a_publisher_whose_quality_of_service_does_not_fit_is_named_with_a_hint(graph: "LiveGraph") -> None:
-    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    publisher = graph.client.node.create_publisher(Bool, "estop", best_effort)
+    latched = DurabilityPolicy.TRANSIENT_LOCAL  # as the nodes ask for; only the reliability does not fit
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=latched)
+    publisher = graph.client.node.create_publisher(Reasoning, "reasoning", best_effort)
     assert graph.until(lambda: "(F15)" in graph.diagnosis("widowx_controller_node"))
     said = graph.diagnosis("widowx_controller_node")
-    assert "estop" in said and "RELIABILITY" in said and "ros2 topic info" in said
+    assert "reasoning" in said and "RELIABILITY" in said and "ros2 topic info" in said
     graph.client.node.destroy_publisher(publisher)
 
 
@@ -244,10 +229,10 @@ def test_f22_the_estop_topic_latches_and_moves_nothing_before_reset_and_a_new_in
     assert graph.until(lambda: graph.safety().mode == SafetyState.MODE_STOPPED)
     assert graph.safety().fault_id == "F22"
     graph.goals(2)
-    assert still(graph)
+    assert graph.still()
     assert cli.main(["reset"]) == 0
     assert graph.until(lambda: graph.safety().mode in (SafetyState.MODE_IDLE, HOLDING))
-    assert still(graph)
+    assert graph.still()
     graph.client.node.destroy_publisher(publisher)
 
 
@@ -260,3 +245,18 @@ def test_a_fault_that_nobody_knows_is_refused_and_a_graph_without_relay_is_named
     assert "no heartbeat" in capsys.readouterr().err
     assert cli.main(["fault", "disk", str(tmp_path), "--leave-mb", "1", "--most-mb", "1"]) == 1
     assert "take a smaller disk" in capsys.readouterr().err
+
+
+def test_told_to_end_all_at_once_as_by_ros2_launch_every_node_ends_by_itself_and_no_goal_follows(
+    running: "LiveGraph",
+) -> None:
+    running.moves(INSTRUCTION)
+    processes = dict(running.supervisor._running)
+    told_s = time.monotonic()
+    for process in processes.values():
+        process.send_signal(signal.SIGINT)
+    ended = {name: process.wait(5.0) for name, process in processes.items()}  # then ros2 launch sends SIGTERM
+    assert ended == dict.fromkeys(processes, 0), running.log()
+    assert not running.since("/wx250s/commands/joint_group", told_s + 1.0)
+    assert abs(running.heard["/wx250s/commands/joint_single"][-1].cmd) <= 200.0  # the relieved force
+    assert "Traceback" not in running.log(), running.log()

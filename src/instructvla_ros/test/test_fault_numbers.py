@@ -25,6 +25,7 @@ CONFIG = WidowXControllerConfig()
     [
         pytest.param(CONFIG.safety.warn_image_age_s, 0.3, id="f01-warning"),
         pytest.param(CONFIG.safety.max_image_age_s, 0.5, id="f01-hold"),
+        pytest.param(CONFIG.safety.abort_image_age_s, 5.0, id="f01-abort"),
         pytest.param(CONFIG.safety.max_identical_pictures, 3, id="f03"),
         pytest.param(ExpertConfig().max_skew_s, 0.1, id="f04"),
         pytest.param(CONFIG.safety.max_joint_state_age_s, 0.1, id="f05"),
@@ -38,6 +39,7 @@ CONFIG = WidowXControllerConfig()
         pytest.param(WatchConfig().bond_s, 4.0, id="f12"),
         pytest.param(WatchConfig().silence_s, 0.4, id="f14"),
         pytest.param(CONFIG.safety.max_clock_jump_s, 1.0, id="f16"),
+        pytest.param(CONFIG.safety.max_joint_silence_s, 0.5, id="f13-f24"),
         pytest.param(ReasoningConfig().max_new_tokens, 50, id="f21"),
         pytest.param(CONFIG.gripper.close_below, 0.4, id="f23-close"),
         pytest.param(CONFIG.gripper.open_above, 0.6, id="f23-open"),

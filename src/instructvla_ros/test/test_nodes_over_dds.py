@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -94,7 +95,9 @@ class Graph:
             "service_timeout_s": driver_timeout_s,
             "gripper.dwell_s": 0.0,
             "safety.max_joint_state_age_s": 1.0,
+            "safety.max_joint_silence_s": 20.0,
             "safety.max_image_age_s": 1.0,
+            "safety.abort_image_age_s": 60.0,
             "watch.silence_s": 20.0,
             "watch.clock_stop_s": 20.0,
         }
@@ -389,6 +392,22 @@ def test_a_newer_goal_or_instruction_supersedes_and_a_stop_ends_an_action(graph:
     status, result = caller.result(third)
     assert status == GoalStatus.STATUS_ABORTED and result.outcome == result.OUTCOME_STOPPED
     assert "stop service" in result.reason
+
+
+def test_f01_an_action_whose_camera_is_gone_for_long_ends_in_a_fault(
+    graph: Graph, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal = caller.follow("pick up the carrot")
+    assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
+    camera = graph.controller._controller._camera  # type: ignore[union-attr]
+    monkeypatch.setattr(camera, "_safety", dataclasses.replace(camera._safety, abort_image_age_s=1.5))
+    graph.robot.camera_on = False
+    status, result = caller.result(goal)
+    assert status == GoalStatus.STATUS_ABORTED and result.outcome == result.OUTCOME_FAULT
+    assert "camera" in result.reason and "over" in result.reason
+    graph.robot.camera_on = True
+    assert np.ptp(graph.goals(30), axis=0).max() < 1e-6, "a camera that is there again starts nothing"
+    assert graph.mode() == SafetyState.MODE_FAULT
 
 
 @pytest.mark.parametrize(("goal", "said"), [({}, "empty"), ({"instruction": "go", "time_limit_s": -1.0}, "time limit")])

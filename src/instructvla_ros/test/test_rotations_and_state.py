@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from instructvla_ros.control import kinematics
+from instructvla_ros.control import FR3, kinematics, without_gripper
 from instructvla_ros.control.rotations import (
     R_DOWN,
     apply_delta,
@@ -98,11 +98,21 @@ def test_yaw_of_the_gripper_is_yaw_of_the_state() -> None:
 
 def test_joint_states_are_read_by_name_in_any_order_with_extra_names() -> None:
     reader = JointStateReader()
-    values = dict(zip(NAMES, range(1, 10), strict=True))
+    values = dict(zip(NAMES, (number / 10 for number in range(1, 10)), strict=True))
     shuffled = ["camera_tilt", *reversed(NAMES)]
-    sample = reader.read(shuffled, [99.0, *[float(values[n]) for n in reversed(NAMES)]], 1.0, 2.0)
-    np.testing.assert_array_equal(sample.arm_rad, [1, 2, 3, 4, 5, 6])
-    assert (sample.finger_m, sample.stamp_s, sample.received_s) == (8.0, 1.0, 2.0)
+    sample = reader.read(shuffled, [99.0, *[values[n] for n in reversed(NAMES)]], 1.0, 2.0)
+    np.testing.assert_array_equal(sample.arm_rad, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert (sample.finger_m, sample.stamp_s, sample.received_s) == (0.8, 1.0, 2.0)
+
+
+def test_an_arm_without_a_gripper_needs_no_finger_and_its_opening_is_what_was_told_last() -> None:
+    reader = JointStateReader(without_gripper(FR3))
+    names, positions = FR3.joint_names, FR3.home_rad.tolist()
+    openings = []
+    for told in (None, 0.0, 0.5):
+        reader.told_opening = reader.told_opening if told is None else told
+        openings.append(float(state_of(reader.read(names, positions, 0.0, 0.0), FR3)[7]))
+    assert openings == pytest.approx([1.0, 0.0, 0.5])
 
 
 def test_a_joint_state_without_a_joint_names_what_is_missing() -> None:

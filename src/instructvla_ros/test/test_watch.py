@@ -18,6 +18,10 @@ class Held:
     def __init__(self) -> None:
         self.holds: dict[str, str] = {}
         self.reanchored = 0
+        self.way = ""
+
+    def give_way(self, reason: str, now_s: float) -> None:
+        self.way = reason
 
     def hold_for(self, fault_id: str, reason: str) -> None:
         self.holds[fault_id] = reason
@@ -100,9 +104,15 @@ def test_f14_without_chunks_the_heartbeat_shows_that_the_network_is_there(watch:
 def test_f14_another_commander_holds_until_it_is_gone(watch: Watch) -> None:
     held = Held()
     watch.on_others("1 other publisher(s) command the same joints")
-    assert apply(watch, held, 10.1) == ["F14"]
+    assert apply(watch, held, 10.1) == ["F14"] and "command" in held.way
     watch.on_others("")
-    assert apply(watch, held, 10.2) == []
+    assert apply(watch, held, 10.2) == [] and held.way == ""
+
+
+def test_f14_another_planner_holds_too_but_the_arm_is_still_told_where_to_stay(watch: Watch) -> None:
+    held = Held()
+    watch.on_others("", "2 publishers of action_chunk")
+    assert apply(watch, held, 10.1) == ["F14"] and held.way == ""
 
 
 def test_f16_a_clock_that_stands_still_for_half_a_second_holds_and_ends_in_an_anchor(watch: Watch) -> None:
@@ -123,7 +133,7 @@ def test_the_watch_makes_a_real_controller_hold_within_one_tick(bench: Any, watc
     watch.on_others("two commanders")
     watch.apply(bench.controller, bench.now_s, 10.1)
     command = bench.tick()
-    assert (command.mode, command.fault_id) == (Mode.HOLD, "F14")
+    assert (command.mode, command.fault_id, command.joint_goal_rad) == (Mode.HOLD, "F14", None)
 
 
 def test_a_bond_begins_with_the_first_heartbeat() -> None:

@@ -1,6 +1,6 @@
 """Pure control logic: imports neither rclpy nor torch, takes its clock from the caller."""
 
-from instructvla_ros.control.arm import ArmModel, Fingers
+from instructvla_ros.control.arm import ArmModel, Fingers, without_gripper
 from instructvla_ros.control.controller import ArmController, ControllerConfig
 from instructvla_ros.control.franka import FR3, PANDA, FrankaController
 from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
@@ -27,4 +27,5 @@ __all__ = [
     "WidowXControllerConfig",
     "WidthArmConfig",
     "WidthArmController",
+    "without_gripper",
 ]

@@ -28,7 +28,8 @@ class Anchorage:
 
     def astray(self, goal_rad: np.ndarray, sample: JointSample) -> bool:
         """The arm has for a while been elsewhere than where goals may lead it: it has lost its torque, or was moved by
-        hand. It would go back at once where it gets its torque again: its goal is to be where it is."""
+        hand. It would go back at once where it gets its torque again: its goal is to be where it is, or, of a stopped
+        arm, none before the reset."""
         if float(np.max(np.abs(goal_rad - sample.arm_rad))) <= self._lead_rad + _ASTRAY_RAD:
             self._astray_from_s = None
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ Damped = Callable[..., IkResult]
 
 @dataclass(frozen=True)
 class Fingers:
-    """The finger joint by which the gripper's opening is measured: its position (m) when closed and when open."""
+    """The finger joint by which the gripper's opening is measured: its position (m) when closed and when open. Without
+    a name it is not measured."""
 
     joint: str
     closed_m: float
@@ -72,3 +73,8 @@ class ArmModel:
     def joints(self) -> int:
         """Number of arm joints, without the gripper."""
         return len(self.joint_names)
+
+
+def without_gripper(arm: ArmModel) -> ArmModel:
+    """The same arm with no gripper to measure; its opening is the one that was told last, open at first."""
+    return replace(arm, fingers=replace(arm.fingers, joint=""))

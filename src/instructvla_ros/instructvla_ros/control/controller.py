@@ -3,34 +3,30 @@
 Pure, with injected clock. Used by the controller nodes, by the simulator's data generation and by the evaluation, so
 that all three move alike. One thread owns an object. Every time is in seconds on one clock of the caller's, the clock
 of the stamps; nothing is sent by this class. When in doubt it holds, which means that the last joint goal is repeated:
-an arm with its drives on stays where it is, whereas zero velocity or silence would not be defined.
+an arm with its drives on stays where it is, whereas zero velocity or silence would not be defined. Only where nothing
+is known of the arm any more, where it was moved although it is stopped, or where somebody else commands it, no goal is
+sent at all: the drives then keep what they were told last.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from instructvla_ros.control.anchorage import Anchorage
 from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.camera import CameraWatch
 from instructvla_ros.control.chunk_buffer import ChunkBuffer, ChunkBufferConfig
 from instructvla_ros.control.gate import KeepOut, MotionGate, Passage
 from instructvla_ros.control.gripper import Gripper
-from instructvla_ros.control.interpolator import (
-    Interpolator,
-    InterpolatorConfig,
-    JointInterpolator,
-    JointTracker,
-    TrackerConfig,
-)
-from instructvla_ros.control.pictures import FrozenPicture
+from instructvla_ros.control.interpolator import InterpolatorConfig, make_interpolator
+from instructvla_ros.control.joints import JointInput
+from instructvla_ros.control.reach import joints_near
 from instructvla_ros.control.rotations import apply_delta
 from instructvla_ros.control.safety import (
-    Freshness,
     JointLimiter,
     SafetyConfig,
     Verdict,
@@ -38,11 +34,10 @@ from instructvla_ros.control.safety import (
     check_chunk,
     limit_step,
 )
-from instructvla_ros.control.state import JointStateReader, state_vector
+from instructvla_ros.control.state import state_vector
 from instructvla_ros.control.types import ActionChunk, ActionStep, Command, ExecutedStep, JointSample, Mode
 
 _POINTS_ON_THE_WAY = 25
-_IK_REFINEMENTS = 10  # damped iterations where no exact answer exists: enough from a neighbouring posture, about 1 ms
 
 
 @dataclass(frozen=True)
@@ -56,19 +51,6 @@ class ControllerConfig:
     interpolator: InterpolatorConfig = field(default_factory=InterpolatorConfig)
 
 
-def make_interpolator(arm: ArmModel, config: ControllerConfig) -> Interpolator:
-    """What leads the goals of this arm from target to target."""
-    speed = JointLimiter(config.safety, arm).velocity_rad_s
-    if not isinstance(config.interpolator, TrackerConfig):
-        return JointInterpolator(config.interpolator, speed)
-    if arm.acceleration_rad_s2 is None:
-        raise ValueError(f"arm {arm.name!r} states no acceleration limits; give its controller an InterpolatorConfig")
-    if config.interpolator.lead_s < config.tick_period_s:
-        lead, period = f"lead_s is {config.interpolator.lead_s} s", f"the control period {config.tick_period_s} s"
-        raise ValueError(f"{lead}, {period}: the arm would brake before each goal; give a longer lead or a higher rate")
-    return JointTracker(config.interpolator, speed, arm.acceleration_rad_s2, config.tick_period_s)
-
-
 class ArmController:
     """See the module. `counts` holds how often each fault id was raised since construction."""
 
@@ -76,23 +58,23 @@ class ArmController:
         self.arm, self.config = arm, config
         self.counts: Counter[str] = Counter()
         self._safety = config.safety
-        self._reader = JointStateReader(arm)
+        self._joints = JointInput(arm, self._safety)
         self._buffer = ChunkBuffer(config.buffer)
         self._limiter = JointLimiter(self._safety, arm)
         self._workspace = Workspace(self._safety)
-        self._interpolator = make_interpolator(arm, config)
-        self._longest_s = config.interpolator.longest_s(config.tick_period_s)
-        self._gate = MotionGate(arm, self._safety, config.tick_period_s, self._longest_s)
+        period_s = config.tick_period_s
+        self._interpolator = make_interpolator(arm, config.interpolator, self._limiter.velocity_rad_s, period_s)
+        self._longest_s = config.interpolator.longest_s(period_s)
+        self._gate = MotionGate(arm, self._safety, period_s, self._longest_s)
         self._keep_out = KeepOut(self._safety.keep_out_m)
         self._gripper = gripper
-        self._image = Freshness()
-        self._picture = FrozenPicture(self._safety.max_identical_pictures, self._safety.frozen_motion_rad)
-        self._sample: JointSample | None = None
-        self._joint_problem = ""
-        self._anchor_from_s = -math.inf  # earlier joint states do not tell where the arm is
+        self._camera = CameraWatch(self._safety)
+        self.ceased = False
+        """Whether joint states have ceased since the last reset (F24): the robot's driver is to be set up anew."""
         self._anchorage = Anchorage(arm, self._safety.max_joint_lead_rad)
         self._latch: tuple[Mode, str, str] | None = None
         self._holds: dict[str, str] = {}
+        self._rival = ""
         self._refused_goals = 0
         self._bad_chunks = 0
         self._step_verdict = Verdict(True)
@@ -117,44 +99,26 @@ class ArmController:
         stamp_s: float,
         now_s: float,
     ) -> None:
-        """Take a joint state by names. One that is incomplete or not finite is refused and makes the arm hold (F05).
+        """Take a joint state by names. One that is incomplete, not finite or impossible is refused and makes the arm
+        hold (F05); without any other for `max_joint_silence_s` a fault is latched (F24).
 
         One that was measured before the last, or before the arm's target was to be anchored, says nothing new.
         """
         try:
-            sample = self._reader.read(names, positions, stamp_s, now_s)
-            self._anchor_from_s = min(self._anchor_from_s, now_s)  # later only if the clock was set back
-            self._joint_problem = self._outdated(sample)
-            if self._joint_problem or self._repeated(sample):
-                return
-            self._sample = sample
-            self._picture.on_joints(self._sample.arm_rad, stamp_s)
-        except ValueError as error:
-            self._joint_problem = str(error)
+            sample = self._joints.take(names, positions, stamp_s, now_s, anchored=self._goal is not None)
+        except ValueError:
             self.counts["F05"] += 1
-
-    def _repeated(self, sample: JointSample) -> bool:
-        """A stamp not newer than the last; one much older is of a clock that was set back."""
-        if self._sample is None:
-            return False
-        return 0.0 <= self._sample.stamp_s - sample.stamp_s <= self._safety.max_clock_jump_s
-
-    def _outdated(self, sample: JointSample) -> str:
-        """Why a joint state cannot anchor the target, or "": where the arm was before a reset is not where it is."""
-        late_s = self._anchor_from_s - sample.stamp_s
-        if self._goal is not None or late_s <= self._safety.max_joint_state_age_s:
-            return ""
-        return f"joint state was measured {late_s:.2f} s before the reset; check that the clocks agree"
+            return
+        if sample is not None:
+            self._camera.on_joints(sample.arm_rad, stamp_s)
 
     def on_image(self, stamp_s: float, now_s: float, digest: int | None = None) -> None:
         """Note that the policy's camera delivered a frame; a repeated stamp counts as no frame (F03).
 
         `digest` is a fingerprint of its pixels, by which a frozen picture under new stamps is noticed.
         """
-        if not self._image.note(stamp_s, now_s):
+        if not self._camera.on_image(stamp_s, now_s, digest):
             self.counts["F03"] += 1
-        elif digest is not None:
-            self._picture.on_picture(digest, stamp_s)
 
     def on_instruction(self, instruction_id: int, now_s: float, *, ended: bool = False) -> None:
         """A new instruction: chunks and the motion of older ones are dropped at once (F20). `ended`: it is to rest."""
@@ -185,8 +149,7 @@ class ArmController:
         self._bad_chunks += 1
         self._chunk_problem = verdict.reason
         if self._bad_chunks >= self._safety.max_bad_chunks and self._latch is None:
-            reason = f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on"
-            self._latch = (Mode.FAULT, reason, verdict.fault_id)
+            self._fail(f"{self._bad_chunks} bad chunks in a row ({verdict.reason}); reset to go on", verdict.fault_id)
         return verdict.reason
 
     def go_to(self, posture_rad: np.ndarray, now_s: float) -> str:
@@ -197,8 +160,8 @@ class ArmController:
         """
         if self._latch is not None:
             return self._latch[1]
-        why_not = self._joint_problem or next(iter(self._holds.values()), "")
-        if why_not or self._sample is None or self._goal is None:
+        why_not = self._joints.problem or next(iter(self._holds.values()), "")
+        if why_not or self._goal is None:
             return why_not or "no joint state yet"
         way = np.linspace(self._goal, self._limiter.within(posture_rad), _POINTS_ON_THE_WAY)
         heights = [float(self.arm.forward(q)[1][2]) for q in way]
@@ -229,6 +192,11 @@ class ArmController:
         self.counts[fault_id] += 1
         self._buffer.end_instruction()
 
+    def _fail(self, reason: str, fault_id: str) -> None:
+        """Latch a fault, as `stop` does."""
+        self._latch = (Mode.FAULT, reason, fault_id)
+        self._buffer.end_instruction()
+
     def end_instructions(self, newest_id: int) -> None:
         """The instruction that is followed, and every one up to `newest_id`, moves nothing any more."""
         self._buffer.set_instruction(newest_id)
@@ -242,6 +210,8 @@ class ArmController:
             self._buffer.end_instruction()
         self._latch = None
         self._bad_chunks = self._refused_goals = 0
+        self.ceased = False
+        self._joints.forgive()
         self.reanchor(now_s)
 
     def reanchor(self, now_s: float) -> None:
@@ -249,9 +219,8 @@ class ArmController:
         anew. No latch is left."""
         self._chunk_problem = ""
         self._buffer.clear(earliest_stamp_s=now_s)
-        self._image.reset()
-        self._picture.reset()
-        self._sample, self._anchor_from_s = None, now_s
+        self._camera.reset()
+        self._joints.expect(now_s)
         self._unanchor()
 
     def hold_for(self, fault_id: str, reason: str) -> None:
@@ -261,6 +230,13 @@ class ArmController:
             self._holds[fault_id] = reason
         else:
             self._holds.pop(fault_id, None)
+
+    def give_way(self, reason: str, now_s: float) -> None:
+        """Send no goal, for somebody else commands the arm (F14), until called with reason "": then the target is
+        anchored anew."""
+        if self._rival and not reason:
+            self.reanchor(now_s)
+        self._rival = reason
 
     # Read-outs.
 
@@ -281,39 +257,38 @@ class ArmController:
 
     def measured_state(self) -> np.ndarray | None:
         """The policy's state vector (8,) from the newest joint state, or None before the first."""
-        return None if self._sample is None else state_vector(self._sample.arm_rad, self._sample.finger_m, self.arm)
+        sample = self._joints.sample
+        return None if sample is None else state_vector(sample.arm_rad, sample.finger_m, self.arm)
 
     @property
     def measured_rad(self) -> np.ndarray | None:
         """The newest accepted joint positions (n,), or None before the first."""
-        return None if self._sample is None else self._sample.arm_rad
+        return None if self._joints.sample is None else self._joints.sample.arm_rad
 
     def image_age_s(self, now_s: float) -> float:
         """Seconds since the last new frame; infinite before the first."""
-        return self._image.age_s(now_s)
+        return self._camera.age_s(now_s)
 
     # The clockwork.
 
     def tick(self, now_s: float) -> Command:
         """Return what to send now. Call at the control rate; never raises on what it was fed."""
-        sample = self._sample
         jumped = self._last_tick_s is not None and not (
             -1e-3 <= now_s - self._last_tick_s <= self._safety.max_clock_jump_s
         )
         if jumped:
-            self.counts["F16"] += 1
-            self._buffer.clear(earliest_stamp_s=now_s)
-            self._image.reset()
-            self._unanchor()
-            if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
-                self._sample = sample = None  # it was received on the clock before the jump
+            self._jump(now_s)
+        if not self.ceased and self._joints.silent(now_s):
+            self._cease()
+        sample = self._joints.sample
+        if self._goal is not None and self._rival:
+            return self._give_way(now_s)
         if sample is not None and self._goal is not None and self._anchorage.astray(self._goal, sample):
             self.counts["F10"] += 1
-            self._buffer.clear(earliest_stamp_s=now_s)
-            self._unanchor()
+            self._let_go(now_s)
         if sample is None:
             return self._wait("waiting for a joint state", now_s, jumped)
-        if self._goal is None and not self._anchorage.rests(sample):
+        if self._goal is None and (self._latch is not None or self._rival or not self._anchorage.rests(sample)):
             return self._wait("waiting for the arm to come to rest", now_s, jumped)
         anchored = self._goal is not None
         previous = self._anchor(sample) if self._goal is None else self._goal
@@ -333,15 +308,44 @@ class ArmController:
         gripper = self._gripper.output(None if fault_id == "F05" else sample.finger_m, now_s)
         return Command(goal.copy(), gripper.pwm, step, mode, reason, fault_id, velocity, gripper.width_m)
 
+    def _jump(self, now_s: float) -> None:
+        """The clock has jumped (F16): what was received before it is void."""
+        self.counts["F16"] += 1
+        self._camera.reset()
+        self._let_go(now_s)
+        sample = self._joints.sample
+        if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
+            self._joints.sample = None
+
+    def _cease(self) -> None:
+        """Nobody says where the arm is any more (F24): nothing is sent before the reset, not even where to stay."""
+        self.ceased = True
+        self.counts["F24"] += 1
+        why = f" ({self._joints.problem})" if self._joints.problem else ""
+        limit = f"no usable joint state for {self._safety.max_joint_silence_s:g} s{why}"
+        self._fail(f"{limit}; see to the robot's power, cables and driver, hold the arm, then call reset", "F24")
+        self._unanchor()
+
+    def _give_way(self, now_s: float) -> Command:
+        """The last that is sent before somebody else's commands are left alone: the gripper's force is relieved."""
+        self.counts["F14"] += 1
+        gripper = self._gripper.output(None, now_s)
+        self._let_go(now_s)
+        waiting = self._wait("", now_s, jumped=False)
+        return replace(waiting, gripper_pwm=gripper.pwm, gripper_width_m=gripper.width_m)
+
     def _wait(self, reason: str, now_s: float, jumped: bool) -> Command:
-        """Nothing to send before the target is anchored."""
+        """Nothing to send before the target is anchored: not while somebody else commands the arm, and where a stopped
+        arm has lost its goal, not before the reset."""
         if self._latch is not None:
             mode, why, fault_id = self._latch
             return Command(None, None, None, mode, why, fault_id)
+        if self._rival:
+            return Command(None, None, None, Mode.HOLD, self._rival, "F14")
         self._waiting_since_s = now_s if self._waiting_since_s is None else self._waiting_since_s
-        late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joint_problem
+        late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joints.problem
         fault_id = "F16" if jumped else "F05" if late else ""
-        return Command(None, None, None, Mode.WAITING, self._joint_problem or reason, fault_id)
+        return Command(None, None, None, Mode.WAITING, self._joints.problem or reason, fault_id)
 
     def _refuse(self, verdict: Verdict, previous: np.ndarray) -> tuple[Mode, str, str]:
         """The gate has refused a goal: rest on the one before. Several in a row latch a fault."""
@@ -355,8 +359,8 @@ class ArmController:
             return self._latch
         if self._refused_goals >= self._safety.max_refused_goals:
             reason = f"{self._refused_goals} goals in a row refused ({verdict.reason}); reset to go on"
-            self._latch = (Mode.FAULT, reason, verdict.fault_id)
-            return self._latch
+            self._fail(reason, verdict.fault_id)
+            return Mode.FAULT, reason, verdict.fault_id
         return Mode.HOLD, verdict.reason, verdict.fault_id
 
     def _decide(self, sample: JointSample, now_s: float) -> tuple[Mode, str, str, ExecutedStep | None]:
@@ -368,7 +372,7 @@ class ArmController:
             if not self._fingers_held:
                 self._gripper.hold(sample.finger_m)
                 self._fingers_held = True
-            counted_already = self._latch is not None or bool(self._joint_problem)
+            counted_already = self._latch is not None or bool(self._joints.problem)
             if blocked[2] != self._last_fault and not counted_already:
                 self.counts[blocked[2]] += 1
             self._last_fault = blocked[2]
@@ -397,8 +401,8 @@ class ArmController:
         """Why nothing may move now, most serious first, or None."""
         if self._latch is not None:
             return self._latch
-        if self._joint_problem:
-            return Mode.HOLD, self._joint_problem, "F05"
+        if self._joints.problem:
+            return Mode.HOLD, self._joints.problem, "F05"
         age_s = now_s - sample.received_s
         if age_s > self._safety.max_joint_state_age_s:
             limit = self._safety.max_joint_state_age_s
@@ -407,16 +411,13 @@ class ArmController:
             return Mode.HOLD, why, fault_id
         if self._posture is not None:
             return None  # a fixed posture is reached without looking
-        if self._picture.frozen:
-            times = self._picture.identical
-            return Mode.HOLD, f"the camera's picture did not change {times} times while the arm moved", "F03"
-        image_age_s = self._image.age_s(now_s)
-        if image_age_s > self._safety.max_image_age_s:
-            if image_age_s == math.inf:
-                return Mode.HOLD, "no camera image yet", "F01"
-            limit = self._safety.max_image_age_s
-            return Mode.HOLD, f"camera image is {image_age_s:.1f} s old, limit {limit} s", "F01"
-        return None
+        unseen = self._camera.check(now_s)
+        if unseen is None:
+            return None
+        if unseen.fault_id == "F01" and self.following and self._camera.lost(now_s):
+            self._fail(f"{unseen.reason}; the instruction is over: see to the camera, then reset", "F01")
+            return self._latch
+        return Mode.HOLD, unseen.reason, unseen.fault_id
 
     def _begin(
         self, wanted: ActionStep, began_s: float, sample: JointSample, now_s: float
@@ -439,7 +440,7 @@ class ArmController:
             limit = self._safety.max_target_lead_m
             reason = f"target would be {lead_m:.3f} m ahead of the arm, limit {limit} m; is the arm blocked?"
             return None, Verdict(False, "F10", reason)
-        reached = self._solve(rotation, position_m)
+        reached = joints_near(self.arm, self._safety, rotation, position_m, self._joint_target)
         if isinstance(reached, Verdict):
             return None, reached
         joints, exact = reached
@@ -454,25 +455,6 @@ class ArmController:
         )  # fmt: skip
         return executed, verdict
 
-    def _solve(self, rotation: np.ndarray, position_m: np.ndarray) -> tuple[np.ndarray, bool] | Verdict:
-        """Joints near the present target that reach the pose, and whether exactly; else why not (F09)."""
-        safety, seed = self._safety, self._joint_target
-        answer = self.arm.inverse(rotation, position_m, seed, damped_iterations=_IK_REFINEMENTS)
-        joints = self._limiter.within(answer.q_rad)
-        if answer.method == "closed_form" and float(np.max(np.abs(joints - seed))) > safety.max_joint_jump_rad:
-            answer = self.arm.damped(rotation, position_m, seed, iterations=_IK_REFINEMENTS)
-            joints = self._limiter.within(answer.q_rad)
-        jump_rad = float(np.max(np.abs(joints - seed)))
-        if jump_rad > safety.max_joint_jump_rad:
-            return Verdict(False, "F09", f"a joint would jump by {jump_rad:.2f} rad, limit {safety.max_joint_jump_rad}")
-        if (
-            answer.position_residual_m > safety.ik_position_tolerance_m
-            or answer.rotation_residual_rad > safety.ik_rotation_tolerance_rad
-        ):
-            off = f"{answer.position_residual_m * 1000:.0f} mm and {answer.rotation_residual_rad:.2f} rad"
-            return Verdict(False, "F09", f"no joint posture reaches the target (best is {off} off); step refused")
-        return joints, answer.solved and bool((joints == answer.q_rad).all())
-
     def _anchor(self, sample: JointSample) -> np.ndarray:
         """Take the measured posture as target and goal; returns the goal."""
         self._goal = sample.arm_rad.copy()
@@ -484,6 +466,11 @@ class ArmController:
         self._workspace.reset()
         self._gate.anchor()
         return self._goal
+
+    def _let_go(self, now_s: float) -> None:
+        """Wait for the target to be anchored anew; what was planned before is void."""
+        self._buffer.clear(earliest_stamp_s=now_s)
+        self._unanchor()
 
     def _unanchor(self) -> None:
         """Wait for the next joint state before anything is sent."""

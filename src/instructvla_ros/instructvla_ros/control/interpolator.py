@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from instructvla_ros.control.arm import ArmModel
+
 _NO_START = "the interpolator has no starting posture; call jump_to with measured joints first"
 _STILL_RAD_S = 1e-9
 _LEAST_PATH_RAD = 0.02  # speeds are scaled by the length of a joint's path, at least this
@@ -257,3 +259,17 @@ class JointTracker:
         if self._goal is None:
             return False
         return bool((np.abs(self._velocity) < _STILL_RAD_S).all() and (np.abs(self._target - self._goal) < 1e-6).all())
+
+
+def make_interpolator(
+    arm: ArmModel, config: InterpolatorConfig, velocity_limit_rad_s: np.ndarray, period_s: float
+) -> Interpolator:
+    """What leads the goals of this arm from target to target; raises ValueError for settings that do not fit."""
+    if not isinstance(config, TrackerConfig):
+        return JointInterpolator(config, velocity_limit_rad_s)
+    if arm.acceleration_rad_s2 is None:
+        raise ValueError(f"arm {arm.name!r} states no acceleration limits; give its controller an InterpolatorConfig")
+    if config.lead_s < period_s:
+        lead, period = f"lead_s is {config.lead_s} s", f"the control period {period_s} s"
+        raise ValueError(f"{lead}, {period}: the arm would brake before each goal; give a longer lead or a higher rate")
+    return JointTracker(config, velocity_limit_rad_s, arm.acceleration_rad_s2, period_s)

@@ -44,8 +44,10 @@ class SafetyConfig:
     ik_position_tolerance_m: float = 0.005
     ik_rotation_tolerance_rad: float = 0.1
     max_joint_state_age_s: float = 0.1
+    max_joint_silence_s: float = 0.5
     warn_image_age_s: float = 0.3
     max_image_age_s: float = 0.5  # math.inf switches the image check off
+    abort_image_age_s: float = 5.0
     max_bad_chunks: int = 3
     max_clock_jump_s: float = 1.0
     # Boxes that the end effector may not enter: lower x, y, z, upper x, y, z of each; one without volume is none.

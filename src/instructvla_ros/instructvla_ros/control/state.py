@@ -13,6 +13,7 @@ from instructvla_ros.control.rotations import R_DOWN, matrix_to_rpy
 from instructvla_ros.control.types import JointSample
 from instructvla_ros.control.wx250s import WX250S
 
+_BEYOND_RAD = 0.2
 STATE_DIM = 8
 STATE_NAMES = tuple(f"state_{number}" for number in range(STATE_DIM))
 """Joint names under which a data set that knows no joints keeps the policy's state in a bag."""
@@ -21,17 +22,21 @@ STATE_NAMES = tuple(f"state_{number}" for number in range(STATE_DIM))
 class JointStateReader:
     """Maps joint states by name, in any order and with extra names. Keeps the mapping of the last layout.
 
+    A posture far beyond the joint limits is none: a WidowX's driver that cannot read its servos goes on publishing,
+    every joint half a turn back. `told_opening`: of a gripper that is not measured.
+
     `of_data_set`: the policy's state under `STATE_NAMES` is taken too. It moves no arm: nothing is known of its joints.
     """
 
     def __init__(self, arm: ArmModel = WX250S, *, of_data_set: bool = False) -> None:
         self._arm, self._of_data_set = arm, of_data_set
-        self._wanted = (*arm.joint_names, arm.fingers.joint)
+        self._wanted = (*arm.joint_names, *([arm.fingers.joint] if arm.fingers.joint else []))
+        self.told_opening = 1.0
         self._layout: tuple[str, ...] | None = None
         self._indices: list[int] = []
 
     def read(self, names: Sequence[str], positions: Sequence[float], stamp_s: float, received_s: float) -> JointSample:
-        """Return the sample; raises ValueError that names the missing or non-finite joints."""
+        """Return the sample; raises ValueError that names the joints that are missing, not finite or impossible."""
         layout = tuple(names)
         if self._of_data_set and layout == STATE_NAMES:
             if len(positions) != STATE_DIM or not np.isfinite(positions).all():
@@ -52,7 +57,14 @@ class JointStateReader:
         for name, value in zip(self._wanted, values, strict=True):
             if not math.isfinite(value):
                 raise ValueError(f"joint state has {value} for {name}; a finite position was expected")
-        return JointSample(np.array(values[:-1]), values[-1], float(stamp_s), float(received_s))
+        arm = self._arm
+        arm_rad = np.array(values[: arm.joints])
+        beyond = np.maximum(arm.lower_rad - arm_rad, arm_rad - arm.upper_rad) > _BEYOND_RAD
+        if beyond.any():
+            said = ", ".join(f"{arm.joint_names[i]} at {arm_rad[i]:.2f} rad" for i in np.flatnonzero(beyond))
+            raise ValueError(f"joint state has {said}, over {_BEYOND_RAD} rad beyond the limits; are the servos read?")
+        finger_m = values[-1] if arm.fingers.joint else arm.fingers.position_m(self.told_opening)
+        return JointSample(arm_rad, finger_m, float(stamp_s), float(received_s))
 
 
 def state_of(sample: JointSample, arm: ArmModel = WX250S) -> np.ndarray:

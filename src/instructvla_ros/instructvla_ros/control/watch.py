@@ -29,6 +29,13 @@ class Holdable(Protocol):
         """Drop what was planned; nothing is sent before the target is anchored anew."""
 
 
+class Yielding(Holdable, Protocol):
+    """A controller that also leaves the arm to others."""
+
+    def give_way(self, reason: str, now_s: float) -> None:
+        """Send no goal until called with reason ""."""
+
+
 class Bond:
     """Whether a peer lives, by its heartbeats. It begins with the first of them. One thread owns an object."""
 
@@ -69,7 +76,7 @@ class Watch:
         self._config, self._planner = config, planner
         self._bonds = {name: Bond() for name in policy_nodes}
         self._chunk_s: float | None = None
-        self._others = ""
+        self._commanders = self._planners = ""
         self._now_s: float | None = None
         self._changed_s = 0.0
         self._held: set[str] = set()
@@ -83,12 +90,13 @@ class Watch:
         """A chunk arrived."""
         self._chunk_s = steady_s
 
-    def on_others(self, reason: str) -> None:
-        """Who else commands the arm or plans for it, in words; "" for nobody."""
-        self._others = reason
+    def on_others(self, commanders: str, planners: str = "") -> None:
+        """Who else commands the arm, and who else plans for it, in words; "" for nobody."""
+        self._commanders, self._planners = commanders, planners
 
-    def apply(self, controller: Holdable, now_s: float, steady_s: float) -> None:
+    def apply(self, controller: Yielding, now_s: float, steady_s: float) -> None:
         """Call in every control tick, before the controller's own."""
+        controller.give_way(self._commanders, now_s)  # repeated goals would fight with theirs
         holds = self.holds(now_s, steady_s)
         for fault_id in self._held | set(holds):
             controller.hold_for(fault_id, holds.get(fault_id, ""))
@@ -112,8 +120,10 @@ class Watch:
             if bond.silent_s(steady_s) > limits.bond_s:
                 found["F12"] = f"no heartbeat of {name} for {limits.bond_s:g} s"
         twins = [name for name, bond in self._bonds.items() if bond.twins(steady_s, limits.bond_s)]
-        if self._others or twins:
-            found["F14"] = self._others or f"two processes say that they are {twins[0]}; stop one of them (F14)"
+        if others := self._commanders or self._planners:
+            found["F14"] = others
+        elif twins:
+            found["F14"] = f"two processes say that they are {twins[0]}; stop one of them (F14)"
         elif self._planner_silent_s(steady_s) > limits.silence_s:
             found["F14"] = f"neither chunk nor heartbeat of {self._planner} for {limits.silence_s:g} s"
         return found

@@ -41,8 +41,8 @@ class WidthArmController(ArmController):
 
     def fresh_rad(self, now_s: float) -> np.ndarray | None:
         """The newest joint positions (n,); None while there are none recent enough to move by, or only bad ones."""
-        sample = self._sample
-        if sample is None or self._joint_problem:
+        sample = self._joints.sample
+        if sample is None or self._joints.problem:
             return None
         recent = 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s
         return sample.arm_rad if recent else None

@@ -62,13 +62,12 @@ class ControllerWatch:
         self._post(lambda: self._watch.on_heartbeat(name, process, heard_s))
 
     def _count(self) -> None:
-        reason = self._others()
-        self._post(lambda: self._watch.on_others(reason))
+        number = self._commanders()
+        commanders = f"{number} other publisher(s) command the same joints; stop them (F14)" if number > 0 else ""
+        planners = self._other_planners()
+        self._post(lambda: self._watch.on_others(commanders, planners))
 
-    def _others(self) -> str:
-        commanders = self._commanders()
-        if commanders > 0:
-            return f"{commanders} other publisher(s) command the same joints; stop them (F14)"
+    def _other_planners(self) -> str:
         if time.monotonic() - self._changed_s < _GHOST_S:
             return ""
         planners = self._node.count_publishers(self._chunk_topic)

@@ -33,9 +33,10 @@ class ModelSettings:
 @dataclass(frozen=True)
 class RobotSettings:
     """Whose joint states are read, and where; the frame is noted in the chunks. `arm` is compared with the robot that
-    the checkpoint was trained on (checkpoints.py)."""
+    the checkpoint was trained on (checkpoints.py). `gripper` "none": it has none to measure."""
 
     arm: str = "wx250s"
+    gripper: str = "measured"
     joint_states_topic: str = "/wx250s/joint_states"
     base_frame: str = "wx250s/base_link"
 
@@ -122,8 +123,10 @@ CONTROLLER_RANGES = {
     "safety.ik_position_tolerance_m": (0.0, 0.05),
     "safety.ik_rotation_tolerance_rad": (0.0, 0.5),
     "safety.max_joint_state_age_s": (0.02, 5.0),
+    "safety.max_joint_silence_s": (0.1, 60.0),
     "safety.warn_image_age_s": (0.05, 60.0),
     "safety.max_image_age_s": (0.05, 60.0),
+    "safety.abort_image_age_s": (0.1, 3600.0),
     "safety.max_bad_chunks": (1, 100),
     "safety.max_clock_jump_s": (0.1, 60.0),
     "safety.max_refused_goals": (1, 100),
