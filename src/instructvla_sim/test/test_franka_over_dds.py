@@ -46,6 +46,7 @@ PATIENT = {
     "safety.max_image_age_s": 50.0,
     "safety.warn_image_age_s": 50.0,
     "safety.max_joint_state_age_s": 5.0,
+    "safety.max_joint_silence_s": 60.0,
     "safety.max_clock_jump_s": 60.0,
     "safety.max_identical_pictures": 0,
     "buffer.max_future_stamp_s": 5.0,
@@ -343,6 +344,18 @@ def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str,
         if "hand.interface" in parameters:
             robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
             assert robot.until(lambda: robot.arm().finger_m < 0.005)
+
+
+def test_without_a_hand_the_arm_starts_and_moves_by_joint_states_that_have_no_fingers(robot: Robot) -> None:
+    with robot.live.locked() as world:
+        world.reset(4)
+    arm_alone = {"joint_states_topic": "/franka/joint_states", "service_timeout_s": 3.0}
+    refused = Controller(robot, **arm_alone)
+    assert refused.node.trigger_configure().name == "FAILURE"
+    assert "lacks fr3_finger_joint1" in refused.node.problem
+    refused.node.destroy_node()
+    with Controller(robot, **arm_alone, **{"hand.interface": "none"}):
+        moves_by(robot, (0.005, 0.003, 0.003))
 
 
 def test_f23_a_gripper_that_is_not_there_is_reported_and_the_arm_moves_nevertheless(robot: Robot) -> None:

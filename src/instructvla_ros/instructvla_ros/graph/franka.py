@@ -39,6 +39,7 @@ FRANKA = policy_graph(
     ),
     {
         "arm": "{robot_type}",
+        "gripper": "{gripper}",
         "joint_states_topic": "{robot_namespace}{joint_states_topic}",
         "base_frame": "{robot_type}_link0",
     },

@@ -1,7 +1,8 @@
 """action_expert_node: newest latent, images and joint states in, action chunks out.
 
 Topics (relative unless they begin with /): in `camera/image_raw`, `wrist/image_raw`, `latent_action`, `reasoning` (for
-the newest instruction id) and the joint states, whose topic is a parameter; out `action_chunk`. Callbacks only store.
+the newest instruction id), the joint states, whose topic is a parameter, and `gripper_command` where no gripper is
+measured; out `action_chunk`. Callbacks only store.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float32
 
 from instructvla_msgs.msg import ActionChunk, LatentAction, Reasoning
+from instructvla_ros.control.arm import without_gripper
 from instructvla_ros.control.state import STATE_DIM, JointStateReader
 from instructvla_ros.control.watch import Bond
 from instructvla_ros.nodes import qos
@@ -55,6 +58,8 @@ class ActionExpertNode(ManagedNode):
     def setup(self, values: Mapping[str, Any]) -> None:
         robot = build_config(RobotSettings(), values)
         arm = arm_named(robot.arm)
+        if robot.gripper == "none":
+            arm = without_gripper(arm)
         self._reader = JointStateReader(arm, of_data_set=True)
         self._runtime = self._load(model_settings(values), ("expert",))
         manifest = self._runtime.manifest
@@ -79,6 +84,8 @@ class ActionExpertNode(ManagedNode):
         keep(self.create_subscription(Reasoning, "reasoning", self._on_reasoning, qos.REASONING))
         keep(self.create_subscription(DiagnosticStatus, "heartbeat", self._on_heartbeat, qos.HEARTBEAT))
         keep(self.create_subscription(JointState, robot.joint_states_topic, self._on_joint_state, qos.JOINT_STATES))
+        if not arm.fingers.joint:
+            keep(self.create_subscription(Float32, "gripper_command", self._on_gripper, qos.GRIPPER_COMMAND))
         for view in config.views:
             keep(self.create_subscription(Image, IMAGE_TOPICS[view], partial(self._on_image, view), qos.IMAGE))
         self.get_logger().info(
@@ -128,6 +135,9 @@ class ActionExpertNode(ManagedNode):
             return
         self._input_problems.pop("joint states", None)
         worker.offer_joints(sample)
+
+    def _on_gripper(self, message: Float32) -> None:
+        self._reader.told_opening = float(message.data)
 
     def _on_latent(self, message: LatentAction) -> None:
         from instructvla_ros.nodes.latent_codec import message_to_plan

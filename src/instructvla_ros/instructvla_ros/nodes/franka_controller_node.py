@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from instructvla_ros.control import ArmModel, Command, FrankaController, WidthArmConfig
+from instructvla_ros.control import ArmModel, Command, FrankaController, WidthArmConfig, without_gripper
 from instructvla_ros.nodes.controller_node import ControllerNode, ControllerParts
 from instructvla_ros.nodes.franka_driver import FrankaDriver
 from instructvla_ros.nodes.franka_state import RobotWatch
@@ -46,7 +46,9 @@ class FrankaControllerNode(ControllerNode):
         settings = franka_settings(values)
         config = width_arm_config(values)
         robot = RobotWatch(settings.robot_state_topic, settings.max_robot_state_age_s)
-        controller = WatchedFrankaController(config, ARMS[settings.arm], robot)
+        arm = ARMS[settings.arm]
+        arm = without_gripper(arm) if settings.hand.interface == "none" else arm
+        controller = WatchedFrankaController(config, arm, robot)
         driver = FrankaDriver(
             self,
             controller.arm,
