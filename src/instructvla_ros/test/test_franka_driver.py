@@ -437,14 +437,45 @@ def test_f22_after_a_recovery_the_mode_that_was_heard_counts(bench: Bench, monke
     bench.tick(1, FrankaRobotState.ROBOT_MODE_REFLEX)
     services = FakeServices()
     monkeypatch.setattr(bench.driver, "_services", lambda: services)
-    bench.driver.recover()
+    bench.driver.recover(anew=False)
     assert bench.driver.problem == "" and bench.watch.mode == MOVE
     bench.tick(1, FrankaRobotState.ROBOT_MODE_REFLEX)
     services.mode = IDLE
-    bench.driver.recover()
+    bench.driver.recover(anew=False)
     assert bench.tick().mode is Mode.STOPPED
     bench.controller.reset(bench.node.now_s)
     assert bench.tick(3, IDLE).reason.startswith("no controller drives the arm")
+
+
+def test_f13_a_robot_that_was_away_is_looked_at_and_set_up_anew_around_the_recovery(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = FakeServices()
+    monkeypatch.setattr(bench.driver, "_services", lambda: services)
+    for name in ("check", "prepare"):
+        monkeypatch.setattr(bench.driver, name, lambda n=name: services.asked.append((n, [])))
+    bench.tick(1, MOVE)
+    bench.driver.recover(anew=True)
+    assert [name for name, _ in services.asked] == ["check", "prepare"]
+    services.asked.clear()
+    bench.tick(2, FrankaRobotState.ROBOT_MODE_REFLEX)
+    bench.driver.recover(anew=True)
+    names = [name for name, _ in services.asked]
+    assert (names[0], names[-1]) == ("check", "prepare") and "/action_server/error_recovery" in names
+
+
+def test_f24_a_frankas_joint_states_that_cease_end_the_sending_and_the_hands_motion(
+    bench: Bench, actions: FakeActions
+) -> None:
+    want(bench, 0.08)
+    bench.node.timer()
+    opening = Goal()
+    actions.sent[0][2].answer(opening)
+    bench.feed = False
+    assert bench.tick(30, MOVE).fault_id == "F24"
+    bench.node.timer()
+    bench.goals()
+    assert bench.tick(20, MOVE).mode is Mode.FAULT and bench.goals() == [] and opening.cancelled
 
 
 @pytest.mark.parametrize("status", [GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED])

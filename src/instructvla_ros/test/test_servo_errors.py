@@ -92,11 +92,17 @@ class Bench:
         self.client = DriverClient(self.node, DriverSettings(), lambda: 0.0)
         self.registers = self.node.clients["/wx250s/get_motor_registers"]
 
-    def poll(self, arm: tuple[int, ...] = (0,) * 6, gripper: tuple[int, ...] = (0,)) -> None:
+    def poll(
+        self,
+        arm: tuple[int, ...] = (0,) * 6,
+        gripper: tuple[int, ...] = (0,),
+        shoulder_shadow: tuple[int, ...] = (0,),
+        elbow_shadow: tuple[int, ...] = (0,),
+    ) -> None:
         self.node.poll()
-        (_, first), (_, second) = self.registers.asked[-2:]
-        first.answer(*arm)
-        second.answer(*gripper)
+        answers = (arm, gripper, shoulder_shadow, elbow_shadow)
+        for (_, future), answer in zip(self.registers.asked[-4:], answers, strict=True):
+            future.answer(*answer)
 
 
 @pytest.fixture
@@ -104,11 +110,12 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_f24_arm_and_gripper_are_asked_once_a_second(bench: Bench) -> None:
+def test_f24_arm_gripper_and_the_second_servos_are_asked_once_a_second(bench: Bench) -> None:
     assert bench.node.period_s == 1.0
     bench.poll()
     asked = [(r.cmd_type, r.name, r.reg) for r, _ in bench.registers.asked]
-    assert asked == [("group", "arm", "Hardware_Error_Status"), ("single", "gripper", "Hardware_Error_Status")]
+    names = [("group", "arm"), ("single", "gripper"), ("single", "shoulder_shadow"), ("single", "elbow_shadow")]
+    assert asked == [(*name, "Hardware_Error_Status") for name in names]
     assert bench.client.problem == ""
 
 
@@ -117,19 +124,65 @@ def test_f24_an_error_of_any_servo_is_a_problem_in_words(bench: Bench) -> None:
     assert "overload" in bench.client.problem
     assert bench.client.problem_id == "F24"
     with pytest.raises(SetupError, match="overload"):
-        bench.client.recover()
+        bench.client.recover(anew=False)
 
 
-def test_f24_an_empty_answer_is_no_error(bench: Bench) -> None:
-    bench.poll(arm=(), gripper=())
-    assert bench.client.problem == "" and bench.client.notice == ""
+def test_f24_an_overload_of_a_second_servo_is_a_problem_and_that_servo_is_rebooted(bench: Bench) -> None:
+    bench.poll(elbow_shadow=(32,))
+    assert "overload" in bench.client.problem
+    bench.client.reboot()
+    ((request, _),) = bench.node.clients["/wx250s/reboot_motors"].asked
+    assert (request.cmd_type, request.name) == ("single", "elbow_shadow")
+    bench.poll()
+    assert bench.client.problem == ""
+
+
+def test_f24_a_driver_that_does_not_know_the_register_has_no_errors(bench: Bench) -> None:
+    for _ in range(3):
+        bench.poll(arm=(), gripper=(), shoulder_shadow=(), elbow_shadow=())
+        assert bench.client.problem == "" and bench.client.notice == ""
+
+
+def test_f24_a_driver_that_does_not_know_the_second_servos_has_no_errors(bench: Bench) -> None:
+    for _ in range(3):
+        bench.poll(shoulder_shadow=(), elbow_shadow=())
+        assert bench.client.problem == "" and bench.client.notice == ""
+
+
+@pytest.mark.parametrize(
+    "short", [{"arm": (0, 0)}, {"arm": ()}, {"gripper": ()}, {"shoulder_shadow": ()}], ids=lambda short: str(short)
+)
+def test_f24_a_servo_that_cannot_be_read_any_more_is_a_fault(bench: Bench, short: dict[str, tuple[int, ...]]) -> None:
+    bench.poll()
+    bench.poll(**short)
+    (name,) = short
+    assert f"servo(s) of {name} can be read" in bench.client.problem
+    bench.client.reboot()
+    assert [request.name for request, _ in bench.node.clients["/wx250s/reboot_motors"].asked] == [name]
+    bench.poll()
+    assert bench.client.problem == ""
+
+
+def test_f24_a_servo_that_cannot_be_read_from_the_first_is_a_fault_once_another_has_answered(bench: Bench) -> None:
+    for _ in range(2):
+        bench.poll(arm=())
+    assert "only 0 of 6 servo(s) of arm" in bench.client.problem
+
+
+@pytest.mark.parametrize("answer", [(), (0,), (0, 0)])
+def test_f24_a_known_fault_is_cleared_by_a_full_answer_alone(bench: Bench, answer: tuple[int, ...]) -> None:
+    bench.poll(arm=(0, 0, 32, 0, 0, 0))
+    bench.poll(arm=answer)
+    assert bench.client.problem
+    bench.poll()
+    assert bench.client.problem == ""
 
 
 def test_f24_a_driver_that_does_not_answer_is_noticed_and_asked_again(bench: Bench) -> None:
     bench.node.poll()
     bench.node.poll()
     assert "does not answer" in bench.client.notice
-    assert len(bench.registers.asked) == 4
+    assert len(bench.registers.asked) == 8
     bench.poll()
     assert bench.client.notice == ""
 
@@ -139,16 +192,32 @@ def test_f24_only_servos_in_error_are_rebooted_and_modes_are_set_anew_after_it(
 ) -> None:
     prepared: list[bool] = []
     monkeypatch.setattr(bench.client, "prepare", lambda: prepared.append(True))
-    bench.client.recover()
+    bench.client.recover(anew=False)
     assert prepared == [], "nothing was wrong"
     bench.poll(gripper=(4,))
     bench.client.reboot()
     (request, _), *more = bench.node.clients["/wx250s/reboot_motors"].asked
     assert (request.cmd_type, request.name, request.smart_reboot) == ("single", "gripper", True) and not more
     bench.poll()
-    bench.client.recover()
-    bench.client.recover()
+    bench.client.recover(anew=False)
+    bench.client.recover(anew=False)
     assert prepared == [True]
+
+
+def test_f13_a_driver_that_was_away_is_looked_at_and_set_up_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(bench.client, "prepare", lambda: done.append("prepare"))
+    monkeypatch.setattr(bench.client, "check", lambda: done.append("check"))
+    bench.client.recover(anew=True)
+    assert done == ["check", "prepare"]
+
+    def absent() -> None:
+        raise SetupError("no driver offers /wx250s/get_robot_info")
+
+    monkeypatch.setattr(bench.client, "check", absent)
+    with pytest.raises(SetupError, match="no driver"):
+        bench.client.recover(anew=True)
+    assert done == ["check", "prepare"]
 
 
 def test_f24_from_a_servos_fault_to_the_reset_no_joint_goal_is_sent(bench: Bench) -> None:

@@ -53,8 +53,10 @@ class NeutralDriver:
     def prepare(self) -> None:
         """Nothing to set up: the arm's controllers are its owner's."""
 
-    def recover(self) -> None:
-        """Nothing is known of the arm's own faults."""
+    def recover(self, anew: bool) -> None:
+        """Nothing is known of the arm's own faults; but its joint states must be heard again."""
+        if anew:
+            self.check()
 
     def send(self, command: Command) -> None:
         """Publish on all outputs."""

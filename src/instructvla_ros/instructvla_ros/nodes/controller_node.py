@@ -58,8 +58,9 @@ class Driver(Protocol):
     def prepare(self) -> None:
         """In the activate transition: modes, profiles, torque. Raises SetupError."""
 
-    def recover(self) -> None:
-        """In the reset service, before the target is anchored anew. Raises SetupError when the robot stays in fault."""
+    def recover(self, anew: bool) -> None:
+        """In the reset service, before the target is anchored anew. `anew`: joint states had ceased, so all must be
+        there again and is set up as at the start. Raises SetupError when the robot stays in fault, or away."""
 
     def send(self, command: Command) -> None:
         """Publish what the command says."""
@@ -220,11 +221,11 @@ class ControllerNode(ManagedNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._thread is None or self._driver is None:
+        if self._thread is None or self._driver is None or self._controller is None:
             self._stop_wanted = ""
             return self._refuse(response, f"controller is {self.state_label}. {self.problem}".strip())
         try:
-            self._driver.recover()  # the arm holds by the latch meanwhile
+            self._driver.recover(self._controller.ceased)  # the arm holds by the latch meanwhile
         except SetupError as error:
             return self._refuse(response, f"still stopped: {error}")
         self._stop_wanted = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
@@ -12,6 +13,7 @@ from interbotix_xs_msgs.srv import OperatingModes, Reboot, RegisterValues, Robot
 
 from instructvla_ros.control import WX250S, Command, Mode
 from instructvla_ros.nodes import qos
+from instructvla_ros.nodes.driver_checks import wait_for_joint_states
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.service_calls import ServiceCalls, service_calls
 from instructvla_ros.nodes.settings import DriverSettings
@@ -25,11 +27,25 @@ def error_names(status: int) -> str:
     return ", ".join(known) or f"status {status}"
 
 
+SHADOWS = ("shoulder_shadow", "elbow_shadow")
+"""The second servos of two joints. They obey what the first are told, but no group has them: each is asked by name."""
+
+
+@dataclass(frozen=True)
+class _Servos:
+    """What the driver is asked about at once, and how many servos that is."""
+
+    cmd_type: str
+    name: str
+    count: int
+
+
 class DriverClient:
     """Implements `Driver`. `resting_pwm` says with what the gripper may be left alone.
 
-    The servos' faults are silent, so their error registers are read once a second, without waiting for the answer: an
-    answer may be empty (the vendor's simulator knows only some registers) or never come.
+    The servos' faults are silent, so their error registers are read once a second, without waiting for the answer: it
+    may never come. It is empty where the driver does not know the register (the vendor's simulator) or the servo, and
+    ends at the first servo that cannot be read.
     """
 
     def __init__(self, node: Any, settings: DriverSettings, resting_pwm: Callable[[], float]) -> None:
@@ -43,8 +59,14 @@ class DriverClient:
         self._trajectories = f"{base}/joint_trajectory"
         self._registers = node.create_client(RegisterValues, f"/{settings.robot_name}/get_motor_registers")
         self._rebooting = node.create_client(Reboot, f"/{settings.robot_name}/reboot_motors")
-        self._errors: dict[str, tuple[int, ...]] = {}
-        self._pending: dict[str, Any] = {}
+        self._main = (
+            _Servos("group", settings.arm_group, len(WX250S.joint_names)),
+            _Servos("single", settings.gripper_joint, 1),
+        )
+        self._shadows = tuple(_Servos("single", name, 1) for name in SHADOWS)
+        self._errors: dict[_Servos, tuple[int, ...]] = {}
+        self._answered: set[_Servos] = set()  # in full, once
+        self._pending: dict[_Servos, Any] = {}
         self._repaired = self._slack = False
         period_s = settings.error_poll_period_s
         self._timer = node.create_timer(period_s, self._poll) if period_s > 0.0 else None
@@ -61,50 +83,64 @@ class DriverClient:
     def _services(self) -> AbstractContextManager[ServiceCalls]:
         return service_calls(self._node, self._settings.service_timeout_s)
 
-    def _motors(self) -> tuple[tuple[str, str], ...]:
-        return ("group", self._settings.arm_group), ("single", self._settings.gripper_joint)
-
     # The servos' errors: executor's thread.
 
     def _poll(self) -> None:
         if not self._registers.service_is_ready():
             return
-        for cmd_type, name in self._motors():
-            pending = self._pending.pop(name, None)
+        for servos in (*self._main, *self._shadows):
+            pending = self._pending.pop(servos, None)
             if pending is not None and not pending.done():
                 self._registers.remove_pending_request(pending)
-                self.notice = f"the driver does not answer for the error register of {name} (F24)"
-            request = RegisterValues.Request(cmd_type=cmd_type, name=name, reg="Hardware_Error_Status")
-            future = self._registers.call_async(request)
-            future.add_done_callback(lambda answer, n=name: self._take_errors(n, answer))
-            self._pending[name] = future
+                self.notice = f"the driver does not answer for the error register of {servos.name} (F24)"
+            about = {"cmd_type": servos.cmd_type, "name": servos.name}
+            future = self._registers.call_async(RegisterValues.Request(**about, reg="Hardware_Error_Status"))
+            future.add_done_callback(lambda answer, asked=servos: self._take_errors(asked, answer))
+            self._pending[servos] = future
 
-    def _take_errors(self, name: str, answer: Any) -> None:
+    def _take_errors(self, servos: _Servos, answer: Any) -> None:
         if answer.cancelled() or answer.exception() is not None:
             return
         self.notice = ""
-        self._errors[name] = tuple(answer.result().values)  # empty where the driver does not know the register
-        faults = [error_names(value) for values in self._errors.values() for value in values if value]
+        values = tuple(answer.result().values)
+        known = self._answered & {servos} if servos in self._shadows else self._answered
+        if not values and not known:
+            return  # the driver does not know the register, or not this servo
+        if len(values) == servos.count:
+            self._answered.add(servos)
+        self._errors[servos] = values
+        faults = [fault for asked in self._errors for fault in self._faults(asked)]
         self._repaired = self._repaired or bool(faults)
         self.problem = f"servo fault: {'; '.join(faults)}. Call reboot_motors, then reset" if faults else ""
 
+    def _faults(self, servos: _Servos) -> list[str]:
+        values = self._errors.get(servos, (0,) * servos.count)
+        faults = [error_names(value) for value in values if value]
+        if len(values) < servos.count:
+            faults.append(f"only {len(values)} of {servos.count} servo(s) of {servos.name} can be read; see to cables")
+        return faults
+
     def reboot(self) -> None:
         """Reboot the servos in error (only those). They lose their torque meanwhile."""
-        for cmd_type, name in self._motors():
-            if any(self._errors.get(name, ())):
-                request = Reboot.Request(cmd_type=cmd_type, name=name, enable=True, smart_reboot=True)
-                self._rebooting.call_async(request)
+        for servos in (*self._main, *self._shadows):
+            if self._faults(servos):
+                about = {"cmd_type": servos.cmd_type, "name": servos.name}
+                self._rebooting.call_async(Reboot.Request(**about, enable=True, smart_reboot=True))
 
-    def recover(self) -> None:
-        """Modes and profiles anew after a servo's fault, which a reboot forgets; raises SetupError while it lasts."""
+    def recover(self, anew: bool) -> None:
+        """Modes and profiles anew after a servo's fault, which a reboot forgets, and after the driver was away, which
+        forgets them too; raises SetupError while the fault lasts, or the driver is away."""
         if self.problem:
             raise SetupError(self.problem)
-        if self._repaired:
+        if anew:
+            self.check()
+        if anew or self._repaired:
             self.prepare()
             self._repaired = False
 
     def check(self) -> None:
-        """Ask the driver who it is; raises SetupError when it is not there or not a wx250s."""
+        """Ask the driver who it is, and hear where the arm is; raises SetupError when it is not there, not a wx250s, or
+        cannot read its servos."""
         request = RobotInfo.Request(cmd_type="group", name=self._settings.arm_group)
         with self._services() as services:
             info = services.call(RobotInfo, self._name("get_robot_info"), request)
@@ -114,6 +150,7 @@ class DriverClient:
                 f"group {self._settings.arm_group!r} of /{self._settings.robot_name} has the joints {found}; "
                 f"this controller is for a wx250s with {WX250S.joint_names}"
             )
+        wait_for_joint_states(self._node, WX250S, self.joint_states_topic, self._settings.service_timeout_s)
 
     def prepare(self) -> None:
         """Torque, operating modes and profile; raises SetupError when the driver does not answer.
@@ -129,8 +166,9 @@ class DriverClient:
         gripper.profile_type = "time"
         with self._services() as services:
             if settings.torque_on:
-                for cmd_type, name in self._motors():
-                    torque = TorqueEnable.Request(cmd_type=cmd_type, name=name, enable=True)
+                # The driver switches no shadow on after its reboot; those it has answered for are known to it.
+                for servos in (*self._main, *(shadow for shadow in self._shadows if shadow in self._answered)):
+                    torque = TorqueEnable.Request(cmd_type=servos.cmd_type, name=servos.name, enable=True)
                     services.call(TorqueEnable, self._name("torque_enable"), torque)
             for request in (arm, gripper):
                 self._set_mode(services, request)

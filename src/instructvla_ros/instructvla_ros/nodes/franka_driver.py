@@ -135,15 +135,22 @@ class FrankaDriver:
         if not started:
             raise SetupError(f"MoveIt Servo at {servo.node} refused the route {route}; see its log")
 
-    def recover(self) -> None:
-        """Out of a reflex in the vendor's order; nothing else needs recovering. Raises SetupError."""
+    def recover(self, anew: bool) -> None:
+        """Out of a reflex in the vendor's order, and with the start's checks and preparations where the robot was away;
+        nothing else needs recovering. Raises SetupError."""
         mode = self._robot.mode
         if mode == FrankaRobotState.ROBOT_MODE_USER_STOPPED:
             raise SetupError("the user stop is pressed; release it first")
         if mode == FrankaRobotState.ROBOT_MODE_GUIDING:
             raise SetupError("the robot is being guided by hand; leave the guiding mode first")
-        if mode is None or mode == MOVE:
-            return
+        if anew:
+            self.check()
+        if mode is not None and mode != MOVE:
+            self._leave_reflex()
+        if anew:
+            self.prepare()
+
+    def _leave_reflex(self) -> None:
         recovery = self._settings.recovery
         controllers = list(recovery.motion_controllers)
         with self._services() as services:
