@@ -210,6 +210,11 @@ def load_parts(
     files, manifest = open_files(folder, base, verify)
     tokenizer = _tokenizer(folder, manifest)
     _check_prefixes(files, folder)
+    if "expert" in parts and not any(name.startswith("expert.") for name in files):
+        raise CheckpointError(
+            f"{folder} holds no action expert, a vision-language model alone; expected a whole policy; to train one "
+            "from this backbone, import it with the expert's vision tower (checkpoint import --dinov2 FILE)"
+        )
     config = manifest.config
     if not unread:
         config = config.without_unread_blocks()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from instructvla_model.released import adapters as peft
 from instructvla_model.released.about import describe_manifest
 from instructvla_model.released.backbone import CONFIG_FILE, with_backbone_numbers
 from instructvla_model.released.options import ImportOptions
-from instructvla_model.released.plan import Plan, make_plan
+from instructvla_model.released.plan import UNREAD, Plan, make_plan
 from instructvla_model.released.sources import Source, open_source
 from instructvla_model.released.statistics import check_statistics
 from instructvla_model.released.variant import has_expert, mixed_adapters, stage_of, with_variant, with_views
@@ -74,6 +75,8 @@ def _training(source: Path, opened: Source, plan: Plan, options: ImportOptions) 
     training: dict[str, object] = {"imported": source.name, "regime": _regime(opened, options)}
     if options.dataset is not None:
         training["dataset"] = options.dataset
+    if options.dinov2 is not None:
+        training |= {"dinov2": options.dinov2.name, "seed": options.seed}
     return training | {"skipped": {reason: list(names) for reason, names in plan.skipped.items()}}
 
 
@@ -118,6 +121,12 @@ def _configuration(
 def _stage(source: Source, config: PolicyConfig, options: ImportOptions) -> tuple[str, PolicyConfig]:
     """The stage of the new checkpoint, and the configuration with its adapters."""
     stage = stage_of(source)
+    if options.dinov2 is not None and (has_expert(source) or stage != "base"):
+        found = "an action expert" if has_expert(source) else "adapters"
+        raise CheckpointError(
+            f"{source.path} holds {found} already; expected a backbone alone, such as Eagle2-2B's folder, beside a "
+            "DINOv2 (--dinov2); leave that out"
+        )
     if options.adapters:
         if stage != "base":
             raise CheckpointError(f"{source.path} holds adapters already; expected none beside adapter folders")
@@ -134,7 +143,7 @@ def _stage(source: Source, config: PolicyConfig, options: ImportOptions) -> tupl
 
 
 def _notes(plan: Plan, options: ImportOptions) -> tuple[str, ...]:
-    if options.drop_unread and not any(name.startswith("action_model.") for n in plan.skipped.values() for name in n):
+    if options.drop_unread and UNREAD not in plan.skipped:
         return ("--drop-unread left nothing out: with these values every block is read, or none is there",)
     return ()
 
@@ -143,6 +152,13 @@ def describe(imported: Imported) -> list[tuple[str, str]]:
     """What was found, as label and value, for people."""
     rows = describe_manifest(imported.manifest, imported.tensors)
     rows += [("stored as", imported.manifest.storage_dtype)]
-    rows += [("freshly initialised", name) for name in imported.fresh]
+    rows += [("freshly initialised", text) for text in _gathered(imported.fresh)]
     rows += [("note", note) for note in imported.notes]
     return rows
+
+
+def _gathered(names: Sequence[str]) -> list[str]:
+    """The names; those of an expert, which are hundreds, as its parts with their numbers of tensors."""
+    parts = Counter(name.split(".")[1] for name in names if name.startswith("expert."))
+    others = [name for name in names if not name.startswith("expert.")]
+    return others + [f"expert.{part}: {count} tensors" for part, count in parts.items()]

@@ -26,6 +26,8 @@ class ImportOptions:
     views: tuple[str, ...] | None = None  # None: the preset's
     dt_s: float | None = None  # duration of a step; None: the preset's
     dataset: str | None = None  # whose statistics they are: noted, and written back by an export
+    dinov2: Path | None = None  # a bare backbone gets an expert: its vision tower from this file, the rest fresh
+    seed: int = 0  # of all that comes from no file
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -35,6 +37,11 @@ class ImportOptions:
         if self.views is not None and (not all(self.views) or len(set(self.views)) != len(self.views)):
             raise CheckpointError(
                 f"views {self.views} (--views); expected different names, for example primary or primary,wrist"
+            )
+        if self.dinov2 is not None and self.adapters:
+            raise CheckpointError(
+                "adapter folders (--adapter) beside a DINOv2 (--dinov2); expected one of them: an expert that begins "
+                "anew has no adapter yet"
             )
         self._check_adapters()
 

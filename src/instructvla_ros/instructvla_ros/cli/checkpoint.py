@@ -49,6 +49,12 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--adapter", action="append", default=[], metavar="NAME=DIR", help="peft folder to put onto an unloaded stage 1"
     )
     parser.add_argument("--adapter-names", metavar="A,B", help="names for the adapters 0, 1 of a stage 2 file")
+    parser.add_argument(
+        "--dinov2", type=Path, metavar="FILE",
+        help="state dict of a DINOv2 with registers: gives a bare backbone an action expert to train, its vision tower "
+        "from this file and the rest fresh",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what comes from no file; default: 0")
     parser.add_argument("--views", metavar="A,B", help="cameras; default: the preset's")
     parser.add_argument("--dt", type=float, metavar="S", help="seconds of an action step; default: the preset's")
     parser.add_argument("--drop-unread", action="store_true", help="leave out vision blocks that nothing reads")
@@ -90,6 +96,8 @@ def run_import(arguments: argparse.Namespace) -> int:
         views=_names(arguments.views),
         dt_s=arguments.dt,
         dataset=dataset,
+        dinov2=arguments.dinov2,
+        seed=arguments.seed,
     )
     imported = import_checkpoint(
         arguments.source, arguments.out, preset(arguments.preset), arguments.backbone, statistics, options
