@@ -7,6 +7,7 @@ import torch
 
 from instructvla_model import flow
 from instructvla_model.batch import ActionBatch, LanguageBatch, PolicyBatch
+from instructvla_model.config import ConfigError
 from instructvla_model.prompts import PromptBuilder, collate
 from instructvla_model.trainable import count, set_trainable
 
@@ -107,6 +108,16 @@ def test_unknown_stages_are_refused(make_policy):
         make_policy("base").set_stage("champion")
     with pytest.raises(ValueError, match="expected one of"):
         set_trainable(make_policy("base"), "champion")
+
+
+def test_an_action_adapter_of_another_name_is_refused_not_left_frozen(make_policy, config):
+    """As a released stage 2 file has, whose adapters are called 0 and 1."""
+    policy = make_policy("generalist", adapters=dataclasses.replace(config.adapters, names=("0", "1")))
+    with pytest.raises(ConfigError, match=r"adapters are 0, 1; expected one called action.*--adapter-names"):
+        set_trainable(policy, "expert")
+    assert any(".lora_A.0." in name for name in set_trainable(policy, "generalist"))
+    with pytest.raises(ConfigError, match="adapters are none"):
+        set_trainable(make_policy("base"), "expert")
 
 
 def test_moving_on_to_the_next_stage_keeps_what_was_learnt(make_policy, batch):
