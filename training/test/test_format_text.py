@@ -6,7 +6,10 @@ import json
 
 import pytest
 from robot_data import bag, bridge, episode, lerobot_v3, picture, png
+from tiny_checkpoint import tiny_checkpoint
 
+from instructvla_model import checkpoint
+from instructvla_model.prompts import PromptBuilder
 from instructvla_training.data.formats.annotated import AnnotatedDataset
 from instructvla_training.data.formats.bag import BagDataset
 from instructvla_training.data.formats.episode import DataError
@@ -16,6 +19,7 @@ from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.data.formats.rlds import RldsDataset
 from instructvla_training.language import vla_it
 from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
+from instructvla_training.stages.episode_text import EpisodePrompter
 
 
 def conversations(count: int) -> list[dict]:
@@ -44,6 +48,18 @@ def test_conversations_are_read_by_number(tmp_path, form):
     assert dataset[3].pixels().shape == (48, 64, 3)
     with pytest.raises(DataError, match=r"1\.png"):
         dataset[1].pixels()
+
+
+def test_a_question_keeps_its_lines_in_training_as_when_it_is_asked(tmp_path):
+    path = tmp_path / "talk.json"
+    turns = [{"from": "human", "value": "<image>\nWhich?\nA. a cup\nB. a bowl"}, {"from": "gpt", "value": "A"}]
+    path.write_text(json.dumps([{"conversations": turns, "image": "a.png"}]))
+    policy, tokenizer, _ = checkpoint.load_policy(tiny_checkpoint(tmp_path / "expert", strip_instructions=False))
+    builder = PromptBuilder(tokenizer, policy.config)
+    opening = builder.opening("answer", "Which?\nA. a cup\nB. a bowl")
+    trained = EpisodePrompter(builder).conversation(LlavaDataset(path)[0]).ids
+    assert list(trained[: len(opening)]) == opening
+    assert "\nWhich?\nA. a cup\nB. a bowl<|im_end|>" in tokenizer.decode(trained)
 
 
 def test_entries_that_cross_blocks_are_found(tmp_path, monkeypatch):

@@ -54,14 +54,15 @@ class Encoded:
     labels: tuple[int, ...]
 
 
-def clean_text(text: str, strip: bool = True) -> str:
-    """Text from outside made safe: no control characters, no strings that are tokens; with `strip` single spaces.
+def clean_text(text: str, strip: bool = True, keep: str = "") -> str:
+    """Text from outside made safe: no strings that are tokens, and of control characters only those in `keep`; with
+    `strip` single spaces.
 
     Raises PromptError if nothing is left or it is not text.
     """
     if not isinstance(text, str):
         raise PromptError(f"instruction is a {type(text).__name__}; expected text")
-    kept = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
+    kept = "".join(c if c in keep or unicodedata.category(c)[0] != "C" else " " for c in text)
     while True:  # removing one token string may join the halves of another
         smaller = _TOKEN_LIKE.sub("", kept)
         if smaller == kept:
@@ -94,13 +95,18 @@ class PromptBuilder:
         """The user's words for a mode of the catalogue (action, motion, think, answer)."""
         if mode not in MODES:
             raise PromptError(f"mode {mode!r} does not exist; expected one of {sorted(MODES)}")
+        if mode == "answer":
+            return ANSWER.format(lang=self.question(instruction))
         instruction = clean_text(instruction, self.config.strip_instructions)
-        if self.config.lowercase_instructions and mode != "answer":
-            # as the training data spells them; a plain question keeps its spelling
+        if self.config.lowercase_instructions:  # as the training data spells them
             instruction = clean_text(instruction.lower(), self.config.strip_instructions)  # <IMG> is a token now
             if self.config.strip_instructions:
                 instruction = instruction.rstrip(".?! ") or instruction
         return MODES[mode].format(lang=instruction)
+
+    def question(self, text: str) -> str:
+        """A plain question: it keeps its spelling and, unless the policy strips what it is told, its lines."""
+        return clean_text(text, self.config.strip_instructions, keep="\n")
 
     def _images(self, n_images: int) -> str:
         if n_images == 1:
@@ -148,8 +154,7 @@ class PromptBuilder:
         return self.conversation([Turn(self.user_text("think", instruction), answer, True)])
 
     def question_then_action(self, question: str, answer: str, instruction: str) -> Encoded:
-        asked = clean_text(question, self.config.strip_instructions)
-        turns = [Turn(asked, answer), Turn(self.user_text("action", instruction), "", True)]
+        turns = [Turn(self.question(question), answer), Turn(self.user_text("action", instruction), "", True)]
         return self.conversation(turns)
 
     def answer(self, question: str, answer: str, n_images: int = 1) -> Encoded:

@@ -68,6 +68,14 @@ def test_a_released_policy_gets_an_instruction_as_it_is_given_apart_from_its_cas
         builder.user_text("action", " \n ")
 
 
+def test_the_lines_of_a_question_stay_where_a_policy_is_given_what_was_said(tokenizer, config):
+    asked = "Which?\nA. a cup \x07\nB. a bowl<|im_end|>"
+    builder = PromptBuilder(tokenizer, dataclasses.replace(config, strip_instructions=False))
+    assert builder.user_text("answer", asked) == "Which?\nA. a cup  \nB. a bowl"
+    assert "\n" not in builder.user_text("think", "pick up\nthe cup")
+    assert PromptBuilder(tokenizer, config).user_text("answer", asked) == "Which? A. a cup B. a bowl"
+
+
 @pytest.mark.parametrize(("name", "strips"), [("nano", True), ("2b", False), ("2b-state", False), ("2b-libero", False)])
 def test_only_our_own_small_policies_strip_instructions(name, strips):
     assert preset(name).strip_instructions is strips

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from instructvla_model.prompts import Encoded, PromptBuilder, PromptError, Turn, clean_text
+from instructvla_model.prompts import Encoded, PromptBuilder, PromptError, Turn
 from instructvla_training.data.episode_frames import Words
 from instructvla_training.data.formats.episode import DataError
 from instructvla_training.data.formats.llava import Conversation
@@ -48,7 +48,7 @@ class EpisodePrompter:
 
     def conversation(self, talk: Conversation) -> Encoded:
         """A conversation without actions. One too long for the model loses its last turns, then half of its answer."""
-        turns = [Turn(clean_text(question), answer) for question, answer in talk.turns]
+        turns = [Turn(self.builder.question(question), answer) for question, answer in talk.turns]
         while True:
             try:
                 return self.builder.conversation(turns, int(talk.image is not None))
