@@ -1,4 +1,4 @@
-"""Chunks, windows and image augmentation."""
+"""Chunks and image augmentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instructvla_training.data.augment import NONE, Augmentation, Draws, augment
-from instructvla_training.data.chunks import action_chunks, observation_window
+from instructvla_training.data.chunks import action_chunks
 
 
 def test_a_chunk_past_the_end_stands_still_and_says_so():
@@ -18,11 +18,6 @@ def test_a_chunk_past_the_end_stands_still_and_says_so():
     assert np.array_equal(chunk[:2], actions[3:]) and inside.tolist() == [True, True, False, False]
     assert not chunk[2:, :6].any() and (chunk[2:, 6] == actions[4, 6]).all()
     assert actions[4, 0] != 0.0  # the episode itself is untouched
-
-
-def test_a_window_before_the_beginning_repeats_the_first_step_and_says_so():
-    assert [a.tolist() for a in observation_window(1, 4)] == [[0, 0, 0, 1], [False, False, True, True]]
-    assert observation_window(5, 1)[0].tolist() == [5]
 
 
 def _images(count=3, height=12, width=16):

@@ -1,4 +1,4 @@
-"""The chunk of actions that follows a step, the window of steps before it, and frames that come later."""
+"""The window of actions that follows a step, as a chunk, and frames that come later."""
 
 from __future__ import annotations
 
@@ -31,9 +31,3 @@ def chunk_actions(frames: Frames, index: np.ndarray, horizon: int) -> tuple[np.n
 def later_frames(frames: Frames, index: np.ndarray, delay: np.ndarray) -> np.ndarray:
     """The frames ``delay`` steps after ``index``, clamped to the end of the same episode."""
     return np.minimum(index + delay, frames.last[frames.episode[index]])
-
-
-def observation_window(step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps t-size+1 .. t -> (size,) indices, the first step standing in for those before it, and which are real."""
-    wanted = step + np.arange(1 - size, 1)
-    return np.maximum(wanted, 0), wanted >= 0
