@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from instructvla_ros.control.franka import FR3
 from instructvla_ros.control.kinematics import JOINT_NAMES, NEUTRAL_RAD
 from instructvla_training.data.formats.episode import ACTION_NAMES, ArrayImages, Episode, StateLayout
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
@@ -125,10 +126,11 @@ def lerobot_v2(root: Path, episodes: int = 3, length: int = 10, fps: int = 5) ->
 
 
 def tfds(
-    root: Path, name: str, steps: dict, metadata: dict, examples: list[dict], shards: int = 2, version: str = "1.0.0"
-) -> Path:
+    root: Path, name: str, steps: dict, metadata: dict, examples: list[dict], shards: int = 2, version: str = "1.0.0",
+    folder_name: str = "",
+) -> Path:  # fmt: skip
     """A TFDS folder with ``examples`` dealt over shards; ``steps`` and ``metadata`` are features.json below them."""
-    folder = root / name / version
+    folder = root / (folder_name or name) / version
     folder.mkdir(parents=True)
     parts = [examples[number::shards] for number in range(shards)]
     for number, part in enumerate(parts):
@@ -153,7 +155,7 @@ def tfds(
     write_json(
         folder / "dataset_info.json", {"name": name, "version": version, "fileFormat": "tfrecord", "splits": splits}
     )
-    return root / name
+    return folder.parent
 
 
 def group(features: dict) -> dict:
@@ -237,8 +239,9 @@ def fractal(root: Path, episodes: int = 2, length: int = 8) -> Path:
     return tfds(root, "fractal20220817_data", steps, {}, examples, shards=1, version="0.1.0")
 
 
-def libero(root: Path, episodes: int = 2, length: int = 6) -> Path:
-    """libero_goal_no_noops: two cameras, gripper action -1 open .. 1 closed, two finger positions."""
+def libero(root: Path, suite: str = "goal", episodes: int = 2, length: int = 6) -> Path:
+    """libero_<suite>_no_noops as released, by another name inside: two cameras, gripper action -1 open .. 1 closed, two
+    finger positions."""
     steps = {
         "action": tensor(7), "language_instruction": TEXT,
         "observation": group({"state": tensor(8), "image": image_feature(), "wrist_image": image_feature("png")}),
@@ -258,7 +261,8 @@ def libero(root: Path, episodes: int = 2, length: int = 6) -> Path:
                 "episode_metadata/file_path": [b"goal/demo.hdf5"],
             }
         )  # fmt: skip
-    return tfds(root, "libero_goal_no_noops", steps, {"file_path": TEXT}, examples, shards=1)
+    inside = "liber_o10" if suite == "10" else f"libero_{suite}"
+    return tfds(root, inside, steps, {"file_path": TEXT}, examples, shards=1, folder_name=f"libero_{suite}_no_noops")
 
 
 # ---- helpers ------------------------------------------------------------------------------------------
@@ -284,10 +288,14 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 # ---- bags ---------------------------------------------------------------------------------------------
 
+FRANKA = {"joint_names": (*FR3.joint_names, FR3.fingers.joint), "start_rad": FR3.home_rad}
+"""Of a `bag` of another arm."""
+
 
 def bag(
     folder: Path, runs: Sequence[tuple[int, str, int]] = ((1, INSTRUCTIONS[0], 8),), raw: bool = False,
     executed: bool = True, joint_names: Sequence[str] = (*JOINT_NAMES, "gripper", "left_finger", "right_finger"),
+    start_rad: np.ndarray = NEUTRAL_RAD,
 ) -> Path:  # fmt: skip
     """A rosbag2 recording of the graph: (instruction id, text, steps) one after the other, 5 Hz steps, 10 Hz images."""
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -336,7 +344,7 @@ def bag(
                     else:
                         message = kinds[image_kind](header(now_s), "jpeg", np.frombuffer(jpeg(image), np.uint8))
                     write(image_topic, now_s + 0.004, message)
-                    joints = np.append(NEUTRAL_RAD + 0.01 * tick, [0.0, 0.03, -0.03])
+                    joints = np.append(start_rad + 0.01 * tick, [0.0, 0.03, -0.03])
                     values = joints[: len(joint_names)]
                     state = kinds["sensor_msgs/msg/JointState"](header(now_s), [*joint_names], values, values, values)
                     write("/wx250s/joint_states", now_s + 0.002, state)

@@ -112,6 +112,16 @@ def test_libero_has_two_views_and_its_gripper_turned_round(tmp_path):
     assert np.array_equal(found.images["wrist"][2], picture(3))
 
 
+@pytest.mark.parametrize("suite", ["goal", "10", "object", "spatial"])
+def test_a_suite_of_libero_bears_the_name_of_its_folder_whatever_it_calls_itself(tmp_path, suite):
+    root = libero(tmp_path, suite)
+    for path in (root, root / "1.0.0"):
+        dataset = RldsDataset(path)
+        assert dataset.name == f"libero_{suite}_no_noops" and dataset.layout is StateLayout.AXIS_ANGLE
+    moved = root.rename(tmp_path / "mine")
+    assert RldsDataset(moved).name == ("liber_o10" if suite == "10" else f"libero_{suite}")
+
+
 def test_binarizing_looks_ahead_and_leaves_an_open_end():
     assert binarize_gripper(np.array([1.0, 0.6, 0.4, 0.0, 0.5, 1.0])).tolist() == [1, 0, 0, 0, 1, 1]
     assert binarize_gripper(np.array([1.0, 0.5, 0.4], np.float32))[1:] == pytest.approx(0.4)
@@ -131,6 +141,8 @@ def test_a_dataset_of_another_name_is_refused_and_can_be_named(tmp_path):
     for path in (root / "1.0.0").glob("bridge_dataset-*"):
         path.rename(path.with_name(path.name.replace("bridge_dataset", "kitchen")))
     info.write_text(info.read_text().replace("bridge_dataset", "kitchen"))
+    assert RldsDataset(root).name == "bridge_dataset"  # the folder says so
+    root = root.rename(tmp_path / "pantry")
     with pytest.raises(DataError, match="--source"):
         RldsDataset(root)
     assert len(RldsDataset(root, source="bridge")) == 4

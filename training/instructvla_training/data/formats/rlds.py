@@ -120,12 +120,19 @@ _BY_NAME = {"bridge_dataset": "bridge", "bridge_orig": "bridge", "fractal2022081
 
 
 def source_of(name: str) -> str | None:
-    """The source that a TFDS dataset's name stands for, None where it is unknown."""
-    return "libero" if name.startswith("libero_") else _BY_NAME.get(name)
+    """The source that a TFDS dataset's name stands for, None where it is unknown.
+
+    LIBERO-10 as released calls itself ``liber_o10`` in a folder ``libero_10_no_noops``.
+    """
+    return "libero" if name.startswith(("libero_", "liber_o")) else _BY_NAME.get(name)
 
 
 class RldsDataset(EpisodeDataset):
-    """One split of a TFDS dataset that one of `SOURCES` describes."""
+    """One split of a TFDS dataset that one of `SOURCES` describes.
+
+    It bears the name of its folder where that is a known one, else the name that it gives itself: the suites of LIBERO,
+    ``libero_goal`` and so on, are told from those with no-ops by their folders alone.
+    """
 
     format = "rlds"
 
@@ -134,7 +141,8 @@ class RldsDataset(EpisodeDataset):
     ) -> None:
         """``source`` where the name does not tell. Raises DataError."""
         self._reader = TfdsReader(find_version(Path(root)), split)
-        self.root, self.name = self._reader.root, self._reader.name
+        self.root, folder = self._reader.root, self._reader.folder
+        self.name = folder if source_of(folder) else self._reader.name
         chosen = source or source_of(self.name)
         if chosen not in SOURCES:
             raise DataError(

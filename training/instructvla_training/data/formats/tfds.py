@@ -19,6 +19,7 @@ from .tfrecord import Value, parse_example, read_record, record_offsets
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 _STEPS = "steps/"
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def is_tfds(root: Path) -> bool:
@@ -57,7 +58,7 @@ class TfdsReader:
         with whole(self.root / FEATURES_FILE, "the schema of a TFDS dataset"):
             self.leaves = dict(_leaves(features, ""))
         with whole(self.root / INFO_FILE, "the splits of a TFDS dataset with their shardLengths"):
-            self.name = str(info.get("name", self.root.parent.name))
+            self.name = str(info.get("name", self.folder))  # what the shards are called
             splits = {entry["name"]: [int(n) for n in entry["shardLengths"]] for entry in info.get("splits", ())}
         self.splits = tuple(splits)
         if split not in splits:
@@ -73,6 +74,12 @@ class TfdsReader:
                     f"{shard}: found {len(offsets)} records, {INFO_FILE} says {declared}; copy the file again"
                 )
             self._where += [(number, int(offset)) for offset in offsets]
+
+    @property
+    def folder(self) -> str:
+        """Name of the dataset's folder, below which versions may lie."""
+        root = self.root.absolute()
+        return root.parent.name if _VERSION.fullmatch(root.name) else root.name
 
     def __len__(self) -> int:
         return len(self._where)
@@ -103,7 +110,7 @@ class TfdsReader:
 
 def find_version(root: Path) -> Path:
     """``root`` itself, or the newest version folder (1.0.0, ...) below it that holds a TFDS dataset."""
-    versions = [p for p in root.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", p.name) and is_tfds(p)]
+    versions = [p for p in root.glob("*") if _VERSION.fullmatch(p.name) and is_tfds(p)]
     if is_tfds(root) or not versions:
         return root
     return max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
