@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from robot_data import INSTRUCTIONS, bag, picture, which
+from robot_data import FRANKA, INSTRUCTIONS, bag, picture, which
 
 from instructvla_ros.control.kinematics import NEUTRAL_RAD
 from instructvla_ros.control.state import state_vector
@@ -65,6 +65,14 @@ def test_a_recording_of_a_driven_arm_is_one_episode_with_the_text_beside_it(tmp_
 def test_joint_states_of_no_known_arm_are_named(tmp_path):
     bag(tmp_path / "other", joint_names=["shoulder", "elbow"], executed=False)
     with pytest.raises(DataError, match=r"shoulder, elbow.*wx250s"):
+        BagDataset(tmp_path)
+
+
+def test_the_robot_is_the_arm_whose_joints_were_recorded_and_one_alone(tmp_path):
+    bag(tmp_path / "widowx" / "a")
+    bag(tmp_path / "franka" / "b", **FRANKA)
+    assert BagDataset(tmp_path / "widowx").robot == "wx250s" and BagDataset(tmp_path / "franka").robot == "fr3"
+    with pytest.raises(DataError, match="found arms fr3, wx250s, expected one; take the bags apart"):
         BagDataset(tmp_path)
 
 

@@ -13,6 +13,7 @@ from instructvla_ros.bags.messages import COMPRESSED, DELTA, JOINT_STATE, REASON
 from instructvla_ros.bags.writer import CLOSED, BagWriter
 from instructvla_ros.control.state import STATE_NAMES
 
+from .formats.bag import note_of
 from .formats.episode import DataError, Episode, EpisodeDataset
 
 START_NS = 1_600_000_000 * 10**9
@@ -31,7 +32,8 @@ def to_bag(
 ) -> int:
     """Writes episodes (all, or those numbered) one after the other into one new bag -> how many. Raises DataError.
 
-    Data sets know no joints: the policy's state is kept as a joint state with the names of `STATE_NAMES`.
+    Data sets know no joints: the policy's state is kept as a joint state with the names of `STATE_NAMES`. What its
+    numbers are, and of which robot, stands in the bag's metadata, where `BagDataset` looks for it.
     """
     chosen = range(len(dataset)) if numbers is None else numbers
     unknown = [number for number in chosen if not 0 <= number < len(dataset)]
@@ -54,6 +56,7 @@ def _write_all(
     writer: BagWriter, dataset: EpisodeDataset, chosen: Sequence[int], report: Callable[[int, int], None]
 ) -> None:
     maker, now_ns = MessageMaker(), START_NS
+    writer.note(*note_of(dataset))
     for topic, kind in (
         (STATE_TOPIC, JOINT_STATE), (f"{NAMESPACE}/reasoning", REASONING), (f"{NAMESPACE}/ee_delta", DELTA),
         (f"{NAMESPACE}/annotation", STRING), (f"{NAMESPACE}/episode", STRING),
@@ -75,9 +78,10 @@ def _write(writer: BagWriter, maker: MessageMaker, episode: Episode, number: int
     begin = {"mark": "begin", "instruction": episode.instruction}
     writer.put(f"{NAMESPACE}/episode", start_ns, maker.text(json.dumps(begin)))
     writer.put(f"{NAMESPACE}/reasoning", start_ns, maker.reasoning(start_ns, number, episode.instruction))
-    annotation = episode.annotation
-    if annotation is not None and annotation.pairs:
-        writer.put(f"{NAMESPACE}/annotation", start_ns + 1, maker.text(annotation.pairs[0].answer))
+    found = episode.annotation
+    pairs = (*found.cr, *found.cc) if found is not None else ()
+    if pairs:
+        writer.put(f"{NAMESPACE}/annotation", start_ns + 1, maker.text(pairs[0].answer))
     streams = {view: iter(images) for view, images in episode.images.items()}
     stamp_ns = start_ns
     for step in range(len(episode)):

@@ -63,22 +63,25 @@ class CommandEvent:
 Event = ImageEvent | JointEvent | StepEvent | CommandEvent
 
 
-def _find_arm(bag: Bag, decoder: Decoder, roles: Roles) -> ArmModel:
-    """The arm whose joints the first readable joint state names; that of the WidowX where it names none."""
+def _find_arm(bag: Bag, decoder: Decoder, roles: Roles) -> ArmModel | None:
+    """The arm whose joints the first readable joint state names; None where it names none."""
     for record in bag.messages(roles.topics("joints")) if roles.joints else ():
         message = decoder.decode(record)
         if message is not None:
-            return arm_of(message.name) or WX250S
-    return WX250S
+            return arm_of(message.name)
+    return None
 
 
 class EventReader:
     """Reads events; what cannot be used is noted on the bag: bad encodings, bad joint states, clocks that jump, cameras
-    that change. `latents` and other messages of the model are not events: they are results, not inputs."""
+    that change. `latents` and other messages of the model are not events: they are results, not inputs.
+
+    `robot` names the arm whose joints the bag has, "" where they are no known one's; `arm` is then the WidowX's."""
 
     def __init__(self, bag: Bag, decoder: Decoder, roles: Roles, *, workers: int = 2) -> None:
         self._bag, self._decoder, self._roles, self._workers = bag, decoder, roles, workers
-        self.arm = _find_arm(bag, decoder, roles)
+        found = _find_arm(bag, decoder, roles)
+        self.arm, self.robot = found or WX250S, found.name if found else ""
         self._joints = JointStateReader(self.arm, of_data_set=True)
         self._offset_s: dict[str, float] = {}
         self._last_stamp_s: dict[str, float] = {}

@@ -8,6 +8,7 @@ next one.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from instructvla_ros.bags.decode import Decoder
 from instructvla_ros.bags.episodes import Episode as Cut
 from instructvla_ros.bags.episodes import find_episodes
 from instructvla_ros.bags.events import EventReader, constant_offset
-from instructvla_ros.bags.roles import find_roles
+from instructvla_ros.bags.roles import NOTE, find_roles, recorder_note
 from instructvla_ros.bags.track import MAX_CLOCK_JUMP_S, Spans
 from instructvla_ros.bags.truth import SOURCES, Truth
 from instructvla_ros.bags.types import BagError
@@ -93,11 +94,10 @@ class BagImages(Images):
 
 
 class BagDataset(EpisodeDataset):
-    """Bags, or all those below folders. Opening it reads everything but the pixels once; `accounts` and `problems` (by
-    bag) then say what was found."""
+    """Bags of one arm, or all those below folders. Opening it reads everything but the pixels once; `accounts` and
+    `problems` (by bag) then say what was found."""
 
     format = "bag"
-    layout = StateLayout.RPY
 
     def __init__(
         self, root: Path | Sequence[Path], *, cameras: Mapping[str, str] | None = None, actions: str = "auto",
@@ -121,6 +121,7 @@ class BagDataset(EpisodeDataset):
         self._episodes: list[Episode] = []
         self._parts: Counter[tuple[str, int]] = Counter()  # episodes of a bag with the same id: ids may come again
         self._steps_s: set[float] = set()
+        self._kinds: set[tuple[str, str]] = set()  # robot and state layout
         self._read_all()
 
     @property
@@ -163,7 +164,15 @@ class BagDataset(EpisodeDataset):
         if len(self._steps_s) > 1:
             raise DataError(f"found steps of {sorted(self._steps_s)} s, expected one length; take the bags apart")
         (self.dt_s,) = self._steps_s
+        self._agree_on_kind()
         self._agree_on_views()
+
+    def _agree_on_kind(self) -> None:
+        robots, layouts = (sorted({kind[n] for kind in self._kinds} - {""}) for n in (0, 1))
+        for what, found in (("arms", robots), ("state layouts", layouts)):
+            if len(found) > 1:
+                raise DataError(f"found {what} {', '.join(found)}, expected one; take the bags apart")
+        self.robot, self.layout = robots[0] if robots else "", StateLayout[layouts[0]]
 
     def _agree_on_views(self) -> None:
         views = [set(episode.images) for episode in self._episodes]
@@ -198,6 +207,8 @@ class BagDataset(EpisodeDataset):
             if self._dt_s is not None and abs(dt_s - self._dt_s) > 1e-6:
                 raise DataError(f"found executed steps of {dt_s:g} s, expected {self._dt_s:g} s; say --actions states")
         topics = {view: getattr(roles, view) for view in stamps}
+        note = recorder_note(bag)
+        kind = reader.robot or str(note.get("robot", "")), _layout(note, bag)
         for cut in find_episodes(bag, decoder, roles, self._instruction or _told(bag.path)):
             if cut.success is False and not self._keep_failures:
                 bag.note(name, "episodes that were marked a failure were left out; --keep-failures keeps them")
@@ -205,11 +216,11 @@ class BagDataset(EpisodeDataset):
             for part in _steady(cut, stamps["primary"]):
                 offset_ns = _offset_ns(part, stamps["primary"])
                 steady = {view: _of_clock(rows, offset_ns) for view, rows in stamps.items()}
-                self._resample(bag, name, part, truth, steady, topics, dt_s)
+                self._resample(bag, name, part, truth, steady, topics, dt_s, kind)
 
     def _resample(
         self, bag: Bag, name: str, cut: Cut, truth: Truth, stamps: Mapping[str, np.ndarray], topics: Mapping[str, str],
-        dt_s: float,
+        dt_s: float, kind: tuple[str, str],
     ) -> None:  # fmt: skip
         """The runs of steps of an episode, or of a part of it in which no clock jumps, for which images, state and
         action are known."""
@@ -254,6 +265,7 @@ class BagDataset(EpisodeDataset):
             part = self._parts[name, cut.instruction_id]
             self._parts[name, cut.instruction_id] += 1
             self._steps_s.add(round(dt_s, 6))
+            self._kinds.add(kind)
             state = np.array([found for found in states[start:stop] if found is not None], np.float32)
             images = {
                 view: BagImages(bag.path, topics[view], tuple(stamps[view][newest[view][start:stop], 1].tolist()))
@@ -265,6 +277,20 @@ class BagDataset(EpisodeDataset):
                     actions[start:stop].astype(np.float32), images, grid_s[start:stop] - grid_s[start],
                 )
             )  # fmt: skip
+
+
+def _layout(note: Mapping[str, object], bag: Bag) -> str:
+    """Of the states: of a data set's own it is noted, those of an arm are made from its joints."""
+    found = str(note.get("state_layout", StateLayout.RPY.name))
+    if found not in StateLayout.__members__:
+        known = ", ".join(StateLayout.__members__)
+        raise DataError(f"{bag.path}: found states of layout {found!r}, expected one of {known}; mend metadata.yaml")
+    return found
+
+
+def note_of(dataset: EpisodeDataset) -> tuple[str, str]:
+    """What a bag of a data set's episodes must say of them, which its messages do not: key and text of its metadata."""
+    return NOTE, json.dumps({"robot": dataset.robot, "state_layout": dataset.layout.name})
 
 
 def _told(bag: Path) -> str:

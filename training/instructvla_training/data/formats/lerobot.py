@@ -35,6 +35,8 @@ _WITHOUT_PAD = tuple(name for name in StateLayout.RPY.value if name != "pad")
 _JOINTS = ("joint", "waist", "shoulder", "elbow", "forearm", "wrist")
 """Words of joint names; none is in a name of the end effector's axes."""
 INVERTIBLE = ("action", "state", "both")
+UNKNOWN_ROBOT = "unknown"
+"""The ``robot_type`` of a dataset that does not say whose episodes it has."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class LeRobotDataset(EpisodeDataset):
                 f"{self.root}: found LeRobot {self.version}, expected v2.x or v3.x; convert it with LeRobot's own tool"
             )
         self.features: dict[str, Any] = self.info["features"]
-        self.fps, self.robot = float(self.info["fps"]), str(self.info.get("robot_type") or "")
+        robot = str(self.info.get("robot_type") or "")
+        self.fps, self.robot = float(self.info["fps"]), "" if robot == UNKNOWN_ROBOT else robot
         self.dt_s = 1.0 / self.fps
         keys = [key for key, f in self.features.items() if f["dtype"] in ("image", "video")]
         self.cameras = choose_cameras(keys, cameras, self.root)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .episode import ACTION_NAMES, DataError, Episode, StateLayout
-from .lerobot import ACTION_KEY, INFO_FILE, STATE_KEY
+from .lerobot import ACTION_KEY, INFO_FILE, STATE_KEY, UNKNOWN_ROBOT
 from .lerobot_stats import Moments, image_sample
 from .video import VideoWriter
 
@@ -31,7 +31,7 @@ _COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 
 def write_lerobot(
     root: Path, episodes: Iterable[Episode], *, fps: float, layout: StateLayout = StateLayout.RPY,
-    robot_type: str = "unknown", codec: str = "av1",
+    robot_type: str = UNKNOWN_ROBOT, codec: str = "av1",
 ) -> int:  # fmt: skip
     """Writes ``episodes`` one after the other to the new folder ``root`` -> how many. Raises DataError."""
     with LeRobotWriter(root, fps=fps, layout=layout, robot_type=robot_type, codec=codec) as writer:
@@ -44,7 +44,7 @@ class LeRobotWriter:
     """`add` episodes, then leave the ``with`` block; what was written is dropped if it ends with an error."""
 
     def __init__(
-        self, root: Path, *, fps: float, layout: StateLayout = StateLayout.RPY, robot_type: str = "unknown",
+        self, root: Path, *, fps: float, layout: StateLayout = StateLayout.RPY, robot_type: str = UNKNOWN_ROBOT,
         codec: str = "av1",
     ) -> None:  # fmt: skip
         self.root = Path(root)
