@@ -20,6 +20,7 @@ from instructvla_training.data.formats.bag import BagDataset
 from instructvla_training.data.formats.episode import ArrayImages, DataError, Episode, EpisodeDataset, StateLayout
 from instructvla_training.data.formats.opening import open_dataset
 from instructvla_training.data.to_bag import to_bag
+from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
 
 
 def beside(name: str) -> Any:
@@ -135,6 +136,7 @@ def test_from_bag_writes_lerobot_with_its_account_and_to_bag_brings_it_back(
     account = json.loads((target / "meta/recordings.json").read_text())
     assert account["episodes"][0]["instruction"] == "put the carrot on the plate"
     dataset = open_dataset(target)
+    assert dataset.robot == "wx250s"
     original = BagDataset(bag)[0]
     assert dataset[0].action_TA == pytest.approx(original.action_TA, abs=1e-6)
     assert main(["data", "to-bag", str(target), str(back)]) == 0
@@ -157,6 +159,36 @@ def test_a_policy_is_fed_the_states_and_images_of_a_dataset_episode(tmp_path: Pa
     assert np.array([call["state"] for call in acts]) == pytest.approx(
         np.concatenate([data[0].state_TS, data[1].state_TS]), abs=1e-6
     )
+
+
+def test_an_annotation_becomes_the_text_that_a_replay_is_compared_with(tmp_path: Path) -> None:
+    data, pair = Few(2), QuestionAnswer("where to?", "into the bowl")
+    said = EpisodeAnnotation("made", "1", (), "a table", cc=(pair,))
+    object.__setattr__(data[1], "annotation", said)
+    object.__setattr__(data[0], "annotation", EpisodeAnnotation("made", "0", (), "a table"))
+    to_bag(data, tmp_path / "bag")
+    with Bag(tmp_path / "bag") as bag:
+        result = replay(bag, {"fake": fakes.FakeRuntime()}, ReplayOptions())
+    assert [e.annotation for e in result.episodes] == ["", "into the bowl"]
+
+
+@pytest.mark.parametrize("layout", StateLayout)
+def test_states_come_back_from_a_bag_as_what_they_are_and_of_whom(tmp_path: Path, layout: StateLayout) -> None:
+    data = Few(1)
+    data.layout, data.robot = layout, "panda"
+    to_bag(data, tmp_path / "bag")
+    back = BagDataset(tmp_path / "bag")
+    assert (back.layout, back.robot) == (layout, "panda") and layout.name in back.reading
+    assert back[0].state_TS == pytest.approx(data[0].state_TS, abs=1e-6)
+
+
+def test_bags_of_states_of_several_kinds_are_not_read_as_one(tmp_path: Path) -> None:
+    data = Few(1)
+    to_bag(data, tmp_path / "all" / "one")
+    data.layout = StateLayout.QUATERNION
+    to_bag(data, tmp_path / "all" / "two")
+    with pytest.raises(DataError, match="found state layouts QUATERNION, RPY, expected one"):
+        BagDataset(tmp_path / "all")
 
 
 def test_the_same_dataset_gives_the_same_bag(tmp_path: Path) -> None:

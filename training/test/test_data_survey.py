@@ -13,6 +13,7 @@ import pytest
 from robot_data import bridge, episode, lerobot_v3, write_json
 
 from instructvla_training import cli
+from instructvla_training.data.convert import convert
 from instructvla_training.data.formats.episode import ArrayImages, DataError, EpisodeDataset, StateLayout
 from instructvla_training.data.formats.lerobot import LeRobotDataset
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
@@ -261,17 +262,43 @@ def test_wrong_rates_and_gaps_are_found():
     assert "record or resample at 3.33333 Hz" in _codes([episode(0)], dt_s=0.3)["rate"].text
 
 
-def test_blank_and_frozen_cameras_are_found():
-    dark = dataclasses.replace(episode(0), images={"primary": ArrayImages(np.zeros((10, 8, 8, 3), np.uint8))})
+def _dark(number):
+    return dataclasses.replace(episode(number), images={"primary": ArrayImages(np.zeros((10, 8, 8, 3), np.uint8))})
+
+
+def _frozen(number):
     same = np.repeat(np.random.default_rng(0).integers(0, 255, (1, 8, 8, 3), dtype=np.uint8), 10, axis=0)
-    frozen = dataclasses.replace(episode(1), images={"primary": ArrayImages(same)})
-    found = _codes([dark, frozen])
+    return dataclasses.replace(episode(number), images={"primary": ArrayImages(same)})
+
+
+def test_blank_and_frozen_cameras_are_found():
+    found = _codes([_dark(0), _frozen(1)])
     assert "made/0" in found["blank-image"].text and "made/1" in found["frozen-camera"].text
 
 
 def test_an_episode_that_cannot_be_read_does_not_hide_the_others():
     found = _codes([DataError("file x is damaged"), episode(1, instruction="")])
     assert "file x is damaged" in found["unreadable"].text and "no-language" in found
+
+
+def test_episodes_that_the_linter_calls_errors_are_left_out_of_a_conversion_and_told(tmp_path, caplog):
+    torn = episode(3)
+    torn.state_TS[4, 1] = np.nan
+    made = Made([episode(0), _frozen(1), _dark(2), torn, DataError("file x is damaged"), episode(5, 13)])
+    assert sum(found.error for found in lint(made)) == 4
+    assert convert(made, tmp_path / "mended", codec="h264", skip_bad=True) == 2
+    mended = LeRobotDataset(tmp_path / "mended")
+    assert [len(e) for e in mended] == [10, 13] and lint(mended) == []
+    told = [record.message for record in caplog.records if record.message.startswith("left out episode")]
+    wanted = ("frozen-camera", "blank-image", "not-finite", "file x is damaged")
+    assert [f"episode {n}:" in text and what in text for n, text, what in zip((1, 2, 3, 4), told, wanted, strict=True)]
+
+
+def test_a_linted_sample_is_spread_over_the_episodes(tmp_path):
+    read, made = [], [episode(n) for n in range(9)]
+    dataset = Made(made)
+    dataset.__class__ = type("Counted", (Made,), {"__getitem__": lambda self, n: (read.append(n), made[n])[1]})
+    assert lint(dataset, episodes=3) == [] and read == [0, 4, 8]
 
 
 def test_conversations_are_checked_for_their_images(tmp_path):
@@ -295,6 +322,14 @@ def test_the_commands_report_and_convert(tmp_path, capsys):
     assert cli.main(["data", "lint", str(target), "--dt", "0.2"]) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
     assert cli.main(["data", "lint", str(target), "--dt", "0.1"]) == 1
+
+
+def test_a_conversion_leaves_out_the_episodes_that_are_named(tmp_path):
+    source, words = lerobot_v3(tmp_path / "made", episodes=4), ["--codec", "h264", "--without"]
+    assert cli.main(["data", "convert", str(source), str(tmp_path / "two"), *words, "1", "3"]) == 0
+    assert [len(e) for e in LeRobotDataset(tmp_path / "two")] == [10, 12]
+    with pytest.raises(SystemExit, match=r"found no episodes \[4\], expected numbers from 0 to 3"):
+        cli.main(["data", "convert", str(source), str(tmp_path / "none"), *words, "4"])
 
 
 def test_a_command_on_no_data_says_what_was_expected(tmp_path):

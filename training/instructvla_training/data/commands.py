@@ -40,7 +40,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert = kinds.add_parser("convert", help="write any dataset as LeRobot v3")
     convert.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     convert.add_argument("target", type=Path, help="new folder")
-    convert.add_argument("--skip-bad", action="store_true", help="leave out episodes that cannot be read, and name them")
+    convert.add_argument(
+        "--skip-bad", action="store_true",
+        help="leave out episodes that cannot be read, have values that are not finite, or show a camera that is blank or "
+        "stands still, and say which and why",
+    )  # fmt: skip
+    convert.add_argument(
+        "--without", type=int, nargs="+", default=[], metavar="N", help="leave out these episodes too, numbers from 0"
+    )
     add_writing(convert)
     add_reading(convert)
     convert.set_defaults(run=_convert)
@@ -151,7 +158,10 @@ def _convert(options: argparse.Namespace) -> None:
     from .formats.opening import open_dataset
 
     dataset = open_dataset(options.source, reading(options))
-    count = convert(dataset, options.target, options.height, options.codec, options.robot, counter, options.skip_bad)
+    count = convert(
+        dataset, options.target, options.height, options.codec, options.robot, counter, options.skip_bad,
+        options.without,
+    )  # fmt: skip
     sys.stdout.write(f"{options.target}: {count} episodes\n")
 
 

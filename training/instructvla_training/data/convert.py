@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from instructvla_training.language import vla_it
 from .formats import bag_account
 from .formats.bag import BagDataset
 from .formats.episode import DataError, Episode, EpisodeDataset, Images
+from .formats.lerobot import UNKNOWN_ROBOT
 from .formats.lerobot_writer import LeRobotWriter
+from .lint import lint_episode
 
 logger = logging.getLogger(__name__)
 
@@ -43,32 +45,41 @@ class ResizedImages(Images):
         return cv2.resize(image, (width, self.height), interpolation=cv2.INTER_AREA)
 
 
-def _decode(episode: Episode) -> None:
-    """Every image once. Raises DataError at one that cannot be read."""
+def _refuse_bad(episode: Episode) -> None:
+    """Raises DataError where the linter finds an error in the episode, or one of its images cannot be read."""
+    errors = [f"{found.code}: {found.text}" for found in lint_episode(episode) if found.error]
+    if errors:
+        raise DataError("; ".join(errors))
     for images in episode.images.values():
         for _ in images:
             pass
 
 
 def convert(
-    dataset: EpisodeDataset, target: Path, height: int | None = None, codec: str = "av1", robot: str = "unknown",
-    report: Callable[[int, int], None] = lambda done, total: None, skip_bad: bool = False,
+    dataset: EpisodeDataset, target: Path, height: int | None = None, codec: str = "av1", robot: str = "",
+    report: Callable[[int, int], None] = lambda done, total: None, skip_bad: bool = False, without: Sequence[int] = (),
 ) -> int:  # fmt: skip
-    """Writes every episode to the new folder ``target`` -> how many. Raises DataError.
+    """Writes every episode but those numbered ``without`` to the new folder ``target`` -> how many. Raises DataError.
 
-    One episode's numbers and one image are in memory at a time. ``skip_bad``: episodes that cannot be read are left out
-    and named in the log; each is decoded twice for that.
+    One episode's numbers and one image are in memory at a time. ``skip_bad``: episodes that cannot be read, or that the
+    linter calls errors, are left out and named in the log with what is wrong; each is decoded twice for that.
     """
+    unknown = sorted(number for number in set(without) if not 0 <= number < len(dataset))
+    if unknown:
+        raise DataError(f"{dataset.root}: found no episodes {unknown}, expected numbers from 0 to {len(dataset) - 1}")
     annotations = []
     rate = 1.0 / dataset.dt_s
     fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 else rate
-    with LeRobotWriter(target, fps=fps, layout=dataset.layout, robot_type=robot, codec=codec) as writer:
+    name = robot or dataset.robot or UNKNOWN_ROBOT
+    with LeRobotWriter(target, fps=fps, layout=dataset.layout, robot_type=name, codec=codec) as writer:
         for number in range(len(dataset)):
             report(number, len(dataset))
+            if number in without:
+                continue
             try:
                 episode = dataset[number]
                 if skip_bad:
-                    _decode(episode)
+                    _refuse_bad(episode)
             except DataError as error:
                 if not skip_bad:
                     raise

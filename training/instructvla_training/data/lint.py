@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from .formats.episode import ACTION_NAMES, DataError, Episode, EpisodeDataset, StateLayout
 from .formats.llava import LlavaDataset
+
+logger = logging.getLogger(__name__)
 
 RATE_TOLERANCE = 0.1
 AGREEMENT = 0.2
@@ -23,6 +27,7 @@ ABSOLUTE_SHARE = 0.25
 BEGINNINGS = 3
 """From so many episodes on it is of note that most begin with the hand closed."""
 MAX_NAMED = 5
+LEAVE_OUT = "instructvla-train data convert --skip-bad leaves such episodes out"
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ class Finding:
 
 @dataclass
 class _Gathered:
-    """Columns over all episodes."""
+    """Columns over all episodes that were looked at."""
 
+    episodes: int = 0
     lengths: list[int] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
@@ -54,19 +60,20 @@ class _Gathered:
 
 
 def lint(
-    dataset: EpisodeDataset, *, dt_s: float | None = None, image_episodes: int = 16,
+    dataset: EpisodeDataset, *, dt_s: float | None = None, image_episodes: int = 16, episodes: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:  # fmt: skip
     """Everything that is wrong with ``dataset``; empty if nothing is.
 
-    ``dt_s``: step of the policy that is to be trained. Images are decoded in ``image_episodes`` of the episodes,
-    spread evenly.
+    ``dt_s``: step of the policy that is to be trained. ``episodes``: read so many instead of all, spread evenly; images
+    are decoded in ``image_episodes`` of them.
     """
-    seen = _Gathered()
-    looked_at = set(np.linspace(0, len(dataset) - 1, min(image_episodes, len(dataset))).astype(int).tolist())
+    numbers = _spread(np.arange(len(dataset)), episodes)
+    seen = _Gathered(len(numbers))
+    looked_at = set(_spread(numbers, image_episodes).tolist())
     findings: list[Finding] = []
-    for number in range(len(dataset)):
-        report(number, len(dataset))
+    for done, number in enumerate(numbers.tolist()):
+        report(done, len(numbers))
         try:
             episode = dataset[number]
         except DataError as error:
@@ -81,10 +88,33 @@ def lint(
     return [one for one in found if not (absolute and one.code in ("axis-sign", "units", "wrapped-angle"))]
 
 
-def lint_text(dataset: LlavaDataset) -> list[Finding]:
-    """Entries that cannot be read and images that are missing."""
+def lint_episode(episode: Episode) -> list[Finding]:
+    """What is wrong with an episode by itself: values that are not finite, and its images."""
+    seen = _Gathered()
+    _gather(episode, StateLayout.RPY, seen)  # whether numbers are finite does not go with the layout
+    return [*_finite(seen), *_images(episode)]
+
+
+def refuse_errors(path: Path, findings: Sequence[Finding]) -> None:
+    """Raises DataError where there are errors; warnings are logged."""
+    errors = [finding for finding in findings if finding.error]
+    if errors:
+        raise DataError("\n".join([f"{path}: {len(errors)} errors, expected none:", *map(str, errors)]))
+    for finding in findings:
+        logger.warning("%s: %s", path, finding)
+
+
+def _spread(numbers_N: np.ndarray, count: int | None) -> np.ndarray:
+    """So many of the numbers, from the first to the last in even steps."""
+    if count is None or count >= len(numbers_N):
+        return numbers_N
+    return numbers_N[np.linspace(0, len(numbers_N) - 1, count).astype(int)]
+
+
+def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Finding]:
+    """Entries that cannot be read and images that are missing, of every ``step``-th entry from ``first`` on."""
     broken, missing = [], []
-    for number in range(len(dataset)):
+    for number in range(first, len(dataset), step):
         try:
             entry = dataset[number]
         except DataError as error:
@@ -133,15 +163,14 @@ def _images(episode: Episode) -> Iterator[Finding]:
         try:
             looks = [images[step].astype(np.int16) for step in sorted({0, len(episode) // 2, len(episode) - 1})]
         except DataError as error:
-            yield Finding("unreadable-image", True, f"{episode.name}, {view}: {error}")
+            yield Finding("unreadable-image", True, f"{episode.name}, {view}: {error}; {LEAVE_OUT}")
             continue
         if max(int(image.max()) - int(image.min()) for image in looks) < 3:
-            yield Finding(
-                "blank-image", True, f"{episode.name}, {view}: one colour throughout; was the camera covered?"
-            )
+            text = f"{episode.name}, {view}: one colour throughout; was the camera covered?"
+            yield Finding("blank-image", True, f"{text} {LEAVE_OUT}")
         elif moving and len(looks) == 3 and all(np.array_equal(looks[0], image) for image in looks[1:]):
             text = f"{episode.name}, {view}: first, middle and last image are the same while the arm moves"
-            yield Finding("frozen-camera", True, f"{text}; expected a live camera; leave the episode out")
+            yield Finding("frozen-camera", True, f"{text}; expected a live camera; {LEAVE_OUT}")
 
 
 def _unreadable(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:
@@ -149,16 +178,16 @@ def _unreadable(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:
         yield Finding("unreadable", True, _some(seen.unreadable))
 
 
-def _finite(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:
+def _finite(seen: _Gathered, _: EpisodeDataset | None = None) -> Iterator[Finding]:
     if seen.not_finite:
         text = f"NaN or infinity in the numbers of {_some(seen.not_finite)}"
-        yield Finding("not-finite", True, f"{text}; expected finite values; repair or leave them out")
+        yield Finding("not-finite", True, f"{text}; expected finite values; repair them, or {LEAVE_OUT}")
 
 
-def _language(seen: _Gathered, dataset: EpisodeDataset) -> Iterator[Finding]:
+def _language(seen: _Gathered, _: EpisodeDataset) -> Iterator[Finding]:
     if seen.silent:
-        everything = len(seen.silent) == len(dataset)
-        text = f"no instruction in {_some(seen.silent)} of {len(dataset)} episodes"
+        everything = len(seen.silent) == seen.episodes
+        text = f"no instruction in {_some(seen.silent)} of {seen.episodes} episodes"
         yield Finding("no-language", everything, f"{text}; they are never trained on; give each a text")
 
 

@@ -15,7 +15,9 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     """Options of the LeRobot dataset to be written."""
     parser.add_argument("--codec", choices=["av1", "h264"], default="av1", help="of the video files")
     parser.add_argument("--height", type=int, help="resize images to this height, an even number; default as they are")
-    parser.add_argument("--robot", default="unknown", help="robot_type of the new dataset")
+    parser.add_argument(
+        "--robot", default="", metavar="NAME", help="robot_type of the new dataset; default: what the source says"
+    )
 
 
 def add_cameras(parser: argparse._ActionsContainer) -> None:

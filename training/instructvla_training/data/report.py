@@ -38,6 +38,7 @@ def describe(dataset: EpisodeDataset) -> list[str]:
         f"  episodes      {len(dataset)}, {len(spoken)} with an instruction, {made.n_steps} steps",
         f"  lengths       {span} steps of {dataset.dt_s:.3f} s",
         f"  cameras       {', '.join(cameras) or 'none'}",
+        f"  robot         {dataset.robot or 'not said'}",
         f"  state         {' '.join(dataset.layout.value)}",
         f"  annotations   {annotated}",
         *(f"  instruction   {text}" for text in shown),
