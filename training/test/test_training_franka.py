@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_checkpoint import tiny_checkpoint
 
 from instructvla_model.manifest import read_manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
-from instructvla_training import pipeline
+from instructvla_training import cli, pipeline
 from instructvla_training.data.shards import read_frames
+from instructvla_training.evaluation import questions
 from instructvla_training.evaluation.graph_policy import joint_sample
 from instructvla_training.recipes import RECIPES
 from instructvla_training.workspace import robot_of
@@ -40,6 +42,28 @@ def test_a_joint_sample_is_that_of_the_robot_on_the_bench() -> None:
     assert sample.arm_rad.shape == (7,)
     assert sample.finger_m == pytest.approx(0.04, abs=2e-3)
     world.close()
+
+
+def test_questions_are_asked_about_the_bench_of_the_checkpoints_robot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def world(render: RenderSpec, config: WorldConfig | None = None) -> World:
+        asked.append(config)
+        raise StopIteration
+
+    monkeypatch.setattr(questions, "World", world)
+    with pytest.raises(StopIteration):
+        questions.ask(tiny_checkpoint(tmp_path / "franka", notes={"robot": "fr3"}), 1)
+    assert asked[0].robot == "fr3"
+
+
+def test_a_policy_of_a_robot_that_is_not_simulated_is_refused_with_what_else_to_do(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "universal", notes={"robot": "ur5e"})
+    for kind in ("atomic", "questions"):
+        with pytest.raises(SystemExit, match=r"robot 'ur5e', expected one that is simulated.*instructvla-train replay"):
+            cli.main(["evaluate", str(folder), "--set", kind, "--episodes", "1"])
 
 
 def test_a_checkpoint_of_before_robots_were_noted_is_a_widowxs() -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 
+from instructvla_model.manifest import Manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.lockstep import Lockstep, Observation
+from instructvla_sim.robots import ROBOTS
 from instructvla_training.data.record import prepare_worker
 from instructvla_training.evaluation import MAX_STEPS
 from instructvla_training.language import TaskView, parse_answer
+from instructvla_training.refusals import RunError
 from instructvla_training.workspace import robot_of
 
 from .graph_policy import GraphPolicy, joint_sample
@@ -26,6 +29,17 @@ logger = logging.getLogger(__name__)
 
 RENDER = RenderSpec()
 """The live cameras' 640x480 picture."""
+
+
+def world_config(manifest: Manifest) -> WorldConfig:
+    """The bench with the checkpoint's robot. Raises RunError for one that the simulation does not have."""
+    robot = robot_of(manifest)
+    if robot not in ROBOTS:
+        raise RunError(
+            f"checkpoint {manifest.checkpoint_id}: found a policy of the robot {robot!r}, expected one that is "
+            f"simulated: {', '.join(ROBOTS)}; compare it with recorded episodes: instructvla-train replay"
+        )
+    return WorldConfig(robot=robot)
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Runner:
         torch.set_num_threads(1)
         self.runtime = PolicyRuntime.load(checkpoint, device="cpu")
         self.think, self.max_steps = think, max_steps
-        world = World(RENDER, WorldConfig(robot=robot_of(self.runtime.manifest)))
+        world = World(RENDER, world_config(self.runtime.manifest))
         self.lockstep = Lockstep(world, cameras=self.runtime.manifest.views)
 
     def run(self, trial: Trial) -> Outcome:

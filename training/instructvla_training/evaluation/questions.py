@@ -13,7 +13,7 @@ from instructvla_sim import World
 from instructvla_training.data.observe import object_table, scene_view
 from instructvla_training.stages.text import generator
 
-from .closed_loop import RENDER
+from .closed_loop import RENDER, world_config
 from .trials import FIRST_SEED
 
 FAMILIES = ("pick", "place", "near", "stack")
@@ -42,7 +42,7 @@ def ask(checkpoint: Path, count: int, first_seed: int = FIRST_SEED) -> list[Answ
     """One question about each of ``count`` scenes; which one, the scene's seed decides."""
     torch.set_num_threads(1)
     runtime = PolicyRuntime.load(checkpoint, device="cpu")
-    language, world = generator("heldout"), World(RENDER)
+    language, world = generator("heldout"), World(RENDER, world_config(runtime.manifest))
     found: list[Answered] = []
     seed = first_seed
     while len(found) < count:

@@ -12,7 +12,7 @@ from instructvla_model.manifest import read_manifest
 from instructvla_sim import RenderSpec, World
 
 from . import MAX_STEPS, trials
-from .closed_loop import run_trials
+from .closed_loop import run_trials, world_config
 from .questions import ask
 from .tables import line, provenance, share, summarise
 
@@ -25,6 +25,7 @@ def evaluate(
 ) -> list[str]:  # fmt: skip
     """Plays ``episodes`` trials of the set ``kind`` -> lines of a table; writes JSON where ``output`` is given."""
     manifest = read_manifest(checkpoint)
+    world_config(manifest)  # refused here, not in a process of its own
     world = World(RenderSpec(width=64, height=48, samples=0))
     chosen = SETS[kind](world, tuple(families), episodes)
     world.close()
