@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from instructvla_model import checkpoint
-from instructvla_model.config import PolicyConfig
+from instructvla_model.config import ConfigError, PolicyConfig
 from instructvla_model.manifest import Manifest
+from instructvla_model.trainable import check_adapters
 from instructvla_sim.robots import ROBOTS
 
 from . import recipes
@@ -74,6 +75,10 @@ def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
         raise DataError(
             f"{request.base}: found a checkpoint of stage base, expected one that acts: expert or generalist"
         )
+    try:
+        check_adapters(policy, MOVES)  # before the data are looked through
+    except ConfigError as error:
+        raise DataError(f"{request.base}: {error}") from error
     parts = _parts(request, manifest)
     robot = _robot(request, parts[0], manifest)
     if request.keep_statistics:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from instructvla_model import checkpoint
 from instructvla_model.manifest import MANIFEST_FILE, read_manifest
@@ -68,19 +69,24 @@ def _how_to_record(what: str) -> str:
     return "give the same make command once without torchrun: it records them and goes on"
 
 
-def trained_steps(space: Workspace, name: str) -> int:
-    """Steps behind the checkpoint of a run; 0 where there is none."""
+def _notes(space: Workspace, name: str) -> dict[str, Any] | None:
+    """What the checkpoint of a run says of its training; None where there is none."""
     folder = space.checkpoint(name)
-    return int(read_manifest(folder).training.get("step", 0)) if (folder / MANIFEST_FILE).exists() else 0
+    return read_manifest(folder).training if (folder / MANIFEST_FILE).exists() else None
 
 
-def finished(space: Workspace, name: str) -> bool:
-    """Whether a run's checkpoint was written at its recipe's last step (one is written at every save too), or was
-    brought from elsewhere: imported weights have no recipe."""
-    recipe = RECIPES.get(f"{space.preset}-{name}")
-    if recipe is None:
-        return (space.checkpoint(name) / MANIFEST_FILE).exists()
-    return trained_steps(space, name) >= recipe().optimisation.steps
+def trained_steps(space: Workspace, name: str) -> int:
+    """Steps behind the checkpoint of a run; 0 where there is none, and for one that was not trained here."""
+    return int((_notes(space, name) or {}).get("step", 0))
+
+
+def finished(space: Workspace, name: str, steps: int | None = None) -> bool:
+    """Whether a run's checkpoint was written at its recipe's last step, or at step ``steps`` (one is written at every
+    save too), or was brought from elsewhere: imported weights note no recipe that they were trained by."""
+    notes, recipe = _notes(space, name), RECIPES.get(f"{space.preset}-{name}")
+    if recipe is None or (notes is not None and "recipe" not in notes):
+        return notes is not None
+    return trained_steps(space, name) >= (steps or recipe().optimisation.steps)
 
 
 def make(
@@ -96,7 +102,7 @@ def _make(
     recipe_name: str, space: Workspace, device: str, threads: int, steps: int | None, wandb_project: str | None
 ) -> Path:
     recipe = RECIPES[recipe_name]()
-    if trained_steps(space, recipe.run_name) >= (steps or recipe.optimisation.steps):
+    if finished(space, recipe.run_name, steps):
         logger.info("%s is made already", recipe_name)
         return space.checkpoint(recipe.run_name)
     before = recipe.after
@@ -104,7 +110,7 @@ def _make(
         if f"{recipe.preset}-{before}" not in RECIPES:
             raise FileNotFoundError(
                 f"found no {space.checkpoint(before)}, expected pre-trained weights that {recipe_name} starts from; "
-                "import them there: see docs/how-to/train.md"
+                "import them there (instructvla checkpoint import): see docs/how-to/released-checkpoints.md"
             )
         _make(f"{recipe.preset}-{before}", space, device, threads, None, wandb_project)
     if recipe.stage == "base" or recipe.still_groups:
