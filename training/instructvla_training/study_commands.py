@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from instructvla_model.presets import PRESETS
+
 from .recipes import RECIPES
 from .study.plan import CELLS, Budget
 
@@ -49,6 +51,30 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     loader.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_machine(loader)
     loader.set_defaults(run=_bench_loader)
+    _add_bench_training(kinds)
+
+
+def _add_bench_training(kinds: argparse._SubParsersAction) -> None:
+    training = kinds.add_parser("training", help="how fast a preset is trained: random weights, made-up batches")
+    training.add_argument("preset", choices=sorted(PRESETS), help="sizes of the policy")
+    training.add_argument("--stage", choices=["expert", "generalist"], default="expert", help="of the training")
+    training.add_argument("--samples", type=int, default=8, metavar="N", help="of a step, which all processes share")
+    training.add_argument("--steps", type=int, default=10, metavar="N", help="over how many, after a few to warm up")
+    training.add_argument(
+        "--autocast", choices=["bfloat16", "float32"], default="bfloat16", help="number type of the matrix products"
+    )
+    training.add_argument(
+        "--checkpoint-activations", action="store_true",
+        help="compute the language model's layers again in the backward pass, which takes less memory, as the recipe "
+        "2b-expert does",
+    )  # fmt: skip
+    training.add_argument(
+        "--peak-tflops", type=float, metavar="T",
+        help="what one device can do at most, in TFLOP/s; default: its maker's figure for bfloat16, where it is known",
+    )  # fmt: skip
+    training.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    _add_machine(training)
+    training.set_defaults(run=_bench_training)
 
 
 def _models() -> list[str]:
@@ -104,3 +130,20 @@ def _bench_loader(options: argparse.Namespace) -> None:
     if options.output is not None:
         write(found, options.output)
     sys.stdout.write(found.line() + "\n")
+
+
+def _bench_training(options: argparse.Namespace) -> None:
+    from .bench_training import recipe_for, training_speed, write
+
+    for name, value in (("samples", options.samples), ("steps", options.steps), ("peak-tflops", options.peak_tflops)):
+        if value is not None and value <= 0:
+            sys.exit(f"--{name}: found {value}, expected a number above 0")
+    recipe = recipe_for(
+        options.preset, options.stage, options.samples, options.steps, options.autocast, options.checkpoint_activations
+    )
+    found = training_speed(recipe, options.device, options.threads, options.peak_tflops)
+    if os.environ.get("RANK", "0") != "0":  # torchrun: the first process speaks for all
+        return
+    if options.output is not None:
+        write(found, options.output)
+    sys.stdout.write("\n".join(found.lines()) + "\n")
