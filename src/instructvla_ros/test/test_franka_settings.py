@@ -52,3 +52,8 @@ def test_the_graph_hears_a_robot_in_a_namespace_everywhere_and_passes_the_contro
     assert settings.joint_states_topic == "/left/joint_states"
     assert nodes["action_expert_node"]["joint_states_topic"] == settings.joint_states_topic
     assert nodes["recorder_node"]["joint_states_topic"] == settings.joint_states_topic
+
+
+def test_the_graph_of_an_arm_without_a_hand_expects_its_fingers_nowhere() -> None:
+    nodes = {node.name: dict(node.parameters) for node in resolve(GRAPH, {"gripper": "none"})}
+    assert nodes["franka_controller_node"]["hand.interface"] == nodes["action_expert_node"]["gripper"] == "none"

@@ -26,10 +26,12 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+from std_msgs.msg import Float32, Header  # noqa: E402
 
 from instructvla_model.prompts import PromptError  # noqa: E402
 from instructvla_msgs.msg import LatentAction, SafetyState  # noqa: E402
+from instructvla_ros.control import FR3  # noqa: E402
+from instructvla_ros.control.state import state_of  # noqa: E402
 from instructvla_ros.control.wx250s import WX250S  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import managed, qos  # noqa: E402
@@ -236,6 +238,23 @@ def test_f13_a_controller_that_fell_silent_is_a_fault_of_the_expert(
     assert not node.report().fault
     node._controller.heard("1-a", time.monotonic() - 0.6)
     assert node.report().fault and "(F13)" in node.report().wrong
+
+
+def test_without_a_gripper_the_expert_needs_no_finger_joint_and_its_opening_is_what_was_told_last(
+    make: Callable[..., Any],
+) -> None:
+    message = JointState(name=list(FR3.joint_names), position=FR3.home_rad.tolist())
+    openings = []
+    for gripper, told in (("measured", None), ("none", None), ("none", 0.25)):
+        node = make(ActionExpertNode, loading(fakes.FakeRuntime()), arm="fr3", gripper=gripper)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        hears = {s.topic_name: s.callback for s in node.subscriptions}
+        if told is not None:
+            hears["/instructvla/gripper_command"](Float32(data=told))
+        node._on_joint_state(message)
+        openings.append([float(state_of(sample, FR3)[7]) for sample in node._worker._samples])
+        assert ("/instructvla/gripper_command" in hears) == (gripper == "none")
+    assert openings == [[], [1.0], [0.25]]
 
 
 @pytest.mark.parametrize(("vlm_input", "views"), [("first_view", ["primary"]), ("side_by_side", ["primary", "wrist"])])
