@@ -12,6 +12,7 @@ from instructvla_model import checkpoint
 from instructvla_model.manifest import new_manifest, read_manifest
 from instructvla_model.policy import InstructVLA
 from instructvla_model.presets import preset
+from instructvla_model.released.dinov2 import TOWER
 from instructvla_model.tokenizer import train_tokenizer
 from instructvla_ros.cli.main import main
 
@@ -63,6 +64,18 @@ def test_only_what_a_checkpoint_holds_is_told(run, tmp_path, capsys):
     told = {line[:20].strip(): line[21:] for line in capsys.readouterr().out.splitlines()}
     assert (told["adapters"], told["action expert"]) == ("none", "none: a vision-language model alone")
     assert not {"horizon", "state", "views", "expert attention"} & told.keys()
+
+
+def test_a_backbone_with_a_dinov2_is_a_base_that_has_an_expert(run, tmp_path, capsys):
+    shapes = checkpoint.tensor_shapes(preset("tiny"), "base", ("expert",))
+    names = {n: n.removeprefix(TOWER).replace(".block.", ".") for n in shapes if n.startswith(TOWER)}
+    vit = {theirs: torch.ones(shapes[n]) for n, theirs in names.items() if ".scale." not in n and ".shift." not in n}
+    torch.save(vit, tmp_path / "vit.pth")
+    words = ("checkpoint", "import", str(run / "eagle"), str(tmp_path / "base"), "--preset", "tiny")
+    assert main([*words, "--dinov2", str(tmp_path / "vit.pth"), "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "action expert        yes" in said and "freshly initialised  expert.action_head: 8 tensors" in said
+    assert checkpoint.load_policy(tmp_path / "base")[2].training["seed"] == 3
 
 
 def test_a_stage_1_checkpoint_names_its_one_adapter(run, tmp_path, capsys):
