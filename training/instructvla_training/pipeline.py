@@ -57,14 +57,15 @@ def record_data(what: str, space: Workspace, data: DataRecipe, workers: int, dri
         if missing:
             raise FileNotFoundError(
                 f"found {missing} shards of {folder} missing, expected recorded data, since under torchrun none are "
-                f"recorded; {_how_to_record(what)}"
+                f"recorded; {_how_to_record(what, space)}"
             )
         return
     record(recorder, folder, total, shard, seeds, preset(space.preset), data, workers)
 
 
-def _how_to_record(what: str) -> str:
-    if what in ("stills", "demonstrations"):
+def _how_to_record(what: str, space: Workspace) -> str:
+    """A variant's data are of its own robot, which ``data record`` does not know of."""
+    if what in ("stills", "demonstrations") and not space.variant:
         return f"run first: instructvla-train data record {what}"
     return "give the same make command once without torchrun: it records them and goes on"
 

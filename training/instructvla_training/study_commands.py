@@ -122,10 +122,9 @@ def _report(options: argparse.Namespace) -> None:
 
 def _bench_loader(options: argparse.Namespace) -> None:
     from .bench import loader_speed, write
-    from .workspace import Workspace
+    from .pipeline import workspace_of
 
-    recipe = RECIPES[options.recipe]()
-    space = Workspace(options.root, recipe.preset)
+    recipe, space = RECIPES[options.recipe](), workspace_of(options.recipe, options.root)
     found = loader_speed(recipe, space, options.device, options.threads, options.steps)
     if options.output is not None:
         write(found, options.output)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from instructvla_training import pipeline
+from instructvla_training import cli, pipeline
 from instructvla_training.recipes import RECIPES, DataRecipe, debug
 from instructvla_training.refusals import RunError
 from instructvla_training.workspace import Workspace
@@ -69,6 +69,25 @@ def test_under_torchrun_a_round_of_corrections_that_was_not_recorded_is_missed(m
     pipeline.record_data("corrections", space, replace(data, corrections=40), 1)
     with pytest.raises(FileNotFoundError, match=r"1 shards of .* missing.*once without torchrun"):
         pipeline.record_data("corrections", space, data, 1)
+
+
+@pytest.mark.parametrize("what", ["stills", "demonstrations"])
+def test_under_torchrun_the_data_of_another_robot_are_said_to_be_recorded_by_the_same_command(
+    monkeypatch, tmp_path, what
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for recipe, told in (("nano-franka", "once without torchrun"), ("nano-expert", f"data record {what}")):
+        space = pipeline.workspace_of(recipe, tmp_path)
+        with pytest.raises(FileNotFoundError, match=told):
+            pipeline.record_data(what, space, RECIPES[recipe]().data, 1)
+
+
+def test_the_loader_is_measured_on_the_recipe_s_own_data(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("instructvla_training.bench.loader_speed", lambda recipe, space, *_: asked.append(space.data))
+    with pytest.raises(AttributeError):  # what stands in finds no figures
+        cli.main(["--root", str(tmp_path), "bench", "loader", "nano-franka"])
+    assert asked == [tmp_path / "data" / "nano-franka"]
 
 
 def test_more_corrections_than_before_are_recorded_by_the_present_policy(monkeypatch, tmp_path):
