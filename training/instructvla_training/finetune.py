@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 
 from instructvla_model import checkpoint
-from instructvla_model.config import ConfigError, PolicyConfig
+from instructvla_model.config import ConfigError
 from instructvla_model.manifest import Manifest
 from instructvla_model.trainable import check_adapters
-from instructvla_sim.robots import ROBOTS
+from instructvla_ros.robots import arms
 
 from . import recipes
 from .data.episode_frames import Part
-from .data.formats.episode import DataError
+from .data.formats.episode import DataError, EpisodeDataset
 from .data.formats.llava import LlavaDataset
 from .data.formats.opening import Reading, open_dataset
-from .data.lint import Finding, lint, lint_text
+from .data.lint import lint, lint_text, refuse_errors
+from .data.pooling import pool
 from .data.survey import survey
 from .parallel import Processes, processes, use_threads
 from .recipes import StageRecipe
@@ -30,8 +31,6 @@ from .workspace import check_layout
 
 logger = logging.getLogger(__name__)
 
-TOKENS_BYTES = 2**30
-"""Image tokens of the frozen tower are computed once where those of all frames fit into so much memory."""
 MOVES = "expert"
 """What moves: the action adapter, the query rows and the expert. The language adapter keeps what it knows."""
 
@@ -40,7 +39,8 @@ MOVES = "expert"
 class Request:
     """``datasets``: folder and weight. ``keep_statistics``: normalise as the checkpoint does, not by the new data.
     ``parts``: of a step, computed one after the other or shared out among the processes. ``robot``: whose episodes they
-    are, where neither the data nor the checkpoint says so, or says wrong."""
+    are, where neither the data nor the checkpoint says so, or says wrong. ``cache_images``: compute the image tokens of
+    the frozen tower once for all frames, which then are those of pictures without augmentation."""
 
     base: Path
     datasets: Sequence[tuple[Path, float]]
@@ -53,6 +53,7 @@ class Request:
     keep_statistics: bool = False
     parts: int = 1
     robot: str | None = None
+    cache_images: bool = False
 
 
 def finetune(request: Request, device: str, threads: int, wandb_project: str | None = None) -> Path:
@@ -80,47 +81,51 @@ def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
     except ConfigError as error:
         raise DataError(f"{request.base}: {error}") from error
     parts = _parts(request, manifest)
-    robot = _robot(request, parts[0], manifest)
+    robots = [_robot(request, part.dataset, manifest) for part in parts]
     if request.keep_statistics:
         if manifest.statistics is None:
             raise DataError(f"{request.base}: found no statistics to keep, expected some; leave --keep-statistics out")
         parts = [replace(part, survey=replace(part.survey, statistics=manifest.statistics)) for part in parts]
+    else:
+        parts = pool(parts, robots)
     policy.config = replace(policy.config, dt_s=parts[0].dataset.dt_s)
     conversations = LlavaDataset(request.multimodal) if request.multimodal else None
     if conversations is not None:
-        _refuse_errors(conversations.path, lint_text(conversations))
-    frames = sum(part.survey.n_steps for part in parts) + (len(conversations) if conversations is not None else 0)
-    recipe = _recipe(request, manifest.preset, policy.stage, frames * _token_bytes(policy.config))
+        refuse_errors(conversations.path, lint_text(conversations))
+    recipe = _recipe(request, manifest.preset, policy.stage)
     torch.manual_seed(recipe.optimisation.seed)
     one_part = recipe.part(recipe.parts_for(group.count))
-    return recorded_stage(one_part, policy, tokenizer, parts, conversations, manifest, MOVES, robot), recipe
+    return recorded_stage(one_part, policy, tokenizer, parts, conversations, manifest, MOVES, robots[0]), recipe
 
 
-def _recipe(request: Request, preset: str, stage: str, tokens_bytes: int) -> StageRecipe:
+def _recipe(request: Request, preset: str, stage: str) -> StageRecipe:
     ratio = request.multimodal_ratio if request.multimodal else 0.0
     recipe = recipes.finetune(preset, stage, request.steps, ratio)
     rate = request.learning_rate or recipe.optimisation.learning_rate
     return replace(
-        recipe, parts=request.parts, cache_images=tokens_bytes <= TOKENS_BYTES,
+        recipe, parts=request.parts, cache_images=request.cache_images,
         optimisation=replace(recipe.optimisation, learning_rate=rate),
     )  # fmt: skip
 
 
-def _token_bytes(config: PolicyConfig) -> int:
-    """Of one frame's image tokens, in bfloat16."""
-    return config.vision.tokens_per_image * config.language.hidden_size * 2
+def _robot(request: Request, dataset: EpisodeDataset, manifest: Manifest) -> str:
+    """Whose episodes they are: as asked, else as the data says, else the checkpoint's.
 
-
-def _robot(request: Request, first: Part, manifest: Manifest) -> str:
-    """Whose episodes they are: as asked, as the data says if that robot is known here, else the checkpoint's."""
-    own = first.dataset.robot if first.dataset.robot in ROBOTS else ""
-    found = request.robot or own or manifest.training.get("robot")
-    if not found:
+    A graph compares the name with its arm's before anything moves: one that no arm has is refused here already.
+    """
+    own, known, say_so = dataset.robot, arms(), "say whose episodes these are: --robot NAME"
+    if request.robot or own in known:
+        return request.robot or own
+    if own:
+        raise DataError(f"{dataset.root}: found robot_type {own!r}, expected one of {', '.join(known)}; {say_so}")
+    before = str(manifest.training.get("robot", ""))
+    if not before:
         raise DataError(
-            f"{request.base} and {first.dataset.root} name no robot, expected whose episodes these are; "
-            f"say so: --robot NAME, for instance one of {', '.join(ROBOTS)}"
+            f"{request.base} and {dataset.root} name no robot, expected one; {say_so}, for instance one of "
+            f"{', '.join(known)}"
         )
-    return str(found)
+    logger.warning("%s names no robot, taken for the checkpoint's, %s; if it is not, %s", dataset.root, before, say_so)
+    return before
 
 
 def _parts(request: Request, manifest: Manifest) -> list[Part]:
@@ -130,15 +135,6 @@ def _parts(request: Request, manifest: Manifest) -> list[Part]:
         dataset = open_dataset(path, request.reading)
         dt_s = parts[0].dataset.dt_s if parts else dataset.dt_s
         check_layout(manifest, dataset)
-        _refuse_errors(path, lint(dataset, dt_s=dt_s))
+        refuse_errors(path, lint(dataset, dt_s=dt_s))
         parts.append(Part(dataset, survey(dataset), weight))
     return parts
-
-
-def _refuse_errors(path: Path, findings: Sequence[Finding]) -> None:
-    """Warnings are logged."""
-    errors = [finding for finding in findings if finding.error]
-    if errors:
-        raise DataError("\n".join([f"{path}: {len(errors)} errors, expected none:", *map(str, errors)]))
-    for finding in findings:
-        logger.warning("%s: %s", path, finding)

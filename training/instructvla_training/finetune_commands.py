@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .data.options import add_reading, reading
@@ -32,7 +33,12 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     finetune.add_argument(
         "--robot", metavar="NAME",
-        help="whose recordings they are, such as wx250s or fr3; default: what the data or the checkpoint says",
+        help="whose recordings they are, such as wx250s or fr3; default: what the data says, else the checkpoint",
+    )  # fmt: skip
+    finetune.add_argument(
+        "--cache-images", action="store_true",
+        help="compute the image tokens of every frame once, before the first step: quicker steps, memory for all of "
+        "them, and the VLM sees its pictures without augmentation",
     )  # fmt: skip
     finetune.add_argument(
         "--parts", type=int, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
@@ -52,6 +58,11 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     replay.add_argument(
         "--episodes", type=int, metavar="N", help="how many, the last ones, instead of those that training keeps apart"
     )
+    replay.add_argument(
+        "--dataset", metavar="NAME",
+        help="of a checkpoint trained on several robots: normalise as for this one of its datasets, named in its "
+        "dataset_statistics.json; default: as the robot is run",
+    )  # fmt: skip
     replay.add_argument("--output", type=Path, metavar="FOLDER", help="for pictures and figures")
     add_reading(replay)
     replay.set_defaults(run=_replay)
@@ -68,7 +79,7 @@ def _finetune(options: argparse.Namespace) -> None:
         run_dir=options.output or options.root / "runs" / "finetune", steps=options.steps,
         learning_rate=options.learning_rate, multimodal=options.multimodal,
         multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics, parts=options.parts,
-        robot=options.robot,
+        robot=options.robot, cache_images=options.cache_images,
     )  # fmt: skip
     sys.stdout.write(f"{finetune(request, options.device, options.threads, options.wandb)}\n")
 
@@ -78,11 +89,14 @@ def _replay(options: argparse.Namespace) -> int:
 
     from .data.episode_frames import keeps_apart
     from .data.formats.opening import open_dataset
-    from .data.survey import survey
+    from .data.survey import statistics_of_dataset, survey
     from .evaluation.replay import held_out_episodes, replay
 
     dataset = open_dataset(options.path, reading(options))
     runtime = PolicyRuntime.load(options.checkpoint, device="cpu")
+    if options.dataset:
+        statistics = statistics_of_dataset(options.checkpoint, options.dataset)
+        runtime.manifest = replace(runtime.manifest, statistics=statistics)
     spoken = survey(dataset).spoken
     result = replay(runtime, dataset, held_out_episodes(spoken, options.episodes), options.output)
     if options.episodes is None and not keeps_apart(int(spoken.sum())):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
@@ -45,6 +46,10 @@ class TrainedStage(nn.Module):
     """Mode of the runtime, question and expected answer about an episode's first frame."""
     instruction: Callable[[int], str]
     observation: Callable[[int], Observation]
+
+    def statistics_of(self, episode: int) -> Statistics | None:
+        """What an episode is normalised by; None: as the whole checkpoint is."""
+        return None
 
     def with_words(self) -> list[int]:
         """Numbers of the episodes that can be asked about."""
@@ -107,13 +112,19 @@ def written(runtime: PolicyRuntime, stage: TrainedStage) -> list[Written]:
 
 
 def open_loop(runtime: PolicyRuntime, stage: TrainedStage) -> OpenLoop | None:
-    """Chunks for every F-th frame of an episode, each from the recorded image and state, not from its own doing."""
+    """Chunks for every F-th frame of an episode, each from the recorded image and state, not from its own doing.
+
+    The runtime normalises from then on as training does this episode.
+    """
     frames = stage.frames
     usable = [e for e in _episodes(stage) if frames.episodes[e].length > 1]
     if not usable:
         return None
     number = usable[0]
     record, first, instruction = frames.episodes[number], int(frames.first[number]), stage.instruction(number)
+    own = stage.statistics_of(number)
+    if own is not None:  # a checkpoint of several robots runs with the first one's alone
+        runtime.manifest = replace(runtime.manifest, statistics=own)
     length = min(record.length, LONGEST_EPISODE)
     at = np.arange(0, length, runtime.manifest.horizon)
     chunks = np.stack([predict(runtime, stage.observation(first + int(t)), instruction, int(t)) for t in at])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robot_data import bridge, episode, fractal, lerobot_v3, libero, picture, png
+from robot_data import FRANKA, bag, bridge, episode, fractal, lerobot_v3, libero, picture, png
 from tiny_checkpoint import tiny_checkpoint
 
 from instructvla_model.manifest import read_manifest
@@ -21,13 +21,14 @@ from instructvla_training.data.formats.episode import DataError
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.data.report import describe
-from instructvla_training.data.survey import survey
+from instructvla_training.data.survey import read_published, survey
 from instructvla_training.evaluation.replay import held_out_episodes, replay
-from instructvla_training.finetune import Request, finetune, prepare
+from instructvla_training.finetune import Request, _robot, finetune, prepare
 from instructvla_training.language import vla_it
 from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
 from instructvla_training.parallel import Processes
 from instructvla_training.recipes import RECIPES
+from instructvla_training.run import place
 from instructvla_training.samples import _episodes, write_samples
 from instructvla_training.stages.episodes import EpisodeStage
 from instructvla_training.stages.run import run_stage
@@ -125,6 +126,22 @@ def test_a_frame_that_vlm_and_expert_both_see_is_changed_in_the_same_way_for_bot
     assert not torch.equal(stage.make_batch(np.random.default_rng(0)).language.pixels_ICHW, vlm)
 
 
+def test_the_vlm_of_a_placed_stage_sees_augmented_pictures_unless_its_image_tokens_are_asked_to_be_kept(made):
+    def placed(**options) -> EpisodeStage:
+        prepared, recipe = prepare(_request(made, made / "kitchen", **options), Processes())
+        place(prepared, recipe, Processes())
+        prepared.stage.recipe = replace(prepared.stage.recipe, max_latent_age=0, expert_frames=1)
+        return prepared.stage
+
+    stage, clean = placed(), placed()
+    clean.augmentation = NONE
+    batch, plain = (each.make_batch(np.random.default_rng(0)) for each in (stage, clean))
+    assert torch.equal(batch.language.pixels_ICHW, batch.action.pixels_BVCHW[:, 0])
+    assert not torch.equal(batch.language.pixels_ICHW, plain.language.pixels_ICHW)
+    kept = placed(cache_images=True).make_batch(np.random.default_rng(0)).language
+    assert kept.pixels_ICHW is None and kept.image_tokens_ITH is not None
+
+
 def test_a_dataset_without_a_view_of_the_policy_is_refused_and_the_option_named(made, tmp_path):
     made_of_wrist = tmp_path / "wrist"
     write_lerobot(made_of_wrist, [episode(n, 10, views=("wrist",)) for n in range(3)], fps=5.0, codec="h264")
@@ -139,6 +156,7 @@ def test_a_dataset_without_a_view_of_the_policy_is_refused_and_the_option_named(
     ("name", "changes", "writer"),
     [
         ("2b-libero-expert", BOTH, libero),
+        ("2b-libero-expert-10", BOTH, lambda root: libero(root, "10")),
         ("2b-state-expert", {}, lambda root: (bridge(root), fractal(root))),
         ("2b-state-generalist", {}, lambda root: (bridge(root), fractal(root))),
     ],
@@ -156,9 +174,27 @@ def test_the_recipes_for_libero_and_with_a_state_train_at_tiny_size(made, tmp_pa
     tiny_checkpoint(space.checkpoint(full.after), "base" if full.after == "base" else "expert", **changes)
     folder = run_stage(recipe, space, "cpu", threads=1)
     manifest = read_manifest(folder)
+    assert read_published(folder / "dataset_statistics.json").keys() == dict(recipe.datasets).keys()
     assert manifest.stage == full.stage and manifest.training["step"] == 1
     assert (manifest.config.vlm_input == "side_by_side") == ("libero" in name) and manifest.state_dim == 8
     assert json.loads((space.run(full.run_name) / "samples" / "step-0000001.json").read_text())["error_m"] >= 0.0
+
+
+@pytest.mark.parametrize("wrong", ["data", "conversations"])
+def test_a_recipe_on_recorded_data_looks_through_it_before_its_first_step(made, tmp_path, wrong):
+    full = RECIPES["2b-generalist"]()
+    recipe = replace(full, preset="tiny", groups=2, parts=1, datasets=(("kitchen", 1.0),))
+    space = Workspace(tmp_path, "tiny")
+    episodes = [episode(number) for number in range(4)]
+    for one in episodes if wrong == "data" else ():
+        one.action_TA[:, 6] = 1.0 - one.action_TA[:, 6]
+    write_lerobot(space.data / "kitchen", episodes, fps=5.0, codec="h264")
+    turns = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a cat"}]
+    space.conversations.write_text(json.dumps([{"conversations": turns, "image": "none.png"}]))
+    tiny_checkpoint(space.checkpoint(full.after))
+    with pytest.raises(DataError, match={"data": "gripper-polarity", "conversations": "missing-image"}[wrong]):
+        run_stage(recipe, space, "cpu", threads=1)
+    assert not space.run(full.run_name).exists()
 
 
 # ---- annotations and words ----------------------------------------------------------------------------
@@ -237,9 +273,32 @@ def test_a_fine_tuned_checkpoint_notes_the_robot_and_the_layout_of_its_states(ma
 
 def test_where_nothing_names_the_robot_it_is_asked_for(made, tmp_path):
     tiny_checkpoint(made / "nobody", notes={})
-    with pytest.raises(DataError, match="--robot NAME, for instance one of wx250s"):
+    with pytest.raises(DataError, match="--robot NAME, for instance one of fr3, panda, ur5e, wx250s"):
         _stage(made, made / "kitchen", "nobody")
     assert prepare(_request(made, made / "kitchen", "nobody", robot="mine"), Processes())[0].notes["robot"] == "mine"
+
+
+def test_a_robot_that_the_data_names_is_never_taken_for_the_checkpoint_s(made, tmp_path, caplog):
+    lerobot_v3(tmp_path / "universal", robot_type="ur5e")  # an arm of the controllers that is not simulated
+    assert prepare(_request(made, tmp_path / "universal"), Processes())[0].notes["robot"] == "ur5e"
+    assert "names no robot" not in caplog.text
+    lerobot_v3(tmp_path / "other", robot_type="so100")
+    with pytest.raises(DataError, match=r"found robot_type 'so100', expected one of fr3.*--robot NAME"):
+        _stage(made, tmp_path / "other")
+    assert prepare(_request(made, made / "kitchen"), Processes())[0].notes["robot"] == "wx250s"
+    assert "kitchen names no robot, taken for the checkpoint's, wx250s" in caplog.text
+
+
+def test_the_arm_of_a_recording_is_that_of_the_checkpoint_fine_tuned_on_it(made, tmp_path):
+    bag(tmp_path / "bags" / "a", ((1, "pick up the can", 12), (2, "pick up the can", 12)), **FRANKA)
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    assert cli.main(["data", "from-bag", str(tmp_path / "bags"), str(data), "--codec", "h264"]) == 0
+    assert cli.main(["data", "convert", str(data), str(copy), "--codec", "h264"]) == 0
+    assert "robot         fr3" in "\n".join(describe(open_dataset(copy)))
+    base = read_manifest(made / "expert")
+    assert [_robot(_request(made, path), open_dataset(path), base) for path in (data, copy)] == ["fr3", "fr3"]
+    assert cli.main(["data", "convert", str(data), str(tmp_path / "named"), "--robot", "panda"]) == 0
+    assert open_dataset(tmp_path / "named").robot == "panda"
 
 
 def test_states_of_another_layout_than_the_checkpoint_s_are_refused(made, tmp_path):

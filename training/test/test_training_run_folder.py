@@ -92,6 +92,7 @@ def test_a_save_is_on_the_disk_before_it_has_its_name_and_the_one_before_is_kept
         ({"learning_rate": 1e-2}, "learning_rate"),
         ({"weight": 2.0}, "weights"),
         ({"keep_statistics": True}, "statistics"),
+        ({"cache_images": True}, "cache_images"),
         ({"base": "other"}, "base"),
     ],
 )

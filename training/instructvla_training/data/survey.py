@@ -184,6 +184,14 @@ def read_published(path: Path) -> dict[str, Statistics]:
         raise DataError(f"{path}: {error!r}; expected statistics by dataset with action and proprio") from error
 
 
+def statistics_of_dataset(checkpoint: Path, name: str) -> Statistics:
+    """What a checkpoint was trained with on the dataset of this name. Raises DataError where there is none."""
+    known = read_published(checkpoint / STATISTICS_FILE)
+    if name not in known:
+        raise DataError(f"{checkpoint}: found statistics of {', '.join(known)}, expected those of {name!r}; name one")
+    return known[name]
+
+
 def _write(folder: Path, made: Survey) -> None:
     """The folder appears when it is complete; one that another process made meanwhile stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)

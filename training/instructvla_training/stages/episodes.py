@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instructvla_model.batch import ActionBatch, LanguageBatch
 from instructvla_model.image import recipe
+from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded
 from instructvla_model.trainable import set_trainable
@@ -209,6 +210,9 @@ class EpisodeStage(TrainedStage):
         if pairs and self.recipe.stage == "generalist":
             return "think", pairs[0].question, pairs[0].answer
         return "motion", self.instruction(episode), self.data.motion(int(self.frames.first[episode]))
+
+    def statistics_of(self, episode: int) -> Statistics:
+        return self.data.parts[int(self.data.part[episode])].survey.statistics
 
     def instruction(self, episode: int) -> str:
         return self.data.words(episode).instruction

@@ -25,7 +25,7 @@ from .episodes import EpisodeStage
 
 HOW_LONG_AND_WHERE = ("steps", "log_every", "save_every", "checkpoint_activations", "gather")
 """Of an optimisation: what may be another when a run goes on."""
-HOW_DIVIDED = ("optimisation", "data", "groups", "parts", "cache_images")
+HOW_DIVIDED = ("optimisation", "data", "groups", "parts")
 """Of a recipe, besides; the groups are those of one part here."""
 
 
@@ -35,7 +35,8 @@ def recorded_stage(
 ) -> Prepared:  # fmt: skip
     """``policy``, which was loaded from ``base``, on the datasets ``parts``.
 
-    Its checkpoints say what they were trained on, with all statistics; its state says what a run must be of to go on.
+    Its checkpoints say what they were trained on, with all statistics, and run with the first part's; its state says
+    what a run must be of to go on.
     """
     config, surveys = policy.config, [part.survey for part in parts]
     data = EpisodeFrames(

@@ -22,6 +22,8 @@ from instructvla_sim.robots import robot_spec
 from instructvla_training.data.episode_frames import Part
 from instructvla_training.data.formats.llava import LlavaDataset
 from instructvla_training.data.formats.opening import Reading, open_dataset
+from instructvla_training.data.lint import lint, lint_text, refuse_errors
+from instructvla_training.data.pooling import pool
 from instructvla_training.data.shards import Frames, joined, read_frames
 from instructvla_training.data.survey import action_statistics, survey
 from instructvla_training.parallel import Processes, processes, use_threads
@@ -36,6 +38,9 @@ from .base import BaseStage
 from .draw import SOURCES
 from .recorded import recorded_stage
 from .text import Prompter
+
+LINTED_EPISODES = 256
+"""Of each dataset as released: all of one would take as long as to read it."""
 
 
 def run_stage(
@@ -73,7 +78,7 @@ def prepare(recipe: StageRecipe, space: Workspace, group: Processes) -> Prepared
         prepared = _simulated_stage(part, space, policy, tokenizer, statistics, robot_of(manifest))
         _load_heads(prepared.stage, folder if recipe.start else folder.parent)
         return prepared
-    return _recorded_stage(part, space, policy, tokenizer, manifest)
+    return _recorded_stage(part, space, policy, tokenizer, manifest, group)
 
 
 def _before(recipe: StageRecipe, space: Workspace) -> Path:
@@ -129,16 +134,28 @@ def _simulated_stage(
 
 
 def _recorded_stage(
-    recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer, base: Manifest
-) -> Prepared:
-    """Datasets as released, with annotations and conversations where the workspace has them."""
-    parts = []
-    for name, weight in recipe.datasets:
+    recipe: StageRecipe, space: Workspace, policy: InstructVLA, tokenizer: PolicyTokenizer, base: Manifest,
+    group: Processes,
+) -> Prepared:  # fmt: skip
+    """Datasets as released, with annotations and conversations where the workspace has them.
+
+    Raises DataError where the linter finds errors in some of the episodes or in a conversation, before a run begins.
+    """
+    datasets = []
+    for name, _ in recipe.datasets:
         annotations = space.annotations(name)
         reading = Reading(annotations=annotations if annotations.exists() else None)
-        dataset = open_dataset(space.dataset(name), reading)
-        parts.append(Part(dataset, survey(dataset), weight))
+        datasets.append(open_dataset(space.dataset(name), reading))
     conversations = LlavaDataset(space.conversations) if recipe.multimodal_ratio else None
+    if not space.checkpoint(recipe.run_name).exists():
+        for dataset in datasets if group.is_first else ():
+            refuse_errors(dataset.root, lint(dataset, episodes=LINTED_EPISODES))
+        if conversations is not None:  # millions: the processes share them out
+            refuse_errors(conversations.path, lint_text(conversations, group.rank, group.count))
+    group.wait()
+    weights = [weight for _, weight in recipe.datasets]
+    parts = [Part(dataset, survey(dataset), weight) for dataset, weight in zip(datasets, weights, strict=True)]
+    parts = pool(parts, [dataset.robot for dataset in datasets])
     return recorded_stage(recipe, policy, tokenizer, parts, conversations, base)
 
 
