@@ -100,6 +100,7 @@ class Fuzzed:
         self.elapsed_s, self.stopped_s = 0.0, math.inf
         self.velocity: np.ndarray | None = None
         self.now_s, self.seq, self.instruction = 1000.0, 0, 0
+        self.ticked_s = self.now_s
         self.blind = self.blocked = self.stopped = self.bus_failed = self.rival = False
         self.last: np.ndarray | None = None
         self.least_m = np.zeros(3)
@@ -120,9 +121,8 @@ class Fuzzed:
         finger_m = told.get(self.arm.fingers.joint, math.nan)
         if not np.isfinite(values).all() or beyond.any() or not math.isfinite(finger_m):
             return
-        self.q, self.silent_s = values, 0.0
-        if self.seen is None or not 0.0 <= self.seen[1] - self.now_s <= 1.0:
-            self.seen = (values, self.now_s)
+        if self.seen is None or not 0.0 <= self.seen[1] - self.now_s <= 1.0:  # else it is no news
+            self.q, self.silent_s, self.seen = values, 0.0, (values, self.now_s)
 
     def outside_m(self, q_rad: np.ndarray) -> np.ndarray:
         """How far the gripper is outside the workspace box, per axis."""
@@ -136,12 +136,13 @@ class Fuzzed:
         getattr(self, f"do_{name}")(value)
 
     def do_tick(self, elapsed_s: float) -> None:
-        self.now_s, self.elapsed_s = self.now_s + elapsed_s, elapsed_s
-        if not 0.0 <= elapsed_s <= 1.0:
+        self.now_s += elapsed_s
+        self.elapsed_s, self.ticked_s = self.now_s - self.ticked_s, self.now_s
+        if not 0.0 <= self.elapsed_s <= 1.0:
             self.seen = None
             self.anchored_anew()  # the clock jumped
         if self.silent_s is not None:
-            self.silent_s += min(max(elapsed_s, 0.0), 0.1)
+            self.silent_s += min(max(self.elapsed_s, 0.0), 0.1)
         if not self.blind:
             self.tell(self.measured())
             self.controller.on_image(self.now_s, self.now_s, self.seq)
@@ -175,6 +176,7 @@ class Fuzzed:
         positions[name] = number
         if missing:
             del positions[name]
+        self.now_s += 1e-3
         self.tell(positions)  # somebody pushed the arm there, where that is possible
 
     def do_image(self, value: tuple[float, int]) -> None:
@@ -295,7 +297,7 @@ class Fuzzed:
     def check_acceleration(self, change: np.ndarray) -> None:
         """From one tick in time to the next; a goal that is repeated is a stop, which is always allowed."""
         before, self.velocity = self.velocity, None
-        if self.last is None or self.elapsed_s != PERIOD_S:
+        if self.last is None or abs(self.elapsed_s - PERIOD_S) > 1e-9:
             return
         self.velocity = change / PERIOD_S
         if before is not None and np.max(np.abs(change)) > 1e-9:
