@@ -44,6 +44,8 @@ def graph_arguments(line: list[str], words: list[str]) -> dict[str, str]:
     known = startable()
     robots = [word.removesuffix(".launch.py") for word in line if word.removesuffix(".launch.py") in known]
     given = parse_assignments(words)
+    if {"--sim", "sim.launch.py"} & set(line):
+        given["sim"] = "true"
     assert resolve(known[robots[0] if robots else "widowx"], given)
     return given
 
