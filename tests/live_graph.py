@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,8 @@ class LiveGraph:
             (String, "sim/task_status", qos.TASK_STATUS),
             (DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS),
             (JointState, "/wx250s/joint_states", qos.JOINT_STATES),
-            (JointGroupCommand, "/wx250s/commands/joint_group", qos.DRIVER_COMMANDS),
-            (JointSingleCommand, "/wx250s/commands/joint_single", qos.DRIVER_COMMANDS),
+            (JointGroupCommand, "/wx250s/commands/joint_group", qos.OBSERVED_COMMANDS),
+            (JointSingleCommand, "/wx250s/commands/joint_single", qos.OBSERVED_COMMANDS),
         ):
             self.heard[topic], self.times[topic] = [], []
             self.client.subscribe(kind, topic, lambda message, t=topic: self._keep(t, message), profile)
@@ -171,9 +171,9 @@ class LiveGraph:
     def trigger(self, service: str) -> Any:
         return self.client.call(Trigger, service, Trigger.Request(), LIMIT_S)
 
-    def say(self, text: str, think: bool = True) -> Any:
+    def say(self, text: str, think: bool = True, limit_s: float = LIMIT_S) -> Any:
         request = SetInstruction.Request(instruction=text, think=think)
-        return self.client.call(SetInstruction, "set_instruction", request, LIMIT_S)
+        return self.client.call(SetInstruction, "set_instruction", request, limit_s)
 
     def set(self, node: str, **values: Any) -> list[Any]:
         wanted = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
@@ -192,7 +192,8 @@ class LiveGraph:
         """
 
         def moving() -> bool:
-            self.say(instruction, think=False)
+            with suppress(TimeoutError):  # a request to a process that was killed is never answered
+                self.say(instruction, think=False, limit_s=3.0)
             return self.until(lambda: self.safety().mode == SafetyState.MODE_EXECUTING, 10.0)
 
         assert self.until(moving, START_LIMIT_S), f"{self.safety()}\n{self.log()}"

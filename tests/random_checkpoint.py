@@ -22,8 +22,11 @@ STATE_MIDDLE = np.array([0.28, 0.0, 0.15, 0.0, 0.0, 0.0, 0.0, 0.5])
 WORDS = ("user", "assistant", "pick up the red cube", "Put the carrot on the plate.", "What should the robot do?")
 
 
-def write(folder: Path, name: str = "nano", stage: str = "generalist", seed: int = 0) -> Manifest:
-    """Write the folder; its actions are small steps about where the arm is."""
+def write(
+    folder: Path, name: str = "nano", stage: str = "generalist", seed: int = 0, height_m: float = 0.0
+) -> Manifest:
+    """Write the folder; its actions are small steps about where the arm is. `height_m`: its states are those of an arm
+    that works so much higher."""
     torch.manual_seed(seed)
     config = preset(name)
     tokenizer = train_tokenizer(WORDS * 4, config.language.vocab_size, config.n_queries)
@@ -34,7 +37,9 @@ def write(folder: Path, name: str = "nano", stage: str = "generalist", seed: int
     policy.set_stage(stage)
     ends = np.array([[-1.0], [1.0]])
     action = compute(ends * STEP, mask=[True] * 6 + [False])
-    statistics = Statistics(action, compute(STATE_MIDDLE + ends * STATE))
+    states = STATE_MIDDLE + ends * STATE
+    states[:, 2] += height_m
+    statistics = Statistics(action, compute(states))
     return checkpoint.save(folder, policy, tokenizer, new_manifest(config, stage, statistics))
 
 
