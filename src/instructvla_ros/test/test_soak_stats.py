@@ -101,6 +101,10 @@ def test_jitter_is_the_deviation_from_the_period() -> None:
     assert np.isnan(jitter_ms([1.0], 0.02)).all()
 
 
+def test_f24_a_time_in_which_no_goal_was_meant_to_come_is_no_gap() -> None:
+    assert jitter_ms([1.0, 1.02, 1.05, np.nan, np.nan, 8.0, 8.02], 0.02)[1] == pytest.approx(30.0)
+
+
 class KilledGraph:
     """Client and supervisor of a graph whose reasoning node was killed: the arm goes on with the old latent, requests
     are not answered before the supervisor has looked three times, and the first answer is lost."""

@@ -146,8 +146,10 @@ def _finite(value: Any) -> Any:
 
 
 def jitter_ms(times_s: Sequence[float], period_s: float) -> tuple[float, float]:
-    """99th percentile of the deviation from the period, and the longest gap, in ms; NaN with fewer than two."""
-    if len(times_s) < 2:
-        return math.nan, math.nan
+    """99th percentile of the deviation from the period, and the longest gap, in ms; NaN with fewer than two. A NaN among
+    the times: for a while none was meant to come."""
     gaps_s = np.diff(times_s)
+    gaps_s = gaps_s[np.isfinite(gaps_s)]
+    if not len(gaps_s):
+        return math.nan, math.nan
     return float(np.percentile(np.abs(gaps_s - period_s), 99) * 1e3), float(gaps_s.max() * 1e3)
