@@ -146,7 +146,7 @@ def _finite(value: Any) -> Any:
 
 
 def jitter_ms(times_s: Sequence[float], period_s: float) -> tuple[float, float]:
-    """99th percentile of the deviation from the period, and the longest gap, in ms; NaN with fewer than two. A NaN among
+    """99th percentile of the deviation from the period, and the longest gap, in ms; NaN with fewer than two. A NaN in
     the times: for a while none was meant to come."""
     gaps_s = np.diff(times_s)
     gaps_s = gaps_s[np.isfinite(gaps_s)]
