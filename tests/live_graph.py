@@ -191,10 +191,14 @@ class LiveGraph:
         Given anew even to an arm that moves: after a fault that may be the rest of what it had been told.
         """
 
+        def follows(number: int) -> bool:
+            return (self.safety().instruction_id, self.safety().mode) == (number, SafetyState.MODE_EXECUTING)
+
         def moving() -> bool:
             with suppress(TimeoutError):  # a request to a process that was killed is never answered
-                self.say(instruction, think=False, limit_s=3.0)
-            return self.until(lambda: self.safety().mode == SafetyState.MODE_EXECUTING, 10.0)
+                answer = self.say(instruction, think=False, limit_s=3.0)
+                return answer.accepted and self.until(lambda: follows(answer.instruction_id), 10.0)
+            return False
 
         assert self.until(moving, START_LIMIT_S), f"{self.safety()}\n{self.log()}"
 
