@@ -75,6 +75,7 @@ class Robot:
         self.reasoning = self.client.create_publisher(Reasoning, "reasoning", qos.REASONING)
         self.listen(SafetyState, "safety_state", qos.SAFETY_STATE)
         self.instruction_id, self.seq = 0, 0
+        self.silent = False
         self.ending = threading.Event()
         self.threads = [threading.Thread(target=self._physics, daemon=True)]
         self.threads[0].start()
@@ -108,7 +109,7 @@ class Robot:
     def _physics(self) -> None:
         while not self.ending.is_set():
             state = self.live.advance()
-            if state is not None:
+            if state is not None and not self.silent:
                 self.server.publish(joint_state_message(state, self.node.get_clock().now().to_msg()))
             self.ending.wait(self.live.wait_s())
 
@@ -344,6 +345,26 @@ def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str,
         if "hand.interface" in parameters:
             robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
             assert robot.until(lambda: robot.arm().finger_m < 0.005)
+
+
+def test_f13_a_robot_that_falls_silent_is_sent_nothing_and_goes_on_after_a_reset_once_it_is_back(robot: Robot) -> None:
+    with robot.live.locked() as world:
+        world.reset(4)
+    with Controller(robot, **{"safety.max_joint_silence_s": 1.0, "service_timeout_s": 3.0}):
+        moves_by(robot, (0.005, 0.0, 0.0))
+        robot.silent = True
+        try:
+            assert robot.is_mode(SafetyState.MODE_FAULT)
+            assert robot.safety().fault_id == "F24"
+            commands = robot.server.commands
+            answer = robot.trigger("/instructvla/reset")  # which takes a while
+            assert not answer.success and "nothing is heard" in answer.message
+            assert robot.server.commands <= commands + 1, "one may have been on its way"
+        finally:
+            robot.silent = False
+        assert robot.until(lambda: robot.trigger("/instructvla/reset").success)
+        assert robot.until(lambda: robot.safety().mode in (SafetyState.MODE_IDLE, SafetyState.MODE_HOLDING))
+        moves_by(robot, (-0.005, 0.0, 0.0))
 
 
 def test_without_a_hand_the_arm_starts_and_moves_by_joint_states_that_have_no_fingers(robot: Robot) -> None:
