@@ -448,6 +448,7 @@ def test_a_trajectory_controller_that_leads_on_from_the_measured_state_is_named_
     for from_desired_state in (False, True):
         robot.server._from_desired_state = from_desired_state
         with Controller(robot) as node:
+            assert robot.until(lambda n=node: n._driver._robot.mode is not None)
             named = "/fr3_arm_controller does not have interpolate_from_desired_state set" in node._driver.notice
             assert named != from_desired_state
             moves_by(robot, (0.005, 0.0, 0.0))
