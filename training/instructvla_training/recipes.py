@@ -194,7 +194,7 @@ def nano_generalist() -> StageRecipe:
         stage="generalist",
         preset="nano",
         after="expert",
-        optimisation=Optimisation(steps=4_000, learning_rate=2.5e-3, warmup_steps=100),
+        optimisation=Optimisation(steps=4_000, learning_rate=2.5e-3, warmup_steps=100, compile_layers=True),
         prompts=(
             ("action", 0.2),
             ("motion", 0.05),
@@ -294,7 +294,9 @@ def finetune(preset: str, stage: str, steps: int = 2_000, multimodal_ratio: floa
 def debug(stage: str = "expert") -> StageRecipe:
     """The same stages in seconds, for tests and for a first look at the machinery."""
     full = RECIPES[f"nano-{stage}"]()
-    optimisation = replace(full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2)
+    optimisation = replace(
+        full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2, compile_layers=False
+    )  # fmt: skip
     stills = min(full.still_groups, 2)
     return replace(
         full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2,
