@@ -86,6 +86,38 @@ def test_f24_joint_states_that_cease_hold_for_half_a_second_with_a_held_object_h
     assert "driver" in commands[-1].reason and "reset" in commands[-1].reason
 
 
+def test_f24_fingers_that_stand_open_after_the_drivers_death_do_not_close_by_the_reset(bench: Any) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick(30).gripper_pwm == -200.0
+    silent(bench, 30)
+    assert bench.controller.resting_pwm == -200.0, "until the reset what is held may still be there"
+    bench.finger_m = 0.03  # without torque: the object fell
+    bench.controller.reset(bench.now_s)
+    commands = [bench.tick() for _ in range(10)]
+    assert {abs(command.gripper_pwm) < 1e-6 for command in commands} == {True}
+    assert not bench.controller.following
+
+
+@pytest.mark.parametrize(("before", "parting"), [(1, 0.0), (30, -200.0)])
+def test_f16_a_stopped_arm_that_loses_its_goal_relieves_its_gripper(bench: Any, before: int, parting: float) -> None:
+    bench.chunk(gripper=0.0)
+    bench.tick()
+    assert bench.tick(before).gripper_pwm == (-350.0 if before == 1 else -200.0)
+    bench.now_s += 1.5  # the process slept, and wakes up with a stop
+    bench.controller.stop("emergency stop on the estop topic")
+    commands = [bench.tick() for _ in range(3)]
+    assert [command.joint_goal_rad for command in commands] == [None] * 3
+    assert [command.gripper_pwm for command in commands] == [parting, None, None]
+
+
+@pytest.mark.parametrize("anew", ["reset", "reanchor"])
+def test_f12_a_gripper_is_relieved_while_its_arm_waits_to_be_anchored_anew(bench: Any, anew: str) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick().gripper_pwm == -350.0
+    getattr(bench.controller, anew)(bench.now_s)
+    assert [command.gripper_pwm for command in silent(bench, 3)] == [0.0, None, None]
+
+
 def test_f24_after_a_reset_silence_latches_again_even_before_a_joint_state(bench: Any) -> None:
     silent(bench, 30)
     bench.controller.reset(bench.now_s)
@@ -150,6 +182,16 @@ def test_f14_the_gripper_is_relieved_once_and_then_left_to_the_other_commander(b
     assert bench.tick(30).gripper_pwm == -200.0
     bench.controller.give_way("two commanders", bench.now_s)
     assert [bench.tick().gripper_pwm for _ in range(3)] == [-200.0, None, None]
+
+
+def test_f14_fingers_that_the_other_commander_left_open_do_not_close_by_themselves(bench: Any) -> None:
+    bench.chunk(gripper=0.0)
+    assert bench.tick(30).gripper_pwm == -200.0
+    bench.controller.give_way("two commanders", bench.now_s)
+    bench.tick(3)
+    bench.finger_m = 0.03  # it took the object
+    bench.controller.give_way("", bench.now_s)
+    assert {abs(bench.tick().gripper_pwm) < 1e-6 for _ in range(10)} == {True}
 
 
 def test_f22_a_stopped_arm_gets_no_goal_for_others_having_left(bench: Any) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -88,6 +88,7 @@ class ArmController:
         self._last_fault = ""
         self._halted, self._posture = True, None
         self._fingers_held = False  # since nothing may move
+        self._parting_pwm: float | None = None  # yet to be sent, since the goal was dropped
 
     # Inputs: they only store and check.
 
@@ -210,6 +211,8 @@ class ArmController:
             self._buffer.end_instruction()
         self._latch = None
         self._bad_chunks = self._refused_goals = 0
+        if self.ceased:
+            self._gripper.forget()  # the fingers may have lost their torque, and with it what they held
         self.ceased = False
         self._joints.forgive()
         self.reanchor(now_s)
@@ -235,6 +238,7 @@ class ArmController:
         """Send no goal, for somebody else commands the arm (F14), until called with reason "": then the target is
         anchored anew."""
         if self._rival and not reason:
+            self._gripper.forget()  # the others may have taken or put down what it held
             self.reanchor(now_s)
         self._rival = reason
 
@@ -329,23 +333,21 @@ class ArmController:
     def _give_way(self, now_s: float) -> Command:
         """The last that is sent before somebody else's commands are left alone: the gripper's force is relieved."""
         self.counts["F14"] += 1
-        gripper = self._gripper.output(None, now_s)
         self._let_go(now_s)
-        waiting = self._wait("", now_s, jumped=False)
-        return replace(waiting, gripper_pwm=gripper.pwm, gripper_width_m=gripper.width_m)
+        return self._wait("", now_s, jumped=False)
 
     def _wait(self, reason: str, now_s: float, jumped: bool) -> Command:
         """Nothing to send before the target is anchored: not while somebody else commands the arm, and where a stopped
-        arm has lost its goal, not before the reset."""
+        arm has lost its goal, not before the reset. But once the PWM with which the gripper may be left alone."""
+        pwm, self._parting_pwm = self._parting_pwm, None
         if self._latch is not None:
-            mode, why, fault_id = self._latch
-            return Command(None, None, None, mode, why, fault_id)
+            return Command(None, pwm, None, *self._latch)
         if self._rival:
-            return Command(None, None, None, Mode.HOLD, self._rival, "F14")
+            return Command(None, pwm, None, Mode.HOLD, self._rival, "F14")
         self._waiting_since_s = now_s if self._waiting_since_s is None else self._waiting_since_s
         late = now_s - self._waiting_since_s > self._safety.max_joint_state_age_s or self._joints.problem
         fault_id = "F16" if jumped else "F05" if late else ""
-        return Command(None, None, None, Mode.WAITING, self._joints.problem or reason, fault_id)
+        return Command(None, pwm, None, Mode.WAITING, self._joints.problem or reason, fault_id)
 
     def _refuse(self, verdict: Verdict, previous: np.ndarray) -> tuple[Mode, str, str]:
         """The gate has refused a goal: rest on the one before. Several in a row latch a fault."""
@@ -461,6 +463,7 @@ class ArmController:
         self._joint_target = self._limiter.within(sample.arm_rad)
         self._target = self.arm.forward(self._joint_target)
         self._interpolator.jump_to(self._goal)
+        self._parting_pwm = None
         self._gripper.reset()
         self._gripper.hold(sample.finger_m)
         self._workspace.reset()
@@ -473,7 +476,9 @@ class ArmController:
         self._unanchor()
 
     def _unanchor(self) -> None:
-        """Wait for the next joint state before anything is sent."""
+        """Wait for the next joint state before anything more is sent."""
+        if self._goal is not None:
+            self._parting_pwm = self._gripper.relief()
         self._goal = self._target = self._last_tick_s = self._waiting_since_s = None
         self._anchorage.reset()
         self._last_fault = ""

@@ -58,6 +58,12 @@ class Gripper(Protocol):
     def reset(self) -> None:
         """The arm begins anew: forget the wanted opening, let go of nothing."""
 
+    def forget(self) -> None:
+        """Nobody knows what is held by now: the next `hold` stays at the measured opening."""
+
+    def relief(self) -> float | None:
+        """The PWM that may stay while nothing more is sent; None for drives without one."""
+
     def request(self, opening: float, now_s: float) -> None:
         """Ask for an opening 0..1."""
 
@@ -101,6 +107,10 @@ class OpeningRequest:
         before, self.opening, self._changed_s = self.opening, wanted, now_s
         self._changed(before, wanted)
 
+    def forget(self) -> None:
+        """Forget all that was wanted and seen."""
+        self.reset()
+
     def _changed(self, before: float | None, wanted: float) -> None:
         """Another opening is wanted."""
 
@@ -114,6 +124,9 @@ class WidthGripper(OpeningRequest):
 
     def hold(self, finger_m: float) -> None:
         """Nothing to do: the drive holds by itself, and an interrupted grasp would drop its object."""
+
+    def relief(self) -> None:
+        """None: the drive minds its force itself."""
 
     def output(self, finger_m: float | None, now_s: float) -> GripperOutput:
         """The wanted width; nothing before an opening was asked for."""
@@ -135,6 +148,11 @@ class GripperLoop(OpeningRequest):
         if not self.in_contact:
             super().reset()
         self._slow_since_s = self._last = None
+
+    def forget(self) -> None:
+        """Forget what was held, too: it may be gone, and the fingers would close on nothing, or on a hand."""
+        self.in_contact = False
+        self.reset()
 
     def _changed(self, before: float | None, wanted: float) -> None:
         if before is None or wanted > before:
