@@ -161,8 +161,9 @@ class TwistRoute:
     """Speeds of the tool in base axes, led by where the arm is measured to be, so that errors do not add up.
 
     Repeated while the arm holds: it is drawn back to its goal. No speed while it is stopped, or where it is not known:
-    `measured` gives joint positions that are recent enough to move by, else None. The linear speed is that of the point
-    that the receiver moves, which `offset` sees from the frame of the arm's `command_rotation`.
+    `measured` gives joint positions that are recent enough to move by, else None. While somebody else commands the arm,
+    not even none, but for the first time: it would alternate with theirs. The linear speed is that of the point that
+    the receiver moves, which `offset` sees from the frame of the arm's `command_rotation`.
     """
 
     def __init__(
@@ -177,11 +178,15 @@ class TwistRoute:
     ) -> None:
         self.topic, self._node, self._arm, self._base_frame = topic, node, arm, base_frame
         self._measured, self._config, self._offset = measured, config, offset
+        self._gave_way = False
         self._publisher = node.create_publisher(TwistStamped, topic, qos.ARM_COMMANDS)
 
     def send(self, command: Command) -> None:
         """Publish the speed towards the joint goal's pose, or none."""
         measured, goal = self._measured(), command.joint_goal_rad
+        gave_way, self._gave_way = self._gave_way, goal is None and command.fault_id == "F14"
+        if gave_way and self._gave_way:
+            return
         # While the clock stands still (F16), ages say nothing.
         if measured is None or goal is None or command.mode in LATCHED or command.fault_id == "F16":
             self.rest()
