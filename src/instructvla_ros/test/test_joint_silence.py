@@ -59,8 +59,11 @@ def test_f24_a_bus_that_cannot_be_read_holds_then_latches_and_never_moves_a_goal
     assert {command.mode for command in before} == {Mode.STOPPED if stopped else Mode.HOLD}
     assert np.ptp([command.joint_goal_rad for command in before], axis=0).max() < 1e-9
     after = unread(bench, 50)
-    assert all((c.mode, c.fault_id, c.joint_goal_rad) == (Mode.FAULT, "F24", None) for c in after)
-    assert "shoulder at -3.14 rad" in after[0].reason and bench.controller.counts["F24"] == 1
+    latched = (Mode.STOPPED, "F22", None) if stopped else (Mode.FAULT, "F24", None)
+    assert all((c.mode, c.fault_id, c.joint_goal_rad) == latched for c in after)
+    assert after[0].reason.startswith("operator pressed stop; " if stopped else "no usable joint state")
+    assert "shoulder at -3.14 rad" in after[0].reason
+    assert bench.controller.ceased and bench.controller.counts["F24"] == 1
 
 
 @pytest.mark.parametrize("fault", [unread, silent])
@@ -124,6 +127,41 @@ def test_f24_after_a_reset_silence_latches_again_even_before_a_joint_state(bench
     commands = silent(bench, 30)
     assert [commands[0].mode, commands[-1].mode] == [Mode.WAITING, Mode.FAULT]
     assert bench.controller.ceased
+
+
+def test_f24_silence_while_nobody_listens_does_not_count(bench: Any) -> None:
+    bench.controller.stop("the robot is in a reflex")
+    bench.feed_joints = False
+    for _ in range(100):
+        bench.controller.excuse_silence()  # as the node does while the robot recovers
+        command = bench.tick()
+    assert (command.mode, command.reason) == (Mode.STOPPED, "the robot is in a reflex")
+    assert not bench.controller.ceased
+    silent(bench, 24)
+    assert not bench.controller.ceased, "it has the whole time anew"
+    silent(bench, 3)
+    assert bench.controller.ceased
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_f05_a_clock_that_is_behind_is_no_silence_after_a_reset_but_the_same_state_again_is(
+    bench: Any, goes_on: bool
+) -> None:
+    bench.controller.reset(bench.now_s)
+    bench.feed_joints, modes, faults = False, [], []
+    values = dict(zip(WX250S.joint_names, bench.q, strict=True)) | {"left_finger": 0.037}
+    for _ in range(60):
+        bench.now_s = round(bench.now_s + 0.02, 6)
+        stamp_s = bench.now_s - 0.8 if goes_on else 9.0
+        bench.controller.on_joint_state(list(values), list(values.values()), None, stamp_s, bench.now_s)
+        command = bench.controller.tick(bench.now_s)
+        modes.append(command.mode)
+        faults.append(command.fault_id)
+    if goes_on:
+        assert modes[:34] == [Mode.WAITING] * 34 and faults[:34] == ["F05"] * 34
+        assert modes[-1] is Mode.HOLD and not bench.controller.stopped
+    else:
+        assert (modes[-1], faults[-1]) == (Mode.FAULT, "F24")
 
 
 def test_before_the_first_joint_state_the_controller_waits_without_a_fault(bench_factory: Callable[..., Any]) -> None:

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from instructvla_msgs.msg import SafetyState  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
-from instructvla_ros.nodes.managed import make_executor  # noqa: E402
+from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
 from instructvla_ros.nodes.widowx_controller_node import WidowXControllerNode  # noqa: E402
 from instructvla_sim import RenderSpec, World, WorldConfig  # noqa: E402
 from instructvla_sim.nodes.driver_server import OVERLOAD, DriverServer  # noqa: E402
@@ -220,6 +220,26 @@ def test_f24_an_overloaded_second_servo_latches_and_has_its_torque_again_after_r
     assert bench.trigger("widowx_controller_node/reboot_motors").success
     assert bench.anchored()
     assert bench.motor("elbow_shadow").torque
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_f22_a_reset_that_takes_long_does_not_take_its_own_deafness_for_the_drivers_silence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def recover(anew: bool) -> None:
+        time.sleep(PATIENT["safety.max_joint_silence_s"] + 1.0)
+        if fails:
+            raise SetupError("the robot stays in fault")
+
+    bench.trigger("stop")
+    bench.latched("F22")
+    bench.states.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.controller._driver, "recover", recover)
+        assert bench.trigger("reset").success is not fails
+    threading.Event().wait(0.5)
+    assert not [state.reason for state in bench.states if "no usable joint state" in state.reason]
+    assert bench.anchored()
 
 
 def test_f14_a_second_commander_is_not_fought_and_the_arm_is_anchored_where_it_left_it(bench: Bench) -> None:

@@ -70,7 +70,7 @@ class ArmController:
         self._gripper = gripper
         self._camera = CameraWatch(self._safety)
         self.ceased = False
-        """Whether joint states have ceased since the last reset (F24): the robot's driver is to be set up anew."""
+        """Whether the robot has fallen silent since the last reset (F24): its driver is to be set up anew."""
         self._anchorage = Anchorage(arm, self._safety.max_joint_lead_rad)
         self._latch: tuple[Mode, str, str] | None = None
         self._holds: dict[str, str] = {}
@@ -214,8 +214,12 @@ class ArmController:
         if self.ceased:
             self._gripper.forget()  # the fingers may have lost their torque, and with it what they held
         self.ceased = False
-        self._joints.forgive()
+        self.excuse_silence()
         self.reanchor(now_s)
+
+    def excuse_silence(self) -> None:
+        """The silence so far does not count: nobody has listened. Call in every tick while it is so."""
+        self._joints.forgive()
 
     def reanchor(self, now_s: float) -> None:
         """Forget chunks and images made so far; nothing is sent before the next joint state has anchored the target
@@ -282,11 +286,13 @@ class ArmController:
         )
         if jumped:
             self._jump(now_s)
-        if not self.ceased and self._joints.silent(now_s):
-            self._cease()
+        if self._joints.silent(now_s):
+            why = f" ({self._joints.problem})" if self._joints.problem else ""
+            self.cease(f"no usable joint state for {self._safety.max_joint_silence_s:g} s{why}")
         sample = self._joints.sample
         if self._goal is not None and self._rival:
-            return self._give_way(now_s)
+            self.counts["F14"] += 1
+            self._let_go(now_s)
         if sample is not None and self._goal is not None and self._anchorage.astray(self._goal, sample):
             self.counts["F10"] += 1
             self._let_go(now_s)
@@ -321,20 +327,20 @@ class ArmController:
         if sample is not None and not 0.0 <= now_s - sample.received_s <= self._safety.max_joint_state_age_s:
             self._joints.sample = None
 
-    def _cease(self) -> None:
-        """Nobody says where the arm is any more (F24): nothing is sent before the reset, not even where to stay."""
+    def cease(self, why: str) -> None:
+        """Nobody says where the arm is any more (F24): nothing is sent before the reset, not even where to stay. What
+        was latched before keeps its reason."""
+        if self.ceased:
+            return
         self.ceased = True
         self.counts["F24"] += 1
-        why = f" ({self._joints.problem})" if self._joints.problem else ""
-        limit = f"no usable joint state for {self._safety.max_joint_silence_s:g} s{why}"
-        self._fail(f"{limit}; see to the robot's power, cables and driver, hold the arm, then call reset", "F24")
+        why += "; see to the robot's power, cables and driver, hold the arm, then call reset"
+        if self._latch is None:
+            self._fail(why, "F24")
+        else:
+            mode, reason, fault_id = self._latch
+            self._latch = mode, f"{reason}; since then {why}", fault_id
         self._unanchor()
-
-    def _give_way(self, now_s: float) -> Command:
-        """The last that is sent before somebody else's commands are left alone: the gripper's force is relieved."""
-        self.counts["F14"] += 1
-        self._let_go(now_s)
-        return self._wait("", now_s, jumped=False)
 
     def _wait(self, reason: str, now_s: float, jumped: bool) -> Command:
         """Nothing to send before the target is anchored: not while somebody else commands the arm, and where a stopped

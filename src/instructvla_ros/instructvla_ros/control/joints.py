@@ -22,6 +22,7 @@ class JointInput:
         self.sample: JointSample | None = None
         self.problem = ""
         self._from_s = -math.inf  # earlier ones do not tell where the arm is
+        self._outdated_s = math.inf  # the stamp of the last of them
         self._news = False
         self._silent_s: float | None = None  # since one counted; None before the first
         self._looked_s: float | None = None
@@ -37,7 +38,12 @@ class JointInput:
             raise
         self._from_s = min(self._from_s, now_s)  # later only if the clock was set back
         self.problem = "" if anchored else self._outdated(sample)
-        if self.problem or self._repeated(sample):
+        if self.problem:
+            # Whoever goes on measuring is not silent, though his clock be behind ours.
+            self._news = self._news or sample.stamp_s > self._outdated_s
+            self._outdated_s = sample.stamp_s
+            return None
+        if self._repeated(sample):
             return None
         self.sample, self._news = sample, True
         return sample
@@ -57,15 +63,16 @@ class JointInput:
 
     def expect(self, now_s: float) -> None:
         """Only what is measured from now on counts."""
-        self.sample, self._from_s = None, now_s
+        self.sample, self._from_s, self._outdated_s = None, now_s, math.inf
 
     def forgive(self) -> None:
         """The silence so far is over."""
         self._silent_s = None if self._silent_s is None else 0.0
 
     def silent(self, now_s: float) -> bool:
-        """Whether none has counted for `max_joint_silence_s`, once one did. Call in every tick: what lies between two
-        calls counts up to a tenth of a second, for after more it was the caller who slept."""
+        """Whether none has come for `max_joint_silence_s` that is newer than the last, once one did. Call in every
+        tick: what lies between two calls counts up to a tenth of a second, for after more it was the caller who
+        slept."""
         elapsed_s = 0.0 if self._looked_s is None else now_s - self._looked_s
         self._looked_s = now_s
         if self._news:

@@ -59,7 +59,7 @@ class Driver(Protocol):
         """In the activate transition: modes, profiles, torque. Raises SetupError."""
 
     def recover(self, anew: bool) -> None:
-        """In the reset service, before the target is anchored anew. `anew`: joint states had ceased, so all must be
+        """In the reset service, before the target is anchored anew. `anew`: the robot had fallen silent, so all must be
         there again and is set up as at the start. Raises SetupError when the robot stays in fault, or away."""
 
     def send(self, command: Command) -> None:
@@ -107,7 +107,7 @@ class ControllerNode(ManagedNode):
         self._command: Command | None = None
         self._counters = SafetyState()
         self._stop_wanted = ""
-        self._was_stopped = False
+        self._was_stopped = self._recovering = False
         self._newest_id = 0
         # From the first moment on, and from best-effort buttons too: two subscriptions, since a reliable one does not
         # hear those, and a best-effort one may lose what a reliable button sends.
@@ -224,10 +224,13 @@ class ControllerNode(ManagedNode):
         if self._thread is None or self._driver is None or self._controller is None:
             self._stop_wanted = ""
             return self._refuse(response, f"controller is {self.state_label}. {self.problem}".strip())
+        self._recovering = True  # by the thread that hears joint states: that none come now says nothing
         try:
             self._driver.recover(self._controller.ceased)  # the arm holds by the latch meanwhile
         except SetupError as error:
             return self._refuse(response, f"still stopped: {error}")
+        finally:
+            self._recovering = False
         self._stop_wanted = ""
         self._inbox.append(lambda c, now_s: c.reset(now_s))
         response.success = True
@@ -299,6 +302,8 @@ class ControllerNode(ManagedNode):
             self._watch.apply(controller, now_s)
         if driver.problem and not controller.stopped:
             controller.stop(driver.problem, driver.problem_id)
+        if self._recovering:
+            controller.excuse_silence()
         command = controller.tick(now_s)
         if controller.stopped and not self._was_stopped:
             driver.stopped()
