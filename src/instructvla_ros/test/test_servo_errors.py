@@ -155,16 +155,33 @@ def test_f24_a_driver_that_does_not_know_the_second_servos_has_no_errors(bench: 
 def test_f24_a_servo_that_cannot_be_read_any_more_is_a_fault(bench: Bench, short: dict[str, tuple[int, ...]]) -> None:
     bench.poll()
     bench.poll(**short)
+    assert bench.client.problem == "", "one packet may be lost"
+    bench.poll(**short)
     (name,) = short
     assert f"servo(s) of {name} can be read" in bench.client.problem
+    assert "see to cables. Then call reset" in bench.client.problem, "a reboot does not mend a cable"
     bench.client.reboot()
     assert [request.name for request, _ in bench.node.clients["/wx250s/reboot_motors"].asked] == [name]
     bench.poll()
     assert bench.client.problem == ""
 
 
+def test_f24_packets_lost_now_and_then_are_no_fault(bench: Bench) -> None:
+    for _ in range(5):
+        bench.poll(arm=(0, 0))
+        assert bench.client.problem == ""
+        bench.poll(gripper=())
+        assert bench.client.problem == ""
+
+
+def test_f24_an_error_in_an_answer_that_is_cut_short_counts_at_once(bench: Bench) -> None:
+    bench.poll()
+    bench.poll(arm=(0, 32))
+    assert "overload" in bench.client.problem and "reboot_motors" in bench.client.problem
+
+
 def test_f24_a_servo_that_cannot_be_read_from_the_first_is_a_fault_once_another_has_answered(bench: Bench) -> None:
-    for _ in range(2):
+    for _ in range(3):
         bench.poll(arm=())
     assert "only 0 of 6 servo(s) of arm" in bench.client.problem
 

@@ -45,7 +45,8 @@ class DriverClient:
 
     The servos' faults are silent, so their error registers are read once a second, without waiting for the answer: it
     may never come. It is empty where the driver does not know the register (the vendor's simulator) or the servo, and
-    ends at the first servo that cannot be read.
+    ends at the first servo that cannot be read. Two such answers in a row are a fault: the driver does not repeat a
+    reading, and a single packet may be lost.
     """
 
     def __init__(self, node: Any, settings: DriverSettings, resting_pwm: Callable[[], float]) -> None:
@@ -66,6 +67,7 @@ class DriverClient:
         self._shadows = tuple(_Servos("single", name, 1) for name in SHADOWS)
         self._errors: dict[_Servos, tuple[int, ...]] = {}
         self._answered: set[_Servos] = set()  # in full, once
+        self._short: set[_Servos] = set()  # not in full, the last time
         self._pending: dict[_Servos, Any] = {}
         self._repaired = self._slack = False
         period_s = settings.error_poll_period_s
@@ -106,12 +108,19 @@ class DriverClient:
         known = self._answered & {servos} if servos in self._shadows else self._answered
         if not values and not known:
             return  # the driver does not know the register, or not this servo
+        first_short = len(values) < servos.count and servos not in self._short
         if len(values) == servos.count:
             self._answered.add(servos)
+            self._short.discard(servos)
+        else:
+            self._short.add(servos)
+        if first_short and not any(values):
+            return
         self._errors[servos] = values
         faults = [fault for asked in self._errors for fault in self._faults(asked)]
         self._repaired = self._repaired or bool(faults)
-        self.problem = f"servo fault: {'; '.join(faults)}. Call reboot_motors, then reset" if faults else ""
+        way_out = "Call reboot_motors, then reset" if any(map(any, self._errors.values())) else "Then call reset"
+        self.problem = f"servo fault: {'; '.join(faults)}. {way_out}" if faults else ""
 
     def _faults(self, servos: _Servos) -> list[str]:
         values = self._errors.get(servos, (0,) * servos.count)
