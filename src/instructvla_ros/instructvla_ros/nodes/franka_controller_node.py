@@ -22,7 +22,8 @@ from instructvla_ros.nodes.settings_franka import ARMS, FRANKA, franka_settings
 
 
 class WatchedFrankaController(FrankaController):
-    """`FrankaController` that holds while the robot's mode is not MOVE or not known, and is then anchored anew."""
+    """`FrankaController` that holds while the robot's mode is not MOVE or not known, and is then anchored anew. A robot
+    that has not said it for long has ceased (F24)."""
 
     def __init__(
         self, config: WidthArmConfig, arm: ArmModel, robot: RobotWatch, clock: Callable[[], float] = time.monotonic
@@ -34,6 +35,11 @@ class WatchedFrankaController(FrankaController):
         """As of every controller."""
         self._robot.apply(self, now_s, self._steady())
         return super().tick(now_s)
+
+    def excuse_silence(self) -> None:
+        """As of every controller; the robot's mode too was not listened to."""
+        super().excuse_silence()
+        self._robot.forgive()
 
 
 class FrankaControllerNode(ControllerNode):

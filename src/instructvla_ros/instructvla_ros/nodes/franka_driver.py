@@ -138,17 +138,29 @@ class FrankaDriver:
     def recover(self, anew: bool) -> None:
         """Out of a reflex in the vendor's order, and with the start's checks and preparations where the robot was away;
         nothing else needs recovering. Raises SetupError."""
+        if anew:
+            self.check()
+            self._hear_again()
         mode = self._robot.mode
         if mode == FrankaRobotState.ROBOT_MODE_USER_STOPPED:
             raise SetupError("the user stop is pressed; release it first")
         if mode == FrankaRobotState.ROBOT_MODE_GUIDING:
             raise SetupError("the robot is being guided by hand; leave the guiding mode first")
-        if anew:
-            self.check()
         if mode is not None and mode != MOVE:
             self._leave_reflex()
         if anew:
             self.prepare()
+
+    def _hear_again(self) -> None:
+        """A robot that once said its mode does so again: what it said before it fell silent is of no use."""
+        if not self._robot.outdated(self._clock()):
+            return
+        topic = self._settings.robot_state_topic
+        with self._services() as services:
+            state = services.hear(FrankaRobotState, topic, qos.ROBOT_STATE, lambda _: True)
+        if state is None:
+            raise SetupError(f"no robot state on {topic}; start the robot's driver, and its broadcaster with it")
+        self._note(state)
 
     def _leave_reflex(self) -> None:
         recovery = self._settings.recovery

@@ -1,12 +1,14 @@
 """What a Franka says of itself: its mode and its errors, and whether the arm may be told where to go.
 
 In any mode but MOVE the arm's controllers take no goals, or take them up at once when the mode returns. So nothing is
-streamed then, and the target is anchored anew before anything is sent again.
+streamed then, and the target is anchored anew before anything is sent again. A robot that says nothing for long has
+lost its driver, although joint states may go on: joint_state_publisher, which gathers them, repeats what it heard last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from franka_msgs.msg import FrankaRobotState
 
@@ -21,6 +23,8 @@ STOPPING = {
     FrankaRobotState.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovers from an error by itself",
 }
 """Modes that latch a stop."""
+_CEASED_AGES = 4.0  # so many of the age at which it holds: a driver that is started anew is away for longer
+_LONGEST_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,24 @@ class RobotReport:
     heard_s: float
 
 
+class Ceasing(Holdable, Protocol):
+    """A controller that can also be told that the robot has fallen silent."""
+
+    def cease(self, why: str) -> None:
+        """Latch F24; once until the reset."""
+
+
 class RobotWatch:
     """`note` is called by the executor's thread, which replaces the report as a whole, `apply` and `streams` by the
     control thread. A robot that was never heard holds nothing: fake hardware has no robot state."""
 
     def __init__(self, topic: str, max_age_s: float) -> None:
         self._topic, self._max_age_s = topic, max_age_s
+        self._ceased_s = _CEASED_AGES * max_age_s
         self._report: RobotReport | None = None
         self._held = False
+        self._counted: RobotReport | None = None
+        self._looked_s, self._silent_s = 0.0, 0.0
 
     def note(self, mode: int, errors: str, steady_s: float) -> None:
         """A robot state was heard."""
@@ -58,6 +72,11 @@ class RobotWatch:
             return ""
         return f"the robot {STOPPING[report.mode]}" + (f": {report.errors}" if report.errors else "")
 
+    def outdated(self, steady_s: float) -> bool:
+        """Whether the robot was heard once, and not lately."""
+        report = self._report
+        return report is not None and steady_s - report.heard_s > self._max_age_s
+
     def why_held(self, steady_s: float) -> str:
         """Why nothing may be streamed now, or ""."""
         report = self._report
@@ -75,14 +94,29 @@ class RobotWatch:
             return "no controller drives the arm (robot mode idle, expected move); activate one, or call reset"
         return self.problem or f"the robot is in mode {report.mode}, expected {MOVE} (move); see Franka Desk"
 
-    def apply(self, controller: Holdable, now_s: float, steady_s: float) -> None:
-        """Let the controller hold, or not any more. Before each tick."""
+    def forgive(self) -> None:
+        """The silence so far does not count."""
+        self._silent_s = 0.0
+
+    def _ceased(self, now_s: float) -> bool:
+        """Counted as with joint states: not while the clock stands still, as in a simulation, and between two looks up
+        to a tenth of a second, for after more it was the controller who slept."""
+        elapsed_s, self._looked_s = now_s - self._looked_s, now_s
+        report, before = self._report, self._counted
+        self._counted = report
+        self._silent_s = self._silent_s + min(max(elapsed_s, 0.0), _LONGEST_LOOK_S) if report is before else 0.0
+        return report is not None and self._silent_s > self._ceased_s
+
+    def apply(self, controller: Ceasing, now_s: float, steady_s: float) -> None:
+        """Let the controller hold, or not any more, or cease. Before each tick."""
         why = self.why_held(steady_s)
         if why or self._held:
             controller.hold_for(FAULT_ID, why)
         if self._held and not why:
             controller.reanchor(now_s)  # the arm may stand anywhere by now
         self._held = bool(why)
+        if self._ceased(now_s):
+            controller.cease(f"no robot state on {self._topic} for {self._ceased_s:g} s")
 
     def streams(self, steady_s: float) -> bool:
         """Whether what was ticked may be sent: the mode was MOVE at the tick, and is so still."""
