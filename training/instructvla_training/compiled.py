@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 
 import torch
+from torch import Tensor
 
 from instructvla_model.vlm import VisionLanguageModel
 
@@ -17,14 +16,31 @@ BACKEND = "inductor"
 
 def compile_layers(vlm: VisionLanguageModel, device: torch.device) -> int:
     """Hands every layer of the language model to torch.compile, which works at their first pass (a minute or two)
-    -> how many; 0 on a CPU without a C++ compiler, where they run as they are.
+    -> how many; 0 where this machine cannot compile for ``device``: they run as they are, and it is said.
 
     Parameters keep their names. Rows and tokens differ from batch to batch, so shapes are symbolic.
     """
-    if device.type == "cpu" and BACKEND == "inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        logger.warning("found no C++ compiler: training runs without torch.compile, more slowly; install g++")
+    problem = _problem(device)
+    if problem:
+        logger.warning(
+            "torch.compile cannot work here (%s): training runs without it, more slowly; it needs a C++ compiler and "
+            "Python's headers, on a GPU Triton and a C compiler", problem,
+        )  # fmt: skip
         return 0
     layers = vlm.language_model.model.layers
     for layer in layers:
         layer.compile(backend=BACKEND, dynamic=True)
     return len(layers)
+
+
+def _problem(device: torch.device) -> str:
+    """Why a trivial function cannot be compiled, or ""."""
+    try:
+        torch.compile(_trivial, backend=BACKEND)(torch.ones(4, device=device))
+    except Exception as error:  # noqa: BLE001 - of compilers, drivers and missing headers alike; it is told
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def _trivial(x: Tensor) -> Tensor:
+    return torch.tanh(x) + 1.0
