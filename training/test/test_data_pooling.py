@@ -62,6 +62,14 @@ def _joined(parts: list[Part]):
     return action_statistics(*columns)
 
 
+def test_arms_that_the_graph_takes_for_one_are_normalised_together(made):
+    parts = _parts(made, "monday", "tuesday")
+    one, other = (part.survey.statistics for part in pool(parts, ["fr3", "panda"]))
+    assert one == other
+    one, other = (part.survey.statistics for part in pool(parts, ["fr3", "wx250s"]))
+    assert one != other
+
+
 def test_datasets_of_one_arm_are_normalised_by_the_quantiles_of_all_their_steps(made):
     parts = _parts(made, "monday", "tuesday")
     one, other = (part.survey.statistics for part in pool(parts, ["wx250s", "wx250s"]))

@@ -12,6 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from instructvla_ros.control.arm import same_kinematics
+from instructvla_ros.robots import arms
+
 from .episode_frames import Part
 from .lint import RATE_TOLERANCE
 from .survey import action_statistics
@@ -47,12 +50,18 @@ def _groups(parts: Sequence[Part], robots: Sequence[str]) -> list[list[int]]:
     groups: list[list[int]] = []
     for number in range(len(parts)):
         for group in groups:
-            if robots[group[0]] == robots[number] and _alike(parts[group[0]], parts[number]):
+            if _one_robot(robots[group[0]], robots[number]) and _alike(parts[group[0]], parts[number]):
                 group.append(number)
                 break
         else:
             groups.append([number])
     return groups
+
+
+def _one_robot(one: str, other: str) -> bool:
+    """As the graph compares a checkpoint's robot with its arm: FR3 and Panda are one."""
+    known = arms()
+    return one == other or (one in known and other in known and same_kinematics(known[one], known[other]))
 
 
 def _alike(one: Part, other: Part) -> bool:

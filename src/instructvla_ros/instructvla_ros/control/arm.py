@@ -78,3 +78,11 @@ class ArmModel:
 def without_gripper(arm: ArmModel) -> ArmModel:
     """The same arm with no gripper to measure; its opening is the one that was told last, open at first."""
     return replace(arm, fingers=replace(arm.fingers, joint=""))
+
+
+def same_kinematics(one: ArmModel, other: ArmModel) -> bool:
+    """Whether two arms are moved alike (FR3 and Panda): with all joints bent, their hands are at the same place."""
+    if one.joints != other.joints:
+        return False
+    posture = one.home_rad + 0.1 * np.arange(1, one.joints + 1)
+    return all(np.allclose(a, b) for a, b in zip(one.forward(posture), other.forward(posture), strict=True))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from instructvla_ros.control.arm import ArmModel
+from instructvla_ros.control.arm import ArmModel, same_kinematics
 from instructvla_ros.nodes.managed import SetupError
 from instructvla_ros.nodes.settings import ModelSettings
 from instructvla_ros.robots import arms
@@ -63,21 +61,13 @@ def check_robot(manifest: Any, arm: ArmModel) -> None:
     Robots of the same kinematics (FR3 and Panda) are one. A checkpoint that names no robot is taken.
     """
     trained = getattr(manifest, "training", {}).get("robot", "")
-    if not trained or trained == arm.name or (trained in arms() and _alike(arms()[trained], arm)):
+    if not trained or trained == arm.name or (trained in arms() and same_kinematics(arms()[trained], arm)):
         return
     raise SetupError(
         f"checkpoint {manifest.checkpoint_id} was trained on the robot {trained!r}; this graph's arm is {arm.name!r}; "
         f"give a checkpoint of this arm with checkpoint:=..., start the graph of {trained!r}, or fine-tune it on "
         "episodes of this arm (instructvla-train finetune)"
     )
-
-
-def _alike(one: ArmModel, other: ArmModel) -> bool:
-    """Whether two arms have the same kinematics: with all joints bent, their hands are at the same place."""
-    if one.joints != other.joints:
-        return False
-    posture = one.home_rad + 0.1 * np.arange(1, one.joints + 1)
-    return all(np.allclose(a, b) for a, b in zip(one.forward(posture), other.forward(posture), strict=True))
 
 
 def _check_times(manifest: Any) -> None:
