@@ -111,9 +111,13 @@ def _recipe(request: Request, preset: str, stage: str) -> StageRecipe:
 def _robot(request: Request, dataset: EpisodeDataset, manifest: Manifest) -> str:
     """Whose episodes they are: as asked, else as the data says, else the checkpoint's.
 
-    A graph compares the name with its arm's before anything moves: one that no arm has is refused here already.
+    A graph compares the name with its arm's before anything moves: what the data calls an arm that nobody has is
+    refused here already; one that was asked for may be an arm of elsewhere, and is warned of.
     """
     own, known, say_so = dataset.robot, arms(), "say whose episodes these are: --robot NAME"
+    if request.robot and request.robot not in known:
+        logger.warning("no arm here is called %s, only %s: no graph of these will run the checkpoint",
+                       request.robot, ", ".join(known))  # fmt: skip
     if request.robot or own in known:
         return request.robot or own
     if own:
@@ -135,6 +139,6 @@ def _parts(request: Request, manifest: Manifest) -> list[Part]:
         dataset = open_dataset(path, request.reading)
         dt_s = parts[0].dataset.dt_s if parts else dataset.dt_s
         check_layout(manifest, dataset)
-        refuse_errors(path, lint(dataset, dt_s=dt_s))
+        refuse_errors(path, lint(dataset, dt_s=dt_s, image_episodes=len(dataset)))
         parts.append(Part(dataset, survey(dataset), weight))
     return parts

@@ -31,6 +31,7 @@ from instructvla_training.recipes import RECIPES
 from instructvla_training.run import place
 from instructvla_training.samples import _episodes, write_samples
 from instructvla_training.stages.episodes import EpisodeStage
+from instructvla_training.stages.run import prepare as stage_of
 from instructvla_training.stages.run import run_stage
 from instructvla_training.watch import Watch
 from instructvla_training.workspace import Workspace
@@ -195,6 +196,21 @@ def test_a_recipe_on_recorded_data_looks_through_it_before_its_first_step(made, 
     with pytest.raises(DataError, match={"data": "gripper-polarity", "conversations": "missing-image"}[wrong]):
         run_stage(recipe, space, "cpu", threads=1)
     assert not space.run(full.run_name).exists()
+
+
+def test_stage_2_keeps_the_scale_that_an_imported_expert_has_learnt_for_that_dataset(made, tmp_path):
+    full = RECIPES["2b-generalist"]()
+    recipe = replace(
+        full, preset="tiny", groups=2, parts=1, multimodal_ratio=0.0, datasets=(("kitchen", 1.0), ("yard", 1.0))
+    )
+    space = Workspace(tmp_path, "tiny")
+    for name, length in (("kitchen", 10), ("yard", 14)):
+        write_lerobot(space.data / name, [episode(n, length) for n in range(4)], fps=5.0, codec="h264")
+    folder = tiny_checkpoint(space.checkpoint(full.after), notes={"dataset": "kitchen"})
+    learnt = read_manifest(folder).statistics
+    stage = stage_of(recipe, space, Processes()).stage
+    kitchen, yard = (part.survey.statistics for part in stage.data.parts)
+    assert kitchen == learnt and yard != learnt
 
 
 # ---- annotations and words ----------------------------------------------------------------------------

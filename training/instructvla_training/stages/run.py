@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +42,8 @@ from .text import Prompter
 
 LINTED_EPISODES = 256
 """Of each dataset as released: all of one would take as long as to read it."""
+
+logger = logging.getLogger(__name__)
 
 
 def run_stage(
@@ -156,7 +159,19 @@ def _recorded_stage(
     weights = [weight for _, weight in recipe.datasets]
     parts = [Part(dataset, survey(dataset), weight) for dataset, weight in zip(datasets, weights, strict=True)]
     parts = pool(parts, [dataset.robot for dataset in datasets])
+    if recipe.stage == "generalist" and base.statistics is not None:
+        parts = [_as_learnt(part, base) for part in parts]
     return recorded_stage(recipe, policy, tokenizer, parts, conversations, base)
+
+
+def _as_learnt(part: Part, base: Manifest) -> Part:
+    """A frozen expert speaks in the scale that it learnt: an imported one's, told for one dataset, is kept for that."""
+    if part.survey.name != base.training.get("dataset") or part.survey.statistics == base.statistics:
+        return part
+    logger.warning("%s is normalised as %s was, not by the episodes in %s", part.survey.name, base.checkpoint_id,
+                   part.dataset.root)  # fmt: skip
+    assert base.statistics is not None
+    return replace(part, survey=replace(part.survey, statistics=base.statistics))
 
 
 def _statistics(folder: Path) -> Statistics:
