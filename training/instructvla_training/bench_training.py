@@ -6,6 +6,7 @@ Needs no data and no checkpoint. What it leaves out is what `bench loader` measu
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -32,10 +33,10 @@ COUNTED = "torch.utils.flop_counter, forward and backward of one sample, times t
 """Matrix products and convolutions, causal attention as if it were full; nothing that is computed a second time to save
 memory, no optimiser."""
 DENSE_BFLOAT16_TFLOPS = (
-    ("A100", 312.0), ("A800", 312.0), ("H100 PCIe", 756.0), ("H100 NVL", 835.0), ("H100", 989.0), ("H800", 989.0),
-    ("H200 NVL", 835.0), ("H200", 989.0), ("L40S", 362.0),
+    ("A100", 312.0), ("A800", 312.0), ("H100 PCIe", 756.0), ("H100 NVL", 835.0), ("H100", 989.0), ("H800 PCIe", 756.0),
+    ("H800", 989.0), ("H200 NVL", 835.0), ("H200", 989.0), ("L40S", 362.0),
 )  # fmt: skip
-"""Part of a GPU's name -> its maker's figure for dense products; the first that fits."""
+"""Words of a GPU's name -> its maker's figure for dense products; the first that fits."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def known_peak(device: str, autocast: str) -> float | None:
     """TFLOP/s of dense matrix products that the maker of a GPU names for it; None where none is known."""
     if autocast != "bfloat16":
         return None
-    return next((peak for name, peak in DENSE_BFLOAT16_TFLOPS if name in device), None)
+    return next((peak for name, peak in DENSE_BFLOAT16_TFLOPS if re.search(rf"\b{name}\b", device)), None)
 
 
 def _random_policy(recipe: StageRecipe, group: Processes) -> InstructVLA:

@@ -46,6 +46,8 @@ def test_the_share_of_a_peak_that_is_given_is_told():
         ("NVIDIA H100 80GB HBM3", "bfloat16", 989.0),
         ("NVIDIA H100 PCIe", "bfloat16", 756.0),
         ("NVIDIA H200", "bfloat16", 989.0),
+        ("NVIDIA H800 PCIe", "bfloat16", 756.0),
+        ("NVIDIA RTX A1000", "bfloat16", None),
         ("NVIDIA A100-SXM4-80GB", "float32", None),
         ("AMD EPYC, 2 cores", "bfloat16", None),
     ],
