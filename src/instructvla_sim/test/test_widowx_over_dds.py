@@ -239,6 +239,7 @@ def test_f22_a_reset_that_takes_long_does_not_take_its_own_deafness_for_the_driv
         assert bench.trigger("reset").success is not fails
     threading.Event().wait(0.5)
     assert not [state.reason for state in bench.states if "no usable joint state" in state.reason]
+    assert bench.controller._controller is not None and not bench.controller._controller.ceased
     assert bench.anchored()
 
 
