@@ -448,7 +448,9 @@ class ArmController:
             limit = self._safety.max_target_lead_m
             reason = f"target would be {lead_m:.3f} m ahead of the arm, limit {limit} m; is the arm blocked?"
             return None, Verdict(False, "F10", reason)
-        reached = joints_near(self.arm, self._safety, rotation, position_m, self._joint_target)
+        reached = joints_near(
+            self.arm, self._safety, self._limiter, rotation, position_m, self._joint_target
+        )
         if isinstance(reached, Verdict):
             return None, reached
         joints, exact = reached

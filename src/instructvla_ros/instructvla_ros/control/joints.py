@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from instructvla_ros.control.arm import ArmModel
 from instructvla_ros.control.safety import SafetyConfig
+from instructvla_ros.control.silence import Silence
 from instructvla_ros.control.state import JointStateReader
 from instructvla_ros.control.types import JointSample
-
-_LONGEST_LOOK_S = 0.1
 
 
 class JointInput:
@@ -23,9 +22,7 @@ class JointInput:
         self.problem = ""
         self._from_s = -math.inf  # earlier ones do not tell where the arm is
         self._outdated_s = math.inf  # the stamp of the last of them
-        self._news = False
-        self._silent_s: float | None = None  # since one counted; None before the first
-        self._looked_s: float | None = None
+        self._silence = Silence()
 
     def take(
         self, names: Sequence[str], positions: Sequence[float], stamp_s: float, now_s: float, *, anchored: bool
@@ -40,12 +37,14 @@ class JointInput:
         self.problem = "" if anchored else self._outdated(sample)
         if self.problem:
             # Whoever goes on measuring is not silent, though his clock be behind ours.
-            self._news = self._news or sample.stamp_s > self._outdated_s
+            if sample.stamp_s > self._outdated_s:
+                self._silence.note()
             self._outdated_s = sample.stamp_s
             return None
         if self._repeated(sample):
             return None
-        self.sample, self._news = sample, True
+        self.sample = sample
+        self._silence.note()
         return sample
 
     def _repeated(self, sample: JointSample) -> bool:
@@ -67,18 +66,9 @@ class JointInput:
 
     def forgive(self) -> None:
         """The silence so far is over."""
-        self._silent_s = None if self._silent_s is None else 0.0
+        self._silence.forgive()
 
     def silent(self, now_s: float) -> bool:
         """Whether none has come for `max_joint_silence_s` that is newer than the last, once one did. Call in every
-        tick: what lies between two calls counts up to a tenth of a second, for after more it was the caller who
-        slept."""
-        elapsed_s = 0.0 if self._looked_s is None else now_s - self._looked_s
-        self._looked_s = now_s
-        if self._news:
-            self._news, self._silent_s = False, 0.0
-        elif self._silent_s is not None:
-            self._silent_s += min(max(elapsed_s, 0.0), _LONGEST_LOOK_S)
-        if self._silent_s is None:
-            return False
-        return self._silent_s > self._safety.max_joint_silence_s + 1e-6
+        tick."""
+        return self._silence.look(now_s) > self._safety.max_joint_silence_s + 1e-6

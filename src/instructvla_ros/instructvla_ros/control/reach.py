@@ -11,10 +11,10 @@ _REFINEMENTS = 10  # damped iterations where no exact answer exists: enough from
 
 
 def joints_near(
-    arm: ArmModel, safety: SafetyConfig, rotation: np.ndarray, position_m: np.ndarray, seed_rad: np.ndarray
-) -> tuple[np.ndarray, bool] | Verdict:
+    arm: ArmModel, safety: SafetyConfig, limiter: JointLimiter, rotation: np.ndarray, position_m: np.ndarray,
+    seed_rad: np.ndarray,
+) -> tuple[np.ndarray, bool] | Verdict:  # fmt: skip
     """Joints (n,) near `seed_rad` that reach the pose, and whether exactly; else why not."""
-    limiter = JointLimiter(safety, arm)
     answer = arm.inverse(rotation, position_m, seed_rad, damped_iterations=_REFINEMENTS)
     joints = limiter.within(answer.q_rad)
     if answer.method == "closed_form" and float(np.max(np.abs(joints - seed_rad))) > safety.max_joint_jump_rad:

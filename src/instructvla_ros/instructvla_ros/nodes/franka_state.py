@@ -12,6 +12,7 @@ from typing import Protocol
 
 from franka_msgs.msg import FrankaRobotState
 
+from instructvla_ros.control.silence import Silence
 from instructvla_ros.control.watch import Holdable
 
 FAULT_ID = "F22"
@@ -24,7 +25,6 @@ STOPPING = {
 }
 """Modes that latch a stop."""
 _CEASED_AGES = 4.0  # so many of the age at which it holds: a driver that is started anew is away for longer
-_LONGEST_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RobotWatch:
         self._report: RobotReport | None = None
         self._held = False
         self._counted: RobotReport | None = None
-        self._looked_s, self._silent_s = 0.0, 0.0
+        self._silence = Silence()
 
     def note(self, mode: int, errors: str, steady_s: float) -> None:
         """A robot state was heard."""
@@ -96,16 +96,15 @@ class RobotWatch:
 
     def forgive(self) -> None:
         """The silence so far does not count."""
-        self._silent_s = 0.0
+        self._silence.forgive()
 
     def _ceased(self, now_s: float) -> bool:
-        """Counted as with joint states: not while the clock stands still, as in a simulation, and between two looks up
-        to a tenth of a second, for after more it was the controller who slept."""
-        elapsed_s, self._looked_s = now_s - self._looked_s, now_s
+        """Counted as with joint states."""
         report, before = self._report, self._counted
         self._counted = report
-        self._silent_s = self._silent_s + min(max(elapsed_s, 0.0), _LONGEST_LOOK_S) if report is before else 0.0
-        return report is not None and self._silent_s > self._ceased_s
+        if report is not before:
+            self._silence.note()
+        return self._silence.look(now_s) > self._ceased_s
 
     def apply(self, controller: Ceasing, now_s: float, steady_s: float) -> None:
         """Let the controller hold, or not any more, or cease. Before each tick."""
