@@ -32,5 +32,5 @@ setup(
     maintainer_email="maintainers@example.com",
     description="Bring-up of InstructVLA: launch files, commented parameters, checkpoints and the command line",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
 )

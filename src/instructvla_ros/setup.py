@@ -36,5 +36,5 @@ setup(
     maintainer_email="maintainers@example.com",
     description="InstructVLA on ROS 2: nodes, control logic, the graph as data and what the command line does",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
 )

@@ -18,6 +18,7 @@ pytest.importorskip("franka_msgs.msg")
 from control_msgs.action import FollowJointTrajectory, GripperCommand  # noqa: E402
 from franka_msgs.action import Grasp, Move  # noqa: E402
 from franka_msgs.msg import FrankaRobotState  # noqa: E402
+from over_dds import LIMIT_S, Spinner, ask, until  # noqa: E402
 from rclpy.action import ActionServer, GoalResponse  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -32,7 +33,7 @@ from instructvla_ros.nodes import qos  # noqa: E402
 from instructvla_ros.nodes.arm_controller_node import ArmControllerNode  # noqa: E402
 from instructvla_ros.nodes.codecs import chunk_to_message  # noqa: E402
 from instructvla_ros.nodes.franka_controller_node import FrankaControllerNode  # noqa: E402
-from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
+from instructvla_ros.nodes.managed import SetupError  # noqa: E402
 from instructvla_ros.nodes.service_calls import service_calls  # noqa: E402
 from instructvla_sim import RenderSpec, World, WorldConfig  # noqa: E402
 from instructvla_sim.franka_arm import RobotMode  # noqa: E402
@@ -40,7 +41,6 @@ from instructvla_sim.nodes.franka_server import FrankaServer  # noqa: E402
 from instructvla_sim.nodes.live_world import LiveWorld, Pacer  # noqa: E402
 from instructvla_sim.nodes.messages import joint_state_message  # noqa: E402
 
-LIMIT_S = 60.0
 # A test machine is busy: only the faults that a test makes should show.
 PATIENT = {
     "safety.max_image_age_s": 50.0,
@@ -77,8 +77,9 @@ class Robot:
         self.instruction_id, self.seq = 0, 0
         self.silent = False
         self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._physics, daemon=True)]
-        self.threads[0].start()
+        self.physics = threading.Thread(target=self._physics, daemon=True)
+        self.physics.start()
+        self.spinners: list[Spinner] = []
         for node in (self.node, self.client):
             self.spin(node)
 
@@ -86,25 +87,9 @@ class Robot:
         self.heard[topic] = []
         self.client.create_subscription(kind, topic, self.heard[topic].append, profile)
 
-    def spin(self, node: Any) -> Callable[[], None]:
-        """Spins the node in a thread of its own -> what ends that."""
-        executor = make_executor(self.context)
-        executor.add_node(node)
-        ending = threading.Event()
-
-        def loop() -> None:
-            while not (self.ending.is_set() or ending.is_set()):
-                executor.spin_once(timeout_sec=0.1)
-            executor.shutdown()
-
-        def end() -> None:
-            ending.set()
-            thread.join()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-        return end
+    def spin(self, node: Any) -> Spinner:
+        self.spinners.append(Spinner(self.context, node))
+        return self.spinners[-1]
 
     def _physics(self) -> None:
         while not self.ending.is_set():
@@ -115,19 +100,12 @@ class Robot:
 
     def close(self) -> None:
         self.ending.set()
-        for thread in self.threads:
-            thread.join(5.0)
+        self.physics.join(5.0)
+        for spinner in self.spinners:
+            spinner.end()
         for node in (self.node, self.client):
             node.destroy_node()
         rclpy.try_shutdown(context=self.context)
-
-    def until(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> bool:
-        end_s = time.monotonic() + limit_s
-        while time.monotonic() < end_s:
-            if condition():
-                return True
-            threading.Event().wait(0.02)
-        return False
 
     # Looking.
 
@@ -140,22 +118,16 @@ class Robot:
             return world.observer.ee()[1].copy()
 
     def safety(self) -> SafetyState:
-        assert self.until(lambda: self.heard["safety_state"])
+        assert until(lambda: self.heard["safety_state"])
         return self.heard["safety_state"][-1]
 
     def is_mode(self, mode: int) -> bool:
-        return self.until(lambda: self.safety().mode == mode)
+        return until(lambda: self.safety().mode == mode)
 
     # Asking.
 
     def trigger(self, name: str) -> Any:
-        client = self.client.create_client(Trigger, name)
-        assert client.wait_for_service(LIMIT_S), name
-        answered = threading.Event()
-        future = client.call_async(Trigger.Request())
-        future.add_done_callback(lambda _: answered.set())
-        assert answered.wait(LIMIT_S), name
-        return future.result()
+        return ask(self.client, Trigger, name)
 
     def act(self, kind: Any, name: str, goal: Any) -> Any:
         with service_calls(self.client, LIMIT_S) as services:
@@ -197,12 +169,12 @@ class Controller:
     def __enter__(self) -> Any:
         assert self.node.trigger_configure().name == "SUCCESS", self.node.problem
         assert self.node.trigger_activate().name == "SUCCESS", self.node.problem
-        self.end = self.robot.spin(self.node)
-        assert self.robot.until(lambda: self.node.count_subscribers("/instructvla/safety_state") > 0)
+        self.spinner = self.robot.spin(self.node)
+        assert until(lambda: self.node.count_subscribers("/instructvla/safety_state") > 0)
         return self.node
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        self.spinner.end()
         self.node.halt()
         self.node.teardown()
         self.node.destroy_node()
@@ -234,9 +206,9 @@ def moves_by(robot: Robot, xyz: tuple[float, float, float]) -> None:
         state = robot.safety()
         return state.steps_executed > begun and state.mode == SafetyState.MODE_HOLDING
 
-    assert robot.until(over), robot.safety()
+    assert until(over), robot.safety()
     wanted = before + (robot.safety().steps_executed - begun) * np.array(xyz)
-    assert robot.until(lambda: np.abs(robot.position() - wanted).max() < 4e-3), robot.position() - wanted
+    assert until(lambda: np.abs(robot.position() - wanted).max() < 4e-3), robot.position() - wanted
 
 
 class TestDefaultRoute:
@@ -250,10 +222,10 @@ class TestDefaultRoute:
     def test_the_gripper_grasps_and_opens_by_its_actions(self, franka: Robot) -> None:
         franka.instruct()
         franka.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
-        assert franka.until(lambda: franka.arm().hand.motion.kind == "grasp")
-        assert franka.until(lambda: franka.arm().hand.motion.done and franka.arm().finger_m < 0.005)
+        assert until(lambda: franka.arm().hand.motion.kind == "grasp")
+        assert until(lambda: franka.arm().hand.motion.done and franka.arm().finger_m < 0.005)
         franka.chunk((0.0, 0.0, 0.0), gripper=1.0, steps=8)
-        assert franka.until(lambda: franka.arm().hand.motion.kind == "move" and franka.arm().finger_m > 0.038)
+        assert until(lambda: franka.arm().hand.motion.kind == "move" and franka.arm().finger_m > 0.038)
         assert "gripper" not in franka.controller.report()[0]  # type: ignore[attr-defined]
 
     def test_f22_a_reflex_stops_and_reset_recovers_in_order_and_anchors_anew(self, franka: Robot) -> None:
@@ -267,10 +239,10 @@ class TestDefaultRoute:
         answer = franka.trigger("/instructvla/reset")
         assert answer.success, answer.message
         assert franka.arm().mode is RobotMode.MOVE
-        assert franka.until(lambda: franka.safety().mode != SafetyState.MODE_STOPPED)
+        assert until(lambda: franka.safety().mode != SafetyState.MODE_STOPPED)
         still = franka.position()
         franka.chunk((0.01, 0.0, 0.0))  # of the instruction that the stop has ended
-        assert franka.until(lambda: franka.safety().chunks_rejected > state.chunks_rejected)
+        assert until(lambda: franka.safety().chunks_rejected > state.chunks_rejected)
         assert np.abs(franka.position() - still).max() < 2e-3
         moves_by(franka, (-0.006, 0.0, 0.0))
 
@@ -280,8 +252,8 @@ class TestDefaultRoute:
         answer = franka.trigger("/instructvla/reset")
         assert not answer.success and "user stop" in answer.message
         franka.server.inject("none")
-        assert franka.until(lambda: franka.trigger("/instructvla/reset").success)
-        assert franka.until(lambda: franka.safety().mode != SafetyState.MODE_STOPPED)
+        assert until(lambda: franka.trigger("/instructvla/reset").success)
+        assert until(lambda: franka.safety().mode != SafetyState.MODE_STOPPED)
         assert franka.arm().mode is RobotMode.MOVE
         moves_by(franka, (0.0, -0.006, 0.0))
 
@@ -317,7 +289,7 @@ def test_joint_states_and_robot_state_are_those_of_the_real_nodes(robot: Robot) 
     robot.listen(JointState, "/franka/joint_states", 10)
     robot.listen(FrankaRobotState, "/franka_robot_state_broadcaster/robot_state", 10)
     topics = ("/joint_states", "/franka/joint_states", "/franka_robot_state_broadcaster/robot_state")
-    assert robot.until(lambda: all(robot.heard[topic] for topic in topics))
+    assert until(lambda: all(robot.heard[topic] for topic in topics))
     assert robot.heard["/joint_states"][-1].name == [*FR3.joint_names, "fr3_finger_joint1", "fr3_finger_joint2"]
     assert robot.heard["/franka/joint_states"][-1].name == list(FR3.joint_names)
     state = robot.heard["/franka_robot_state_broadcaster/robot_state"][-1]
@@ -344,7 +316,7 @@ def test_every_other_route_moves_the_arm_too(robot: Robot, parameters: dict[str,
         moves_by(robot, (0.005, 0.003, 0.003))
         if "hand.interface" in parameters:
             robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
-            assert robot.until(lambda: robot.arm().finger_m < 0.005)
+            assert until(lambda: robot.arm().finger_m < 0.005)
 
 
 def test_f13_a_robot_that_falls_silent_is_sent_nothing_and_goes_on_after_a_reset_once_it_is_back(robot: Robot) -> None:
@@ -362,8 +334,8 @@ def test_f13_a_robot_that_falls_silent_is_sent_nothing_and_goes_on_after_a_reset
             assert robot.server.commands <= commands + 1, "one may have been on its way"
         finally:
             robot.silent = False
-        assert robot.until(lambda: robot.trigger("/instructvla/reset").success)
-        assert robot.until(lambda: robot.safety().mode in (SafetyState.MODE_IDLE, SafetyState.MODE_HOLDING))
+        assert until(lambda: robot.trigger("/instructvla/reset").success)
+        assert until(lambda: robot.safety().mode in (SafetyState.MODE_IDLE, SafetyState.MODE_HOLDING))
         moves_by(robot, (-0.005, 0.0, 0.0))
 
 
@@ -385,7 +357,7 @@ def test_f23_a_gripper_that_is_not_there_is_reported_and_the_arm_moves_neverthel
     with Controller(robot, **{"hand.name": "/fr3_gripper"}) as node:
         robot.instruct()
         robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
-        assert robot.until(lambda: "no gripper action server at /fr3_gripper" in node.report()[0])
+        assert until(lambda: "no gripper action server at /fr3_gripper" in node.report()[0])
         moves_by(robot, (0.005, 0.0, 0.0))
 
 
@@ -403,7 +375,7 @@ def test_f23_a_gripper_that_hangs_is_reported_after_two_seconds_and_the_arm_move
             robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
             return "/hung does not answer within 2.0 s" in node.report()[0]
 
-        assert robot.until(told), node.report()
+        assert until(told), node.report()
         assert robot.is_mode(SafetyState.MODE_HOLDING)
         moves_by(robot, (0.005, 0.0, 0.0))
     for server in servers:
@@ -431,9 +403,9 @@ def test_f23_a_width_that_the_gripper_refuses_is_reported_and_sent_again_after_t
             robot.chunk((0.0, 0.0, 0.0), gripper=0.0, steps=8)
             return len(asked_s) > 1
 
-        assert robot.until(asked_again), node.report()
+        assert until(asked_again), node.report()
         assert asked_s[1] - asked_s[0] > 1.5
-        assert robot.until(lambda: "/strict refused the width 0.0 m" in node.report()[0]), node.report()
+        assert until(lambda: "/strict refused the width 0.0 m" in node.report()[0]), node.report()
 
 
 def test_a_route_on_which_nobody_listens_keeps_the_node_unconfigured(robot: Robot) -> None:
@@ -448,7 +420,7 @@ def test_a_trajectory_controller_that_leads_on_from_the_measured_state_is_named_
     for from_desired_state in (False, True):
         robot.server._from_desired_state = from_desired_state
         with Controller(robot) as node:
-            assert robot.until(lambda n=node: n._driver._robot.mode is not None)
+            assert until(lambda n=node: n._driver._robot.mode is not None)
             named = "/fr3_arm_controller does not have interpolate_from_desired_state set" in node._driver.notice
             assert named != from_desired_state
             moves_by(robot, (0.005, 0.0, 0.0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,6 +28,7 @@ from interbotix_xs_msgs.srv import (  # noqa: E402
     RobotInfo,
     TorqueEnable,
 )
+from over_dds import LIMIT_S, Spinner, ask, until  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import ReliabilityPolicy  # noqa: E402
@@ -40,11 +40,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E
 from instructvla_msgs.msg import Reasoning  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
-from instructvla_ros.nodes.managed import make_executor  # noqa: E402
 from instructvla_sim.nodes import sim_node  # noqa: E402
 from instructvla_sim.nodes.sim_node import SimNode  # noqa: E402
 
-LIMIT_S = 60.0
 NAMES = [
     "waist",
     "shoulder",
@@ -80,44 +78,19 @@ class Bench:
         self.single = self.client.create_publisher(JointSingleCommand, "/wx250s/commands/joint_single", 10)
         self.path = self.client.create_publisher(JointTrajectoryCommand, "/wx250s/commands/joint_trajectory", 10)
         self.reasoning = self.client.create_publisher(Reasoning, "/instructvla/reasoning", qos.REASONING)
-        self.ending = threading.Event()
-        self.threads = [threading.Thread(target=self._spin, args=(node,)) for node in (self.sim, self.client)]
-        for thread in self.threads:
-            thread.start()
+        self.spinners = [Spinner(self.context, node) for node in (self.sim, self.client)]
         publishers = (self.group, self.single, self.path, self.reasoning)
-        assert self.until(lambda: all(publisher.get_subscription_count() for publisher in publishers))
-
-    def _spin(self, node: Any) -> None:
-        executor = make_executor(self.context)
-        executor.add_node(node)
-        while not self.ending.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        executor.shutdown()
+        assert until(lambda: all(publisher.get_subscription_count() for publisher in publishers))
 
     def close(self) -> None:
-        self.ending.set()
-        for thread in self.threads:
-            thread.join(10.0)
+        for spinner in self.spinners:
+            spinner.end()
         self.sim.destroy_node()
         self.client.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
-    def until(self, condition: Callable[[], Any]) -> bool:
-        end_s = time.monotonic() + LIMIT_S
-        while time.monotonic() < end_s:
-            if condition():
-                return True
-            time.sleep(0.01)
-        return False
-
     def call(self, kind: Any, service: str, **request: Any) -> Any:
-        client = self.client.create_client(kind, service)
-        assert client.wait_for_service(LIMIT_S), service
-        answered = threading.Event()
-        future = client.call_async(kind.Request(**request))
-        future.add_done_callback(lambda _: answered.set())
-        assert answered.wait(LIMIT_S), service
-        return future.result()
+        return ask(self.client, kind, service, **request)
 
     def set(self, **values: Any) -> list[Any]:
         wanted = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
@@ -126,21 +99,21 @@ class Bench:
     def state(self) -> JointState:
         """A joint state that arrives from now on."""
         seen = len(self.heard[JOINT_STATES])
-        assert self.until(lambda: len(self.heard[JOINT_STATES]) > seen), "no joint state"
+        assert until(lambda: len(self.heard[JOINT_STATES]) > seen), "no joint state"
         return self.heard[JOINT_STATES][-1]
 
     def status(self) -> dict[str, Any]:
         """A task status that arrives from now on."""
         heard = self.heard["/instructvla/sim/task_status"]
         seen = len(heard)
-        assert self.until(lambda: len(heard) > seen), "no task status"
+        assert until(lambda: len(heard) > seen), "no task status"
         return dict(json.loads(heard[-1].data))
 
     def first(self, kind: Any, topic: str, count: int = 1) -> list[Any]:
         """The first messages of a topic for a new subscriber."""
         found: list[Any] = []
         subscription = self.client.create_subscription(kind, topic, found.append, 10)
-        assert self.until(lambda: len(found) >= count), topic
+        assert until(lambda: len(found) >= count), topic
         self.client.destroy_subscription(subscription)
         return found
 
@@ -178,8 +151,8 @@ def test_a_group_command_moves_the_arm_and_a_single_one_the_gripper(bench: Bench
     goal[0] += 0.2
     bench.group.publish(JointGroupCommand(name="arm", cmd=goal))
     bench.single.publish(JointSingleCommand(name="gripper", cmd=-250.0))
-    assert bench.until(lambda: abs(bench.state().position[0] - goal[0]) < 0.02)
-    assert bench.until(lambda: bench.state().position[7] < 0.02), "the gripper did not close"
+    assert until(lambda: abs(bench.state().position[0] - goal[0]) < 0.02)
+    assert until(lambda: bench.state().position[7] < 0.02), "the gripper did not close"
 
 
 def test_a_joint_trajectory_is_played_point_by_point(bench: Bench) -> None:
@@ -189,7 +162,7 @@ def test_a_joint_trajectory_is_played_point_by_point(bench: Bench) -> None:
         positions = [start[0] + shift, *start[1:]]
         points.append(JointTrajectoryPoint(positions=positions, time_from_start=Duration(nanosec=number * 300_000_000)))
     bench.path.publish(JointTrajectoryCommand(cmd_type="group", name="arm", traj=JointTrajectory(points=points)))
-    assert bench.until(lambda: abs(bench.state().position[0] - start[0] - 0.2) < 0.02)
+    assert until(lambda: abs(bench.state().position[0] - start[0] - 0.2) < 0.02)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +178,7 @@ def test_a_command_that_the_driver_or_the_servos_refuse_moves_nothing(bench: Ben
     before = np.array(bench.state().position[:6])
     commands = bench.sim._driver.commands
     bench.group.publish(command)
-    assert bench.until(lambda: bench.sim._driver.commands > commands)
+    assert until(lambda: bench.sim._driver.commands > commands)
     for _ in range(3):
         after = np.array(bench.state().position[:6])
         assert np.isfinite(after).all() and np.abs(after - before).max() < 0.01
@@ -245,10 +218,10 @@ def test_modes_profiles_registers_and_gains_are_kept(bench: Bench) -> None:
 def test_without_torque_the_arm_sinks_and_with_it_it_stays(bench: Bench) -> None:
     before = np.array(bench.state().position[:6])
     bench.call(TorqueEnable, "/wx250s/torque_enable", cmd_type="group", name="arm", enable=False)
-    assert bench.until(lambda: np.abs(np.array(bench.state().position[:6]) - before).max() > 0.05)
+    assert until(lambda: np.abs(np.array(bench.state().position[:6]) - before).max() > 0.05)
     bench.call(TorqueEnable, "/wx250s/torque_enable", cmd_type="group", name="arm", enable=True)
     goal = bench.state().position[:6]
-    assert bench.until(lambda: np.abs(np.array(bench.state().velocity[:6])).max() < 0.02)
+    assert until(lambda: np.abs(np.array(bench.state().velocity[:6])).max() < 0.02)
     assert np.abs(np.array(bench.state().position[:6]) - goal).max() < 0.3
 
 
@@ -264,7 +237,7 @@ def test_both_cameras_send_images_with_true_intrinsics(bench: Bench) -> None:
         bench.client.create_subscription(kind, topic, found.append, 10)
         for kind, topic, found in ((Image, IMAGE, images), (CameraInfo, INFO, infos))
     ]
-    assert bench.until(lambda: _stamps(images) & _stamps(infos))
+    assert until(lambda: _stamps(images) & _stamps(infos))
     for subscription in subscriptions:
         bench.client.destroy_subscription(subscription)
     with bench.sim._live.locked() as world:
@@ -290,16 +263,16 @@ def test_the_status_tells_the_task_of_the_scene(bench: Bench) -> None:
 def test_a_new_instruction_is_judged_and_one_that_is_not_plain_says_why(bench: Bench) -> None:
     number = bench.sim._instruction_id + 1
     bench.reasoning.publish(Reasoning(instruction_id=number, instruction="Pick up the lemon"))
-    assert bench.until(lambda: bench.status()["instruction"] == "pick up the lemon")
+    assert until(lambda: bench.status()["instruction"] == "pick up the lemon")
     bench.reasoning.publish(Reasoning(instruction_id=number + 1, instruction="I am bored"))
-    assert bench.until(lambda: "bored" in bench.status()["problem"])
+    assert until(lambda: "bored" in bench.status()["problem"])
 
 
 def test_reset_makes_the_scene_of_the_seed_and_instruction_that_were_set(bench: Bench) -> None:
     assert all(result.successful for result in bench.set(seed=11, instruction="pick up the carrot"))
     answer = bench.call(Trigger, "/instructvla/sim/reset")
     assert answer.success and "11" in answer.message
-    assert bench.until(lambda: bench.status()["scene"] == 11)
+    assert until(lambda: bench.status()["scene"] == 11)
     assert bench.status()["instruction"] == "pick up the carrot"
     bench.set(seed=4, instruction="put the lemon on the plate")
 
@@ -316,26 +289,26 @@ def test_bad_parameters_are_refused_while_it_runs(bench: Bench) -> None:
 
 def test_the_simulated_hardware_can_fail(bench: Bench) -> None:
     bench.set(fault="nan_joint_states")
-    assert bench.until(lambda: math.isnan(bench.state().position[0]))
+    assert until(lambda: math.isnan(bench.state().position[0]))
     bench.set(fault="no_joint_states")
     time_of_last = bench.heard[JOINT_STATES]
-    assert bench.until(lambda: _quiet(time_of_last))
+    assert until(lambda: _quiet(time_of_last))
     bench.set(fault="none")
     assert math.isfinite(bench.state().position[0])
     about = {"cmd_type": "group", "name": "arm", "reg": "Hardware_Error_Status"}
     for fault, count in (("bus_failure", 0), ("none", 6)):
         bench.set(fault=fault)
         unread = fault != "none"
-        assert bench.until(lambda u=unread: (list(bench.state().position[:7]) == [-math.pi] * 7) == u)
+        assert until(lambda u=unread: (list(bench.state().position[:7]) == [-math.pi] * 7) == u)
         assert len(bench.call(RegisterValues, "/wx250s/get_motor_registers", **about).values) == count
     bench.set(fault="no_primary_images")
     subscriptions = [
         bench.client.create_subscription(Image, topic, lambda _: None, 10) for topic in (IMAGE, "/wrist/image_raw")
     ]
-    assert bench.until(lambda: bench.sim._watched("wrist"))
+    assert until(lambda: bench.sim._watched("wrist"))
     assert not bench.sim._watched("primary")
     bench.set(fault="none")
-    assert bench.until(lambda: bench.sim._watched("primary"))
+    assert until(lambda: bench.sim._watched("primary"))
     for subscription in subscriptions:
         bench.client.destroy_subscription(subscription)
 
@@ -359,9 +332,9 @@ def test_another_publisher_on_the_robots_topics_is_noticed(bench: Bench) -> None
         return str(heard[-1].status[0].message) if heard else ""
 
     stranger = bench.client.create_publisher(JointState, JOINT_STATES, 10)
-    assert bench.until(lambda: f"others publish on {JOINT_STATES}" in said())
+    assert until(lambda: f"others publish on {JOINT_STATES}" in said())
     bench.client.destroy_publisher(stranger)
-    assert bench.until(lambda: said() and "others" not in said())
+    assert until(lambda: said() and "others" not in said())
 
 
 def test_a_second_arm_of_the_same_names_does_not_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,20 +16,20 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("interbotix_xs_msgs.msg")
 
 from interbotix_xs_msgs.msg import JointGroupCommand  # noqa: E402
+from over_dds import Spinner, ask, until  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from instructvla_msgs.msg import SafetyState  # noqa: E402
 from instructvla_ros.graph import environment  # noqa: E402
 from instructvla_ros.nodes import qos  # noqa: E402
-from instructvla_ros.nodes.managed import SetupError, make_executor  # noqa: E402
+from instructvla_ros.nodes.managed import SetupError  # noqa: E402
 from instructvla_ros.nodes.widowx_controller_node import WidowXControllerNode  # noqa: E402
 from instructvla_sim import RenderSpec, World, WorldConfig  # noqa: E402
 from instructvla_sim.nodes.driver_server import OVERLOAD, DriverServer  # noqa: E402
 from instructvla_sim.nodes.live_world import LiveWorld, Pacer  # noqa: E402
 from instructvla_sim.nodes.messages import joint_state_message  # noqa: E402
 
-LIMIT_S = 60.0
 # A test machine is busy: only the faults that a test makes should show.
 PATIENT = {
     "safety.max_image_age_s": 60.0,
@@ -41,25 +41,6 @@ PATIENT = {
     "error_poll_period_s": 0.2,
     "service_timeout_s": 3.0,
 }
-
-
-class Spinner:
-    """Spins a node in a thread of its own until it is ended."""
-
-    def __init__(self, context: Any, node: Any) -> None:
-        self._executor, self._ending = make_executor(context), threading.Event()
-        self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._ending.is_set():
-            self._executor.spin_once(timeout_sec=0.05)
-        self._executor.shutdown()
-
-    def end(self) -> None:
-        self._ending.set()
-        self._thread.join(10.0)
 
 
 class Bench:
@@ -90,7 +71,7 @@ class Bench:
         assert self.controller.trigger_configure().name == "SUCCESS", self.controller.problem
         assert self.controller.trigger_activate().name == "SUCCESS", self.controller.problem
         self.spinners = [Spinner(self.context, node) for node in (self.client, self.controller)]
-        assert self.until(lambda: self.goals)
+        assert until(lambda: self.goals)
 
     def _physics(self) -> None:
         while not self.ending.is_set():
@@ -124,28 +105,14 @@ class Bench:
             node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
-    def until(self, condition: Callable[[], Any]) -> bool:
-        end_s = time.monotonic() + LIMIT_S
-        while time.monotonic() < end_s:
-            if condition():
-                return True
-            threading.Event().wait(0.02)
-        return False
-
     def trigger(self, name: str) -> Any:
-        client = self.client.create_client(Trigger, name)
-        assert client.wait_for_service(LIMIT_S), name
-        answered = threading.Event()
-        future = client.call_async(Trigger.Request())
-        future.add_done_callback(lambda _: answered.set())
-        assert answered.wait(LIMIT_S), name
-        return future.result()
+        return ask(self.client, Trigger, name)
 
     def latched(self, fault_id: str) -> str:
         """Waits for a latch by this fault; its reason."""
         latches = [(mode, fault_id) for mode in (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT)]
         states = self.states
-        assert self.until(lambda: (states[-1].mode, states[-1].fault_id) in latches), states[-1]
+        assert until(lambda: (states[-1].mode, states[-1].fault_id) in latches), states[-1]
         return str(states[-1].reason)
 
     def no_goal(self) -> bool:
@@ -161,9 +128,9 @@ class Bench:
 
     def anchored(self) -> bool:
         """Resets until that is accepted; whether goals are sent then, for where the arm is."""
-        assert self.until(lambda: self.trigger("reset").success), self.trigger("reset").message
+        assert until(lambda: self.trigger("reset").success), self.trigger("reset").message
         seen = len(self.goals)
-        assert self.until(lambda: len(self.goals) > seen + 5), self.states[-1]
+        assert until(lambda: len(self.goals) > seen + 5), self.states[-1]
         return bool(np.abs(np.array(self.goals[-1].cmd) - self.measured()).max() < 0.05)
 
     def motor(self, name: str) -> Any:
@@ -184,9 +151,9 @@ def test_f24_a_bus_that_cannot_be_read_ends_all_goals_and_none_was_for_where_it_
     assert bench.server is not None
     seen = len(bench.goals)
     bench.server.inject("bus_failure")
-    assert bench.until(lambda: bench.states[-1].fault_id in ("F05", "F24"))
+    assert until(lambda: bench.states[-1].fault_id in ("F05", "F24"))
     bench.latched("F24")
-    assert bench.until(bench.no_goal)
+    assert until(bench.no_goal)
     assert np.abs(np.array([goal.cmd for goal in bench.goals[seen:]]) - bench.measured()).max() < 0.05
     answer = bench.trigger("reset")
     assert not answer.success and "still stopped" in answer.message
@@ -197,14 +164,14 @@ def test_f24_a_bus_that_cannot_be_read_ends_all_goals_and_none_was_for_where_it_
 def test_f13_a_driver_that_ends_is_sent_nothing_and_is_set_up_anew_once_it_is_back(bench: Bench) -> None:
     bench.end_driver()
     assert "no usable joint state" in bench.latched("F24")
-    assert bench.until(bench.no_goal)
+    assert until(bench.no_goal)
     answer = bench.trigger("reset")
     assert not answer.success and "no driver offers" in answer.message
     bench.start_driver()
     with bench.live.locked() as world:
         world.arm.torque_enable("group", "arm", False)
     assert bench.motor("shoulder").profile_velocity == 2000
-    assert bench.until(bench.no_goal), "it does not go on by itself"
+    assert until(bench.no_goal), "it does not go on by itself"
     assert bench.anchored()
     for name in ("shoulder", "shoulder_shadow"):
         motor = bench.motor(name)
@@ -245,12 +212,12 @@ def test_f22_a_reset_that_takes_long_does_not_take_its_own_deafness_for_the_driv
 
 def test_f14_a_second_commander_is_not_fought_and_the_arm_is_anchored_where_it_left_it(bench: Bench) -> None:
     publisher = bench.client.create_publisher(JointGroupCommand, "/wx250s/commands/joint_group", qos.DRIVER_COMMANDS)
-    assert bench.until(lambda: bench.states[-1].fault_id == "F14")
-    assert bench.until(bench.no_goal)
+    assert until(lambda: bench.states[-1].fault_id == "F14")
+    assert until(bench.no_goal)
     goal = bench.measured() + np.array([0.2, 0.0, 0.0, 0.0, 0.0, 0.0])
     publisher.publish(JointGroupCommand(name="arm", cmd=goal.tolist()))
-    assert bench.until(lambda: np.abs(bench.measured() - goal).max() < 0.02)
+    assert until(lambda: np.abs(bench.measured() - goal).max() < 0.02)
     bench.goals.clear()
     bench.client.destroy_publisher(publisher)
-    assert bench.until(lambda: len(bench.goals) > 5)
+    assert until(lambda: len(bench.goals) > 5)
     assert np.abs(np.array([message.cmd for message in bench.goals]) - goal).max() < 0.05
