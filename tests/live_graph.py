@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import random_checkpoint
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from lifecycle_msgs.srv import ChangeState
@@ -72,6 +74,23 @@ def supervisor_of(names: set[str] | None, log: Any, parameters: Parameters, **gi
             processes.append(node_process(replace(node, parameters=settings, nice=0)))
     variables = environment.apply_defaults(dict(os.environ))
     return Supervisor(processes, variables, output=log.fileno(), spare="faults" in given)
+
+
+INSTRUCTION = "put the carrot on the plate"
+
+
+@contextmanager
+def with_relay(
+    folder: Path, domain: int, parameters: Parameters = CHEAP, height_m: float = 0.0, **given: str
+) -> "Iterator[LiveGraph]":
+    """A graph with the fault relay and a policy of random weights, active. `height_m`: of random_checkpoint."""
+    random_checkpoint.write(folder / "checkpoint", "tiny", height_m=height_m)
+    given |= {"checkpoint": str(folder / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        with LiveGraph(folder, parameters=parameters, **given) as made:
+            assert made.until(lambda: "all nodes are active" in made.log(), START_LIMIT_S), made.log()
+            yield made
 
 
 class LiveGraph:

@@ -57,17 +57,10 @@ def started(
     folders: pytest.TempPathFactory, new_ros_domain: Callable[[], int], height_m: float = 0.0, **given: str
 ) -> "Iterator[LiveGraph]":
     import live_graph
-    import random_checkpoint
 
-    folder = folders.mktemp("numbers")
-    random_checkpoint.write(folder / "checkpoint", "tiny", height_m=height_m)
-    given |= {"checkpoint": str(folder / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
-        with live_graph.LiveGraph(folder, parameters={}, **given) as made:
-            assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
-            made.moves(INSTRUCTION)
-            yield made
+    with live_graph.with_relay(folders.mktemp("numbers"), new_ros_domain(), {}, height_m, **given) as made:
+        made.moves(INSTRUCTION)
+        yield made
 
 
 @pytest.fixture

@@ -37,16 +37,9 @@ EXECUTING, HOLDING = SafetyState.MODE_EXECUTING, SafetyState.MODE_HOLDING
 def running(tmp_path_factory: pytest.TempPathFactory, new_ros_domain: Callable[[], int]) -> "Iterator[LiveGraph]":
     """The graph with the fault relay, active."""
     import live_graph
-    import random_checkpoint
 
-    folder = tmp_path_factory.mktemp("faults")
-    random_checkpoint.write(folder / "checkpoint", "tiny")
-    given = {"checkpoint": str(folder / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
-        with live_graph.LiveGraph(folder, **given) as made:
-            assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
-            yield made
+    with live_graph.with_relay(tmp_path_factory.mktemp("faults"), new_ros_domain()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -119,18 +112,11 @@ def test_f11_without_latents_the_arm_holds_once_the_last_is_too_old(graph: "Live
 
 
 @pytest.fixture
-def ticking(
-    tmp_path: Path, new_ros_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> "Iterator[LiveGraph]":
+def ticking(tmp_path: Path, new_ros_domain: Callable[[], int]) -> "Iterator[LiveGraph]":
     """A graph on a clock that can be disturbed, moving."""
     import live_graph
-    import random_checkpoint
 
-    random_checkpoint.write(tmp_path / "checkpoint", "tiny")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(new_ros_domain()))
-    given = {"checkpoint": str(tmp_path / "checkpoint"), "task_instruction": INSTRUCTION, "faults": "true"}
-    with live_graph.LiveGraph(tmp_path, **given, faulty_clock="true") as made:
-        assert made.until(lambda: "all nodes are active" in made.log(), live_graph.START_LIMIT_S), made.log()
+    with live_graph.with_relay(tmp_path, new_ros_domain(), faulty_clock="true") as made:
         made.moves(INSTRUCTION)
         yield made
 
