@@ -100,7 +100,7 @@ def unsafe(goals: np.ndarray) -> list[str]:
     """What an onlooker finds wrong with joint goals."""
     judge = CommandJudge()
     for goal in goals:
-        judge.note(goal, stopped=False)
+        judge.goal(0.0, goal)
     return judge.unsafe
 
 

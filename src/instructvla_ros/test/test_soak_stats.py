@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from instructvla_ros.cli.soak_stats import CommandJudge, FollowsAgain, Injected, SoakReport, jitter_ms
+from instructvla_ros.cli.soak_stats import CommandJudge, FollowsAgain, Injected, OrderSent, SoakReport, jitter_ms
 
 READY_RAD = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
 
@@ -20,7 +20,7 @@ READY_RAD = np.array([0.1, -0.4, 0.3, 0.05, 1.5, -0.1])
 @pytest.fixture
 def judge() -> CommandJudge:
     judge = CommandJudge()
-    judge.note(READY_RAD, stopped=False)
+    judge.goal(0.0, READY_RAD)
     return judge
 
 
@@ -29,7 +29,7 @@ def moved(waist_rad: float) -> np.ndarray:
 
 
 def test_a_goal_within_two_periods_of_the_allowed_speed_is_safe(judge: CommandJudge) -> None:
-    judge.note(moved(0.0628), stopped=False)
+    judge.goal(0.02, moved(0.0628))
     assert judge.unsafe == [] and judge.goals == 2
 
 
@@ -44,22 +44,48 @@ def test_a_goal_within_two_periods_of_the_allowed_speed_is_safe(judge: CommandJu
     ],
 )
 def test_an_unsafe_goal_is_noticed(judge: CommandJudge, goal: np.ndarray, stopped: bool, reason: str) -> None:
-    judge.note(goal, stopped=stopped)
-    assert any(reason in said for said in judge.unsafe), judge.unsafe
+    judge.state(0.0, stopped=stopped)
+    judge.goal(1.5, goal)
+    assert any(reason in said and "1.5 s after the first goal" in said for said in judge.unsafe), judge.unsafe
+
+
+def test_a_goal_just_after_a_stop_may_still_come_to_rest(judge: CommandJudge) -> None:
+    judge.state(0.0, stopped=True)
+    judge.state(0.9, stopped=True)
+    judge.goal(0.9, moved(0.001))
+    assert judge.unsafe == []
+    judge.goal(1.1, moved(0.002))
+    assert len(judge.unsafe) == 1
 
 
 def test_a_way_through_the_table_is_noticed(judge: CommandJudge) -> None:
     q = READY_RAD.copy()
     while judge.unsafe == [] and q[1] < 1.5:
         q = q + np.array([0.0, 0.02, 0.0, 0.0, 0.0, 0.0])
-        judge.note(q, stopped=False)
+        judge.goal(0.02, q)
     assert "box" in judge.unsafe[0]
 
 
-def test_after_an_anchor_the_first_goal_may_be_elsewhere(judge: CommandJudge) -> None:
-    judge.anchored()
-    judge.note(moved(0.5), stopped=False)
+def test_after_a_stop_the_first_goal_may_be_elsewhere_but_not_without_one(judge: CommandJudge) -> None:
+    judge.state(0.0, stopped=True)
+    judge.state(6.0, stopped=False)
+    judge.goal(6.0, moved(0.5))
     assert judge.unsafe == []
+    judge.state(7.0, stopped=False)
+    judge.goal(7.0, moved(0.0))
+    assert len(judge.unsafe) == 1
+
+
+def test_a_goal_that_is_taken_before_the_state_sent_ahead_of_it_is_judged_after_it(judge: CommandJudge) -> None:
+    order = OrderSent(patience_s=1.0)
+    judge.state(0.0, stopped=True)
+    order.add(6.02, lambda: judge.goal(6.02, moved(0.5)))
+    order.add(6.0, lambda: judge.state(6.0, stopped=False))
+    assert judge.goals == 1, "another may still come that was sent before"
+    order.add(7.1, lambda: judge.goal(7.1, moved(0.51)))
+    assert judge.goals == 2
+    order.end()
+    assert judge.goals == 3 and judge.unsafe == []
 
 
 def test_the_bars_are_the_promised_ones() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import rclpy
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from instructvla_ros.graph import environment
@@ -23,16 +24,17 @@ _SPIN_S = 0.2  # how soon the end is noticed at the latest
 
 class RosClient:
     """Use with `with`. Callbacks run in a background thread, which is joined on exit (else DDS aborts the
-    process)."""
+    process). `message_info`: callbacks may take it too, of which the events executor of rclpy 7.1 dies."""
 
-    def __init__(self, namespace: str = "/instructvla") -> None:
+    def __init__(self, namespace: str = "/instructvla", *, message_info: bool = False) -> None:
         environment.apply_defaults(os.environ)
         self._context = Context()
         # Ctrl-C stays with the command line: it must be able to say goodbye to the graph.
         # The command line's own name:=value arguments are none of rcl's.
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"{NODE_PREFIX}{os.getpid()}", namespace=namespace, context=self._context)
-        self._executor = make_executor(self._context)
+        context = self._context
+        self._executor = SingleThreadedExecutor(context=context) if message_info else make_executor(context)
         self._ending = threading.Event()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
@@ -54,8 +56,9 @@ class RosClient:
         while not self._ending.is_set():
             self._executor.spin_once(timeout_sec=_SPIN_S)
 
-    def subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, *, raw: bool = False) -> Any:
-        """Subscribe; the callback runs in the background thread."""
+    def subscribe(self, kind: Any, topic: str, callback: Callable[..., None], qos: Any, *, raw: bool = False) -> Any:
+        """Subscribe; the callback runs in the background thread. It takes the message; its info too, if that was asked
+        for."""
         return self.node.create_subscription(kind, topic, callback, qos, raw=raw)
 
     def call(self, kind: Any, service: str, request: Any, timeout_s: float = 10.0) -> Any:

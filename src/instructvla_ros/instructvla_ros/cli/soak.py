@@ -24,6 +24,7 @@ from instructvla_ros.cli.soak_stats import (
     CommandJudge,
     FollowsAgain,
     Injected,
+    OrderSent,
     SoakReport,
     jitter_ms,
 )
@@ -39,7 +40,6 @@ _INSTRUCT_S = 20.0
 _SETTLE_S = 10.0
 _POLL_S = 0.05
 _WEIGHED_FOR_S = 2.0
-_STOPPED_FOR_S = 1.0  # a goal sent before the stop may still be on its way
 _LAST_LINES = 12
 _ANSWER_S = 1.0  # a request to a process that was killed is never answered
 _RECOVERY_LIMIT_S = 60.0
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start-limit", type=float, default=120.0, metavar="S", help="longest start of the graph, in seconds"
     )
     parser.add_argument("--output", type=Path, default=None, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--log", type=Path, default=None, metavar="FILE", help="keep what the nodes say")
     parser.add_argument("arguments", nargs="*", metavar="name:=value", help="arguments of the graph")
     parser.set_defaults(run=run)
 
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Soak and print; returns 0 if all bars are met."""
     given = {"sim": "true", "faults": "true", "task_instruction": _INSTRUCTIONS[0]}
     given |= parse_assignments(arguments.arguments)
-    with tempfile.TemporaryFile() as log:
+    with arguments.log.open("w+b") if arguments.log else tempfile.TemporaryFile() as log:
         supervisor = make_supervisor(WIDOWX, given, arguments.namespace, log.fileno(), spare=True)
         refuse_second(WIDOWX, given, arguments.namespace)
         supervisor.handle_signals()
@@ -104,12 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass
 class _Heard:
-    """The newest state of the controller, and since when it has been stopped (monotonic s)."""
+    """The newest state of the controller."""
 
     mode: int = 0
     fault_id: str = ""
     instruction_id: int = 0
-    stopped_since_s: float | None = None
 
 
 class _Soak:
@@ -117,7 +117,8 @@ class _Soak:
 
     def __init__(self, arguments: argparse.Namespace, supervisor: Supervisor, robot_name: str) -> None:
         self._arguments, self._supervisor, self._robot_name = arguments, supervisor, robot_name
-        self._judge, self._heard, self._goal_times = CommandJudge(), _Heard(), list[float]()
+        self._judge, self._order, self._heard = CommandJudge(), OrderSent(), _Heard()
+        self._goal_times: list[float] = []
         self._held: set[str] = set()
         self._dice = random.Random(arguments.seed)
         self._next_instruction_s, self._instruct_s, self._said = 0.0, _INSTRUCT_S, 0
@@ -129,7 +130,7 @@ class _Soak:
         from instructvla_ros.cli.bring_up import wait_until_active
         from instructvla_ros.cli.ros_client import RosClient
 
-        with RosClient(self._arguments.namespace) as self._client:
+        with RosClient(self._arguments.namespace, message_info=True) as self._client:
             wait_until_active(self._client, self._check, self._arguments.start_limit)
             self._listen()
             self._wait(_SETTLE_S)
@@ -137,6 +138,7 @@ class _Soak:
             self._goal_times.clear()
             faults = list(self._faults(began_s + 60.0 * self._arguments.minutes))
             seconds, after = time.monotonic() - began_s, self._memory()
+        self._order.end()
         p99_ms, longest_ms = jitter_ms(self._goal_times, _PERIOD_S)
         growth = {
             name: after[name][1] / memory[name][1] - 1.0
@@ -295,24 +297,20 @@ class _Soak:
         self._client.subscribe(JointGroupCommand, topic, self._on_goal, qos.OBSERVED_COMMANDS)
         self._client.subscribe(SafetyState, "safety_state", self._on_state, qos.SAFETY_STATE)
 
-    def _on_goal(self, message: Any) -> None:
-        now_s = time.monotonic()
-        self._goal_times.append(now_s)
-        since_s = self._heard.stopped_since_s
-        self._judge.note(message.cmd, stopped=since_s is not None and now_s - since_s > _STOPPED_FOR_S)
+    def _on_goal(self, message: Any, info: dict[str, int]) -> None:
+        sent_s = info["source_timestamp"] * 1e-9
+        self._order.add(sent_s, lambda: self._judge.goal(sent_s, message.cmd))
+        self._order.add(sent_s, lambda: self._goal_times.append(sent_s))
 
-    def _on_state(self, message: Any) -> None:
+    def _on_state(self, message: Any, info: dict[str, int]) -> None:
         from instructvla_msgs.msg import SafetyState
 
+        sent_s = info["source_timestamp"] * 1e-9
         stopped = message.mode in (SafetyState.MODE_STOPPED, SafetyState.MODE_FAULT)
-        if stopped and self._heard.stopped_since_s is None:
-            self._heard.stopped_since_s = time.monotonic()
-        elif not stopped and self._heard.stopped_since_s is not None:
-            self._heard.stopped_since_s = None
-            self._judge.anchored()
+        self._order.add(sent_s, lambda: self._judge.state(sent_s, stopped=stopped))
         if message.fault_id:
             self._held.add(message.fault_id)
-        if message.fault_id == "F24":
-            self._goal_times.append(math.nan)  # nothing is sent then, as it should be
+        if message.fault_id == "F24":  # nothing is sent then, as it should be
+            self._order.add(sent_s, lambda: self._goal_times.append(math.nan))
         self._heard.mode, self._heard.fault_id = message.mode, message.fault_id
         self._heard.instruction_id = message.instruction_id

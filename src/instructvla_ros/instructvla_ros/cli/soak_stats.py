@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,38 @@ from instructvla_ros.control.wx250s import WX250S
 MEMORY_BAR = 0.05
 RECOVERY_BAR_S = 5.0
 _ARC_M = 0.011  # between targets in the box the way is straight in joint space
+_STOPPED_FOR_S = 1.0  # a goal sent before the stop may still be on its way to rest
+
+
+class OrderSent:
+    """Hands events on in the order in which they were sent. An executor that was kept waiting takes what has come
+    topic by topic: a goal before the state that was sent ahead of it. `patience_s`: how much later another may come."""
+
+    def __init__(self, patience_s: float = 1.0) -> None:
+        self._patience_s = patience_s
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+
+    def add(self, sent_s: float, event: Callable[[], None]) -> None:
+        """An event came; those sent long enough before it are handed on."""
+        heapq.heappush(self._waiting, (sent_s, next(self._number), event))
+        self._hand_on(sent_s - self._patience_s)
+
+    def end(self) -> None:
+        """Nothing comes any more: the rest is handed on."""
+        self._hand_on(math.inf)
+
+    def _hand_on(self, until_s: float) -> None:
+        while self._waiting and self._waiting[0][0] <= until_s:
+            heapq.heappop(self._waiting)[2]()
 
 
 class CommandJudge:
     """Looks at every joint goal on the wire, from outside: finite, within the joint limits, not too fast, in the box,
-    and none that moves while the arm is stopped. Written apart from the gate on purpose."""
+    and none that moves while the arm is stopped. Written apart from the gate on purpose.
+
+    To be told in the order in which goals and states were sent, with the time at which each was, in s.
+    """
 
     def __init__(self, arm: ArmModel = WX250S, safety: SafetyConfig | None = None, period_s: float = 0.02) -> None:
         safety = safety or SafetyConfig()
@@ -30,33 +59,45 @@ class CommandJudge:
         self._step_rad = arm.velocity_rad_s * safety.velocity_fraction * 2.0 * period_s + 1e-4
         self._last: np.ndarray | None = None
         self._least_m = np.full(3, math.inf)
+        self._stopped_since_s: float | None = None
+        self._first_s: float | None = None
         self.goals = 0
         self.unsafe: list[str] = []
 
-    def anchored(self) -> None:
-        """The controller said that it begins anew: the next goal may be anywhere near the measured posture."""
-        self._last = None
-        self._least_m = np.full(3, math.inf)
+    def state(self, sent_s: float, *, stopped: bool) -> None:
+        """The controller said whether it is stopped. Where it leaves a stop, the next goal may be anywhere near the
+        measured posture."""
+        if stopped and self._stopped_since_s is None:
+            self._stopped_since_s = sent_s
+        elif not stopped and self._stopped_since_s is not None:
+            self._stopped_since_s = None
+            self._last = None
+            self._least_m = np.full(3, math.inf)
 
-    def note(self, goal: Sequence[float], *, stopped: bool) -> None:
-        """A goal was sent; `stopped`: well after the controller had said so."""
-        q = np.asarray(goal, dtype=float)
+    def goal(self, sent_s: float, goal: Sequence[float]) -> None:
+        """A joint goal was sent."""
+        self._first_s = sent_s if self._first_s is None else self._first_s
         self.goals += 1
+        when = f", {sent_s - self._first_s:.1f} s after the first goal"
+        self.unsafe += [f"{problem}{when}" for problem in self._problems(sent_s, np.asarray(goal, dtype=float))]
+
+    def _problems(self, sent_s: float, q: np.ndarray) -> Iterator[str]:
         if q.shape != self._arm.lower_rad.shape or not np.isfinite(q).all():
-            self.unsafe.append(f"not finite or of wrong size: {q}")
+            yield f"not finite or of wrong size: {q}"
             return
         if (q < self._arm.lower_rad - 1e-3).any() or (q > self._arm.upper_rad + 1e-3).any():
-            self.unsafe.append(f"beyond a joint limit: {q}")
+            yield f"beyond a joint limit: {q}"
         tip_m = self._arm.forward(q)[1]
         excess_m = np.maximum(np.maximum(self._lower_m - tip_m, tip_m - self._upper_m), 0.0)
         if self._last is not None:
             change = np.abs(q - self._last)
             if (change > self._step_rad).any():
-                self.unsafe.append(f"a joint moves {change.max():.3f} rad in one goal")
+                yield f"a joint moves {change.max():.3f} rad in one goal"
+            stopped = self._stopped_since_s is not None and sent_s - self._stopped_since_s > _STOPPED_FOR_S
             if stopped and change.max() > 1e-6:
-                self.unsafe.append("a goal moves although the arm is stopped")
+                yield "a goal moves although the arm is stopped"
             if (excess_m > self._least_m + _ARC_M).any():
-                self.unsafe.append(f"the gripper leaves the workspace box: {tip_m}")
+                yield f"the gripper leaves the workspace box: {tip_m}"
         self._least_m = np.minimum(self._least_m, excess_m)
         self._last = q
 

@@ -308,16 +308,18 @@ class ControllerNode(ManagedNode):
         if controller.stopped and not self._was_stopped:
             driver.stopped()
         self._was_stopped = controller.stopped
-        driver.send(command)
         if command.joint_goal_rad is not None:
             self._counters.commands_sent += 1
             self._goal_rate.note(time.monotonic())
         if command.step is not None:
             self._counters.steps_executed += 1
             self._counters.steps_clamped += int(command.step.clamped)
+        # Before the goal: whoever looks on knows that a stop is over before the first goal after it.
+        self._publish_state(command, controller.instruction_id, controller.following)
+        driver.send(command)
+        if command.step is not None:
             self._delta_publisher.publish(step_to_message(command.step, self._frame_id))
             self._gripper_publisher.publish(Float32(data=float(command.step.gripper)))
-        self._publish_state(command, controller.instruction_id, controller.following)
         # Late ticks are skipped, not made up for.
         self._next_tick_s = max(self._next_tick_s + self._period_s, time.monotonic() - self._period_s)
         return max(0.0, self._next_tick_s - time.monotonic())
