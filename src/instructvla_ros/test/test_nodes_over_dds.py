@@ -301,6 +301,15 @@ def test_f22_stop_latches_until_reset_and_a_new_instruction(graph: Graph, how: s
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
 
 
+def test_a_state_is_said_before_the_goal_of_its_tick(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    order, node = list[str](), graph.controller
+    say, send = node._publish_state, node._driver.send
+    monkeypatch.setattr(node, "_publish_state", lambda *state: (order.append("state"), say(*state)))
+    monkeypatch.setattr(node._driver, "send", lambda goal: (order.append("goal"), send(goal)))
+    assert graph.until(lambda: len(order) > 20)
+    assert order[order.index("state") :][:20] == ["state", "goal"] * 10
+
+
 def test_f01_a_camera_that_stops_holds_the_arm_with_the_reason_and_resumes(graph: Graph) -> None:
     graph.say("pick up the carrot", think=False)
     assert graph.until(lambda: graph.mode() == SafetyState.MODE_EXECUTING)
