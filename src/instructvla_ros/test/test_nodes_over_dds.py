@@ -303,11 +303,12 @@ def test_f22_stop_latches_until_reset_and_a_new_instruction(graph: Graph, how: s
 
 def test_a_state_is_said_before_the_goal_of_its_tick(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     order, node = list[str](), graph.controller
-    say, send = node._publish_state, node._driver.send
+    tick, say, send = node._controller.tick, node._publish_state, node._driver.send
+    monkeypatch.setattr(node._controller, "tick", lambda now_s: (order.append("tick"), tick(now_s))[1])
     monkeypatch.setattr(node, "_publish_state", lambda *state: (order.append("state"), say(*state)))
     monkeypatch.setattr(node._driver, "send", lambda goal: (order.append("goal"), send(goal)))
-    assert graph.until(lambda: len(order) > 20)
-    assert order[order.index("state") :][:20] == ["state", "goal"] * 10
+    assert graph.until(lambda: len(order) > 40)
+    assert order[order.index("tick") :][:30] == ["tick", "state", "goal"] * 10
 
 
 def test_f01_a_camera_that_stops_holds_the_arm_with_the_reason_and_resumes(graph: Graph) -> None:
