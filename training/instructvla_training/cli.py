@@ -89,7 +89,10 @@ def parser() -> argparse.ArgumentParser:
     ship.set_defaults(run=_ship)
 
     measure = commands.add_parser("measure", help="evaluate the shipped checkpoints on every set of the README's table")
-    measure.add_argument("--episodes", type=int, metavar="N", help="scenes per set; default: 100, of the Franka 50")
+    measure.add_argument(
+        "--episodes", type=int, metavar="N",
+        help="scenes of each row; default: 200, of chance and of near and stack 100, of the Franka 50",
+    )  # fmt: skip
     measure.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
     )

@@ -16,12 +16,13 @@ from instructvla_model.manifest import read_manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
 from instructvla_training import cli
-from instructvla_training.evaluation import bootstrap
+from instructvla_training.evaluation import MAX_STEPS, bootstrap
 from instructvla_training.recipes import DataRecipe, debug
 from instructvla_training.refusals import RunError
 from instructvla_training.stages.ablation import switched
 from instructvla_training.stages.run import run_stage
 from instructvla_training.study import plan, run, table
+from instructvla_training.workspace import Workspace
 
 BUDGET = plan.Budget(expert_steps=2, generalist_steps=2, episodes=3, questions=4)
 
@@ -164,6 +165,23 @@ def test_the_table_names_the_papers_figures_and_compares_trial_by_trial(setting,
     figures = json.loads((tmp_path / "out" / "study.json").read_text())
     assert figures["trials"]["shipped_expert_heldout"] == ["101"]
     assert (tmp_path / "out" / "study.png").stat().st_size > 5000
+
+
+def test_what_the_readme_s_table_holds_is_not_played_again(setting, baseline, played, tmp_path):
+    folder = setting.space.checkpoint("study-baseline-expert")
+    (tmp_path / "tiny-expert").symlink_to(folder, target_is_directory=True)
+    cell, full = plan.SHIPPED_CELLS[0], replace(setting, shipped=tmp_path, space=Workspace(tmp_path, "tiny"))
+    shown = tmp_path / "results" / "expert_atomic_act.json"
+    shown.parent.mkdir()
+    about = {"checkpoint": read_manifest(folder).checkpoint_id, "max_steps": MAX_STEPS, "episodes": BUDGET.episodes}
+    for episodes, again in ((BUDGET.episodes + 1, [cell.name]), (BUDGET.episodes, [])):
+        rows = [{"success": True}] * episodes
+        shown.write_text(json.dumps({"about": about | {"episodes": episodes}, "outcomes": rows}))
+        full.outcome(cell, 0).unlink(missing_ok=True)
+        played.clear()
+        run._measure(full, cell, 0)
+        assert played == again
+    assert run.rounds(full, cell)[0].tolist() == [True] * BUDGET.episodes
 
 
 def test_a_share_s_interval_is_the_binomial_s_and_pairs_narrow_a_comparison():

@@ -28,6 +28,7 @@ def test_a_row_counts_for_the_checkpoint_the_trials_and_the_time_that_it_was_mea
     about = {"checkpoint": read_manifest(folder).checkpoint_id, "episodes": 10, "max_steps": 60} | change
     outcome.write_text(json.dumps({"about": about}), encoding="utf-8")
     assert scoreboard.measured(outcome, folder, 10, 60) is expected
+    assert scoreboard.measured(outcome, folder, 10, 60, exactly=True) is (expected and not change)
     assert not scoreboard.measured(tmp_path / "none.json", folder, 10, 60)
 
 
@@ -47,4 +48,4 @@ def test_the_table_tells_every_date_and_machine_and_rows_have_their_own_number_o
     asked = {}
     monkeypatch.setattr(scoreboard, "measured", lambda output, _, count, __: asked.update({output.name: count}) or True)
     scoreboard.measure(CHECKPOINTS, tmp_path, None, 1)
-    assert asked["franka_atomic_act.json"] == 50 and asked["expert_atomic_act.json"] == 100
+    assert asked["franka_atomic_act.json"] == 50 and asked["expert_atomic_act.json"] == 200
