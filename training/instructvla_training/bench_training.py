@@ -23,6 +23,7 @@ from instructvla_model.trainable import count
 
 from .bench import WARM_STEPS
 from .bench_stage import IMAGE_TOKEN, MadeUpStage
+from .number_type import autocast, number_type
 from .parallel import Processes, moved, processes, use_threads
 from .recipes import StageRecipe, two_b_expert, two_b_generalist
 from .run import Prepared, place
@@ -118,7 +119,8 @@ def training_speed(recipe: StageRecipe, device: str, threads: int, peak_tflops: 
         stage.trainable()
         parameters, trained = count(stage.policy), count(stage.policy, trainable_only=True)
         talks = sum(part.talks(number) for number in range(parts))
-        flops = _flops(stage, group, recipe.optimisation.autocast, recipe.groups, talks)
+        numbers = number_type(group.device, recipe.optimisation.autocast)
+        flops = _flops(stage, group, recipe.groups, talks)
         place(Prepared(stage, None, None), recipe, group)  # type: ignore[arg-type]  # it looks at the stage alone
         if group.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(group.device)
@@ -130,14 +132,14 @@ def training_speed(recipe: StageRecipe, device: str, threads: int, peak_tflops: 
         trainer.run()
         per_s = steps / (trainer.seconds - warm_s)
         name = device_name(group.device)
-        peak = peak_tflops or known_peak(name, recipe.optimisation.autocast)
+        peak = peak_tflops or known_peak(name, numbers)
         return TrainingSpeed(
             preset=recipe.preset, stage=recipe.stage, samples=recipe.groups, conversations=talks, steps=steps,
             samples_per_s=recipe.groups * per_s, flops_per_step=flops, flops_counted=COUNTED,
             tflops_per_s=flops * per_s / 1e12, peak_tflops=peak,
             mfu=None if peak is None else flops * per_s / (1e12 * peak * group.count),
             peak_memory_bytes=peak_bytes(group.device), parameters=parameters, trained_parameters=trained,
-            autocast=recipe.optimisation.autocast, checkpoint_activations=recipe.optimisation.checkpoint_activations,
+            autocast=numbers, checkpoint_activations=recipe.optimisation.checkpoint_activations,
             processes=group.count, threads=threads, device=name, date=date.today().isoformat(),
         )  # fmt: skip
 
@@ -156,7 +158,7 @@ def _random_policy(recipe: StageRecipe, group: Processes) -> InstructVLA:
         return InstructVLA(preset(recipe.preset), IMAGE_TOKEN, recipe.stage)
 
 
-def _flops(stage: MadeUpStage, group: Processes, autocast: str, samples: int, talks: int) -> int:
+def _flops(stage: MadeUpStage, group: Processes, samples: int, talks: int) -> int:
     """Of a whole step, from one row of each kind: rows of a kind are all as long as another.
 
     To be counted before activation checkpointing and sharding. Attention is plain matrix products meanwhile, since the
@@ -166,7 +168,7 @@ def _flops(stage: MadeUpStage, group: Processes, autocast: str, samples: int, ta
     def counted(rows: int, conversations: int) -> int:
         batch = moved(stage.batch(rows, conversations), group.device)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            with torch.autocast(group.device.type, dtype=torch.bfloat16, enabled=autocast == "bfloat16"):
+            with autocast(group.device):
                 loss = stage(batch)["loss"]
             loss.backward()
         stage.zero_grad(set_to_none=True)

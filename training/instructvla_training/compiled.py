@@ -1,4 +1,4 @@
-"""torch.compile for training: the layers of the language model, where stage 2 spends most of its time."""
+"""torch.compile for training: the layers in which most of the time goes by."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import logging
 import torch
 from torch import Tensor
 
-from instructvla_model.vlm import VisionLanguageModel
+from instructvla_model.policy import InstructVLA
 
 logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
 
 
-def compile_layers(vlm: VisionLanguageModel, device: torch.device) -> int:
-    """Hands every layer of the language model to torch.compile, which works at their first pass (a minute or two)
-    -> how many; 0 where this machine cannot compile for ``device``: they run as they are, and it is said.
+def compile_layers(policy: InstructVLA, device: torch.device) -> int:
+    """Hands every layer of the language model and of the expert's vision transformer to torch.compile, which works at
+    their first pass (a minute or two) -> how many; 0 where this machine cannot compile for ``device``: they run as they
+    are, and it is said.
 
-    Parameters keep their names. Rows and tokens differ from batch to batch, so shapes are symbolic.
+    Parameters keep their names. Rows and tokens of the language model differ from batch to batch, so its shapes are
+    symbolic.
     """
     problem = _problem(device)
     if problem:
@@ -27,10 +29,12 @@ def compile_layers(vlm: VisionLanguageModel, device: torch.device) -> int:
             "Python's headers, on a GPU Triton and a C compiler", problem,
         )  # fmt: skip
         return 0
-    layers = vlm.language_model.model.layers
+    layers, blocks = policy.vlm.language_model.model.layers, policy.expert.film_vision_model.vision_model.blocks
     for layer in layers:
         layer.compile(backend=BACKEND, dynamic=True)
-    return len(layers)
+    for block in blocks:
+        block.compile(backend=BACKEND)
+    return len(layers) + len(blocks)
 
 
 def _problem(device: torch.device) -> str:

@@ -22,10 +22,10 @@ class Optimisation:
     seed: int = 42
     log_every: int = 25
     save_every: int = 500
-    autocast: str = "bfloat16"  # "bfloat16" or "float32"
+    autocast: str = "bfloat16"  # or "float32", as it is too on a processor that has no bfloat16
     gather: str = "float32"  # dtype in which sharded weights are gathered
     checkpoint_activations: bool = False  # recompute the language model's layers in the backward pass
-    compile_layers: bool = False  # the language model's by torch.compile; by one process only
+    compile_layers: bool = False  # by torch.compile; by one process only
 
     def rate(self, step: int) -> float:
         """Learning rate of optimiser step ``step`` (0-based)."""

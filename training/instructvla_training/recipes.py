@@ -18,14 +18,14 @@ class DataRecipe:
     robot: str = "wx250s"
     stills: int = 16_000
     episodes: int = 1_800
-    corrections: int = 600
+    corrections: int = 960
     families: tuple[str, ...] = ("pick", "place", "near", "stack")
     family_weights: tuple[float, ...] = (0.35, 0.45, 0.1, 0.1)
     noise_probability: float = 0.35  # of a step, in the episodes that are disturbed
     disturbed_fraction: float = 0.7  # of the episodes
     noise_xyz_m: float = 0.012
     noise_yaw_rad: float = 0.12
-    slip_probability: float = 0.0  # of a step of such an episode: the hand then does the opposite for a while
+    slip_probability: float = 0.03  # of a step of such an episode: the hand then does the opposite for a while
     shard_episodes: int = 40
     first_seed: int = 1_000_000
 
@@ -151,15 +151,30 @@ def nano_base() -> StageRecipe:
     )
 
 
-def nano_expert() -> StageRecipe:
-    """Stage 1: actions and language motion from atomic instructions. Action LoRA, queries and expert train."""
+def nano_cloning() -> StageRecipe:
+    """Stage 1, first run: behaviour cloning. Action LoRA, queries and expert learn actions and language motion from
+    demonstrations of atomic instructions."""
     return StageRecipe(
         stage="expert",
         preset="nano",
         after="base",
-        optimisation=Optimisation(steps=4_000, learning_rate=1.0e-3, warmup_steps=150),
+        optimisation=Optimisation(steps=2_000, learning_rate=1.0e-3, warmup_steps=150, compile_layers=True),
+        name="cloning",
         still_groups=8,
-        corrections_at=(2_000,),
+        datasets=(("demonstrations", 1.0),),
+    )
+
+
+def nano_expert() -> StageRecipe:
+    """Stage 1, second run: as the first, and from corrections of the policy's own driving (DAgger)."""
+    cloning = nano_cloning()
+    return replace(
+        cloning,
+        after="cloning",
+        optimisation=replace(cloning.optimisation, steps=3_000),
+        name="",
+        datasets=(("demonstrations", 1.0), ("corrections", 1.0)),
+        corrections_at=(500, 1_500),
     )
 
 
@@ -207,6 +222,7 @@ def nano_generalist() -> StageRecipe:
         groups=16,
         still_groups=64,
         expert_frames=1,
+        datasets=(("demonstrations", 1.0),),  # the expert, which learnt from corrections, is frozen
         multimodal_ratio=MULTIMODAL_RATIO,
     )
 
@@ -297,15 +313,16 @@ def debug(stage: str = "expert") -> StageRecipe:
     optimisation = replace(
         full.optimisation, steps=4, warmup_steps=1, log_every=1, save_every=2, compile_layers=False
     )  # fmt: skip
-    stills = min(full.still_groups, 2)
+    stills, after = min(full.still_groups, 2), "base" if stage == "expert" else full.after
     return replace(
-        full, preset="tiny", optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1, draws=2,
-        corrections_at=(),
+        full, preset="tiny", after=after, optimisation=optimisation, groups=2, still_groups=stills, expert_frames=1,
+        draws=2, corrections_at=(),
     )  # fmt: skip
 
 
 RECIPES: dict[str, Callable[[], StageRecipe]] = {
     "nano-base": nano_base,
+    "nano-cloning": nano_cloning,
     "nano-expert": nano_expert,
     "nano-franka": nano_franka,
     "nano-generalist": nano_generalist,

@@ -61,7 +61,7 @@ def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
     if recipe.optimisation.checkpoint_activations:
         stage.policy.vlm.language_model.activation_checkpointing_enable()
     if recipe.optimisation.compile_layers and group.count == 1:
-        compile_layers(stage.policy.vlm, group.device)
+        compile_layers(stage.policy, group.device)
     shard(stage, group, recipe.optimisation.gather)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import state
+from .number_type import autocast
 from .optimisation import Optimisation
 from .parallel import Processes, moved, whole
 from .prefetch import Prefetcher
@@ -204,8 +205,7 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for part, batch in parts:
             torch.manual_seed(config.seed * STEPS_APART + self.step + part * PARTS_APART)
-            enabled = config.autocast == "bfloat16"
-            with torch.autocast(self.group.device.type, dtype=torch.bfloat16, enabled=enabled):
+            with autocast(self.group.device, config.autocast):
                 losses = self.stage(batch)
             (losses["loss"] / len(parts)).backward()
             for name, value in losses.items():

@@ -25,7 +25,7 @@ from .demonstrations import drive, episode_of
 from .observe import RECORD_RENDER, image_columns, object_table, scene_view
 from .shards import EpisodeRecord
 
-HANDOVER_STEPS = (2, 34)
+HANDOVER_STEPS = (2, 50)
 
 
 def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe, checkpoint: Path) -> list[EpisodeRecord]:

@@ -22,7 +22,7 @@ from instructvla_training.recipes import DataRecipe
 from .observe import RECORD_RENDER, image_columns
 from .shards import EpisodeRecord
 
-MAX_STEPS = 70
+MAX_STEPS = 90
 PHASE_WEIGHT = {"grasp": 2.0, "lower": 1.5, "release": 2.0, "approach": 1.0, "retry": 1.5, "retreat": 0.7}
 """How often a frame is drawn in training: the short phases that decide an episode, more."""
 SLIP_STEPS = (2, 6)

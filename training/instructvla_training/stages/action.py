@@ -23,6 +23,7 @@ from instructvla_sim.catalog import CATALOG
 from instructvla_sim.robots import robot_spec
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.shards import Frames
+from instructvla_training.number_type import autocast
 from instructvla_training.pointing import (
     LocationHead,
     PointingHead,
@@ -103,7 +104,7 @@ class ActionStage(SimulatedStage):
         kept = []
         for start in range(0, len(self.frames), ENCODE_AT_ONCE):
             pixels = self.vlm_recipe.normalize(torch.from_numpy(self.frames.image[start : start + ENCODE_AT_ONCE]))
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with autocast(device):
                 kept.append(self.policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
             report(start, len(self.frames))
         self._image_tokens = torch.cat(kept)

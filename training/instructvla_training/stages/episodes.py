@@ -22,6 +22,7 @@ from instructvla_model.types import Observation
 from instructvla_training.data.augment import Augmentation, Draws, augment
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.episode_frames import MULTIMODAL, EpisodeFrames
+from instructvla_training.number_type import autocast
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.samples import TrainedStage
 from instructvla_training.trainer import Drawn
@@ -81,7 +82,7 @@ class EpisodeStage(TrainedStage):
         kept = []
         for start in range(0, len(self.frames), ENCODE_AT_ONCE):
             images = torch.from_numpy(self.data.vlm_view[start : start + ENCODE_AT_ONCE])
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with autocast(device):
                 pixels = self.vlm_recipe.normalize(images).to(device)
                 kept.append(self.policy.vlm.encode_images(pixels).to(torch.bfloat16))
             report(start, len(self.frames))
