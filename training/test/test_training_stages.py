@@ -132,6 +132,16 @@ def test_compiled_layers_compute_the_same_under_the_same_names(trained, monkeypa
     assert loss == pytest.approx(plain[0], rel=1e-4) and names == plain[1]
 
 
+def test_the_layers_of_both_networks_are_compiled(trained, monkeypatch):
+    handed_over = []
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: handed_over.append(module))
+    policy = checkpoint.load_policy(trained.checkpoint("expert"))[0]
+    assert compiled.compile_layers(policy, torch.device("cpu")) == len(handed_over)
+    layers, blocks = policy.vlm.language_model.model.layers, policy.expert.film_vision_model.vision_model.blocks
+    assert handed_over == [*layers, *blocks]
+
+
 def test_without_a_compiler_training_goes_on_uncompiled_and_says_so(trained, monkeypatch, caplog):
     def no_compiler(*_, **__):
         raise RuntimeError("no C++ compiler")
