@@ -1,4 +1,4 @@
-"""bfloat16 is for devices that compute in it."""
+"""bfloat16 is for devices that are faster in it."""
 
 import pytest
 import torch
@@ -13,13 +13,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
     [
         ({"avx512_bf16": True}, CPU, "bfloat16", "bfloat16"),
         ({"amx_bf16": True, "avx512_bf16": False}, CPU, "bfloat16", "bfloat16"),
+        ({"amx_bf16": True, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, CPU, "bfloat16", "bfloat16"),
+        ({"amx_bf16": False, "avx512_bf16": True, "cpu_name": "Intel Xeon"}, CPU, "bfloat16", "float32"),
         ({"avx512_bf16": False, "avx512_f": True}, CPU, "bfloat16", "float32"),
         ({}, CPU, "bfloat16", "float32"),
         ({}, CUDA, "bfloat16", "bfloat16"),
         ({"avx512_bf16": True}, CPU, "float32", "float32"),
     ],
 )
-def test_a_processor_without_bfloat16_computes_in_float32(monkeypatch, capabilities, device, wanted, used):
+def test_a_processor_that_gains_nothing_by_bfloat16_computes_in_float32(monkeypatch, capabilities, device, wanted, used):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert number_type(device, wanted) == used
 
