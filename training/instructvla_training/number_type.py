@@ -24,4 +24,4 @@ def number_type(device: torch.device, wanted: str = "bfloat16") -> str:
 def _gains(capabilities: Mapping[str, Any]) -> bool:
     """Whether a processor of these capabilities is faster in bfloat16."""
     of_vectors = any(has is True and "bf16" in name for name, has in capabilities.items())
-    return bool(capabilities.get("amx_bf16")) or of_vectors and "Intel" not in str(capabilities.get("cpu_name"))
+    return bool(capabilities.get("amx_bf16")) or (of_vectors and "Intel" not in str(capabilities.get("cpu_name")))

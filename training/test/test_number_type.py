@@ -21,7 +21,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
         ({"avx512_bf16": True}, CPU, "float32", "float32"),
     ],
 )
-def test_a_processor_that_gains_nothing_by_bfloat16_computes_in_float32(monkeypatch, capabilities, device, wanted, used):
+def test_a_processor_that_gains_nothing_computes_in_float32(monkeypatch, capabilities, device, wanted, used):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert number_type(device, wanted) == used
 
