@@ -11,7 +11,7 @@ SHIPPED = "shipped"
 """The model whose checkpoints are trained in full."""
 BASELINE = "baseline"
 """Nothing left out, at the ablations' budget."""
-NOT_GIVEN = "not given"
+NOT_AT_HAND = "-"
 
 Recipes = Callable[[str], StageRecipe]
 """Stage -> its full recipe."""
@@ -62,7 +62,7 @@ class Cell:
     stage: str
     kind: str
     think: bool = False
-    paper: str = NOT_GIVEN
+    paper: str = NOT_AT_HAND
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ class Comparison:
     one: str
     other: str
     by: str
-    paper: str = NOT_GIVEN
+    paper: str = NOT_AT_HAND
 
 
 COMPARISONS = (
