@@ -107,7 +107,7 @@ def _lines(
     spread = "one training seed each" if budget.training_seeds == 1 else f"{budget.training_seeds} training seeds each"
     lines += [
         "", f"Measured: success, and of questions the right answers. {NAMED.capitalize()}: the object that the gripper "
-        "came down to first is the one that is meant, which tells language apart from skill. The paper: its figures for "
+        "came down to first is the one that is meant, which tells language apart from skill. The paper: its figures of "
         f"its own model and benchmark; {NOT_AT_HAND} where we had none at hand, as for its ablations.",
         "", f"Ablations: {budget.expert_steps} steps of stage 1 and {budget.generalist_steps} of stage 2, {spread}. "
         f"Intervals: {bootstrap.METHOD}",
