@@ -14,14 +14,14 @@ def autocast(device: torch.device, wanted: str = "bfloat16") -> torch.autocast:
 
 
 def number_type(device: torch.device, wanted: str = "bfloat16") -> str:
-    """``wanted`` ("bfloat16" or "float32"), or "float32" where ``device`` computes in bfloat16 more slowly: a processor
-    that imitates it takes two to three times as long for a product, an Intel one without tiles (AMX) nearly twice."""
+    """``wanted`` ("bfloat16" or "float32"), or "float32" where ``device`` computes in bfloat16 more slowly: on a
+    processor that imitates it, and on an Intel one without tiles (AMX)."""
     if wanted == "bfloat16" and device.type == "cpu" and not _gains(torch.cpu.get_capabilities()):
         return "float32"
     return wanted
 
 
 def _gains(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a processor of these capabilities is faster in bfloat16."""
+    """Whether a processor of these capabilities is taken to be faster in bfloat16."""
     of_vectors = any(has is True and "bf16" in name for name, has in capabilities.items())
     return bool(capabilities.get("amx_bf16")) or (of_vectors and "Intel" not in str(capabilities.get("cpu_name")))

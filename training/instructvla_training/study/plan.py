@@ -12,6 +12,7 @@ SHIPPED = "shipped"
 BASELINE = "baseline"
 """Nothing left out, at the ablations' budget."""
 NOT_AT_HAND = "-"
+"""In place of a figure of the paper."""
 
 Recipes = Callable[[str], StageRecipe]
 """Stage -> its full recipe."""

@@ -137,15 +137,12 @@ def _measure(setting: Setting, cell: Cell, seed: int) -> None:
 def rounds(setting: Setting, cell: Cell, grounded: bool = False) -> list[np.ndarray]:
     """For each training seed, which trials of a measured cell went well; or, with ``grounded``, in which the object
     that the gripper came down to first was the one that is meant."""
+    key = "right" if cell.kind == "questions" else "success"
     found = []
     for seed in setting.seeds(cell):
         content = json.loads(setting.outcome(cell, seed).read_text(encoding="utf-8"))
-        found.append(np.array([_named_first(row) if grounded else _right(row) for row in content["outcomes"]]))
+        found.append(np.array([_named_first(row) if grounded else bool(row[key]) for row in content["outcomes"]]))
     return found
-
-
-def _right(row: dict[str, Any]) -> bool:
-    return bool(row["right"] if "right" in row else row["success"])
 
 
 def _named_first(row: dict[str, Any]) -> bool:
