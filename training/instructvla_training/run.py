@@ -57,7 +57,7 @@ def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
     stage.trainable()
     stage.to(group.device)
     if recipe.stage != "base" and recipe.cache_images:
-        stage.encode_frames(group.device, lambda done, total: None)
+        stage.encode_frames(group.device)
     if recipe.optimisation.checkpoint_activations:
         stage.policy.vlm.language_model.activation_checkpointing_enable()
     if recipe.optimisation.compile_layers and group.count == 1:

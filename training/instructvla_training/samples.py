@@ -40,7 +40,7 @@ class TrainedStage(nn.Module):
     """Only of stages whose parts of a step are not all alike: draws by the part's number."""
     trainable: Callable[[], None]
     """Chooses what requires gradients."""
-    encode_frames: Callable[[torch.device, Callable[[int, int], None]], None]
+    encode_frames: Callable[[torch.device], None]
     """Runs frozen towers over all frames at once; called for stages whose recipe says so."""
     asked: Callable[[int, np.random.Generator], tuple[str, str, str]]
     """Mode of the runtime, question and expected answer about an episode's first frame."""

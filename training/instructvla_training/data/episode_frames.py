@@ -177,10 +177,13 @@ class PixelColumn:
         self._shape = (_side(recipe), _side(recipe), 3)
         self._kept: dict[int, np.ndarray] | None = {} if keep else None
 
+    def __len__(self) -> int:
+        return len(self._source.frames)
+
     def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
         frames = self._source.frames
         if isinstance(index, slice):
-            index = np.arange(len(frames))[index]
+            index = np.arange(len(self))[index]
         found = np.empty((len(index), *self._shape), np.uint8)
         for row, frame in enumerate(index):
             found[row] = self._one(int(frames.episode[frame]), int(frames.step[frame]))

@@ -6,7 +6,6 @@ to act on latents that are some steps old, as it must in the running graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from instructvla_sim.catalog import CATALOG
 from instructvla_sim.robots import robot_spec
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.shards import Frames
-from instructvla_training.number_type import autocast
 from instructvla_training.pointing import (
     LocationHead,
     PointingHead,
@@ -41,11 +39,10 @@ from .base import jitter
 from .draw import Draw, names_of
 from .simulated import SimulatedStage
 from .text import ACTION_KINDS, Prompter, choose, motion_share, role_index
-from .vision_text import RoleTargets, language_batch, vlm_pointing
+from .vision_text import RoleTargets, encode_all, language_batch, vlm_pointing
 
 LOOKING_HEADS = (0, 1)
 """Attention heads whose latent rows learn to look at the target and at the place, in one middle layer."""
-ENCODE_AT_ONCE = 256
 STILLS = (("stills", 1.0),)
 SYMMETRY = torch.tensor([2 * np.pi / spec.yaw_period_rad if spec.yaw_period_rad else 0.0 for spec in CATALOG])
 """How often each object of the catalogue looks the same in one turn; 0 for round ones."""
@@ -98,16 +95,10 @@ class ActionStage(SimulatedStage):
         self.location.requires_grad_(self.recipe.stage == "expert" and weights.location > 0)
 
     @torch.no_grad()
-    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
+    def encode_frames(self, device: torch.device) -> None:
         """Runs the frozen vision tower over every frame and keeps the image tokens in bfloat16."""
         self.policy.eval()
-        kept = []
-        for start in range(0, len(self.frames), ENCODE_AT_ONCE):
-            pixels = self.vlm_recipe.normalize(torch.from_numpy(self.frames.image[start : start + ENCODE_AT_ONCE]))
-            with autocast(device):
-                kept.append(self.policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
-            report(start, len(self.frames))
-        self._image_tokens = torch.cat(kept)
+        self._image_tokens = encode_all(self.policy, self.frames.image, self.vlm_recipe, device)
 
     # ---- batch ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Recorded data does not say where things are, so there is no pointing here; conve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,6 @@ from instructvla_model.types import Observation
 from instructvla_training.data.augment import Augmentation, Draws, augment
 from instructvla_training.data.chunks import chunk_actions, later_frames
 from instructvla_training.data.episode_frames import MULTIMODAL, EpisodeFrames
-from instructvla_training.number_type import autocast
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.samples import TrainedStage
 from instructvla_training.trainer import Drawn
@@ -31,9 +30,7 @@ from .action_loss import flow_loss
 from .draw import names_of
 from .episode_text import EPISODE_KINDS, EpisodePrompter
 from .text import choose, motion_share
-from .vision_text import language_batch
-
-ENCODE_AT_ONCE = 256
+from .vision_text import encode_all, language_batch
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,10 @@ class EpisodeStage(TrainedStage):
         set_trainable(self.policy, self.moves)
 
     @torch.no_grad()
-    def encode_frames(self, device: torch.device, report: Callable[[int, int], None]) -> None:
+    def encode_frames(self, device: torch.device) -> None:
         """Runs the frozen vision tower over every frame and keeps the image tokens in bfloat16."""
         self.policy.eval()
-        kept = []
-        for start in range(0, len(self.frames), ENCODE_AT_ONCE):
-            images = torch.from_numpy(self.data.vlm_view[start : start + ENCODE_AT_ONCE])
-            with autocast(device):
-                pixels = self.vlm_recipe.normalize(images).to(device)
-                kept.append(self.policy.vlm.encode_images(pixels).to(torch.bfloat16))
-            report(start, len(self.frames))
-        self._image_tokens = torch.cat(kept)
+        self._image_tokens = encode_all(self.policy, self.data.vlm_view, self.vlm_recipe, device)
 
     # ---- batch ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,9 +11,18 @@ import torch
 from torch import Tensor
 
 from instructvla_model.batch import LanguageBatch
+from instructvla_model.image import ImageRecipe
 from instructvla_model.policy import InstructVLA
 from instructvla_model.prompts import Encoded, collate
+from instructvla_training.data.episode_frames import PixelColumn
+from instructvla_training.number_type import autocast
 from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, patches_of, pool_grid
+
+logger = logging.getLogger(__name__)
+
+ENCODE_AT_ONCE = 32
+"""Images. A processor takes longer for more at once: their activations leave its cache, and their memory is handed back
+to the system and asked for again, layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,19 @@ def language_batch(samples: Sequence[Encoded], pad_id: int, image_index: np.ndar
     batch = collate(samples, pad_id)
     index = None if image_index is None else torch.from_numpy(image_index.astype(np.int64))
     return replace(batch, image_index_B=index)
+
+
+def encode_all(
+    policy: InstructVLA, images: np.ndarray | PixelColumn, image_recipe: ImageRecipe, device: torch.device
+) -> Tensor:
+    """Image tokens of all uint8 ``images`` [I, H, W, 3], in bfloat16 [I, T, H]."""
+    logger.info("encoding %d images", len(images))
+    kept = []
+    for start in range(0, len(images), ENCODE_AT_ONCE):
+        pixels = image_recipe.normalize(torch.from_numpy(images[start : start + ENCODE_AT_ONCE]))
+        with autocast(device):
+            kept.append(policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
+    return torch.cat(kept)
 
 
 def with_queries(policy: InstructVLA, ids_BS: Tensor) -> Tensor:
