@@ -21,8 +21,7 @@ from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, pat
 logger = logging.getLogger(__name__)
 
 ENCODE_AT_ONCE = 32
-"""Images. A processor takes longer for more at once: their activations leave its cache, and their memory is handed back
-to the system and asked for again, layer by layer."""
+"""Images. Many at once are slower on a processor: their activations' memory is asked of the system anew, layer by layer."""
 
 
 @dataclass(frozen=True)
