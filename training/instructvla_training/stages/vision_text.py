@@ -21,7 +21,7 @@ from instructvla_training.pointing import PointingHead, hit_rate, mass_loss, pat
 logger = logging.getLogger(__name__)
 
 ENCODE_AT_ONCE = 32
-"""Images. Many at once are slower on a processor: their activations' memory is asked of the system anew, layer by layer."""
+"""Images. Many at once are slower on a processor: each layer's activations are given new memory by the system."""
 
 
 @dataclass(frozen=True)
