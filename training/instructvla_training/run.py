@@ -35,6 +35,9 @@ from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
+ROWS_AT_ONCE = 16
+"""On a processor: less memory goes through a layer at a time, and rows of like length waste less on padding."""
+
 HEADS_FILE = "heads.safetensors"
 """The auxiliary heads of training, beside the checkpoint; the next stage goes on with them."""
 
@@ -58,6 +61,8 @@ def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
     stage.to(group.device)
     if recipe.stage != "base" and recipe.cache_images:
         stage.encode_frames(group.device)
+    if group.device.type == "cpu" and group.count == 1:  # sharded processes must come to each layer equally often
+        stage.rows_at_once = ROWS_AT_ONCE
     if recipe.optimisation.checkpoint_activations:
         stage.policy.vlm.language_model.activation_checkpointing_enable()
     if recipe.optimisation.compile_layers and group.count == 1:

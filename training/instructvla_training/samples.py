@@ -38,6 +38,8 @@ class TrainedStage(nn.Module):
     make_batch: Callable[[np.random.Generator], Any]
     make_part: Callable[[np.random.Generator, int], Any]
     """Only of stages whose parts of a step are not all alike: draws by the part's number."""
+    rows_at_once: int | None = None
+    """Of the language model's pass; None: all rows of a part in one."""
     trainable: Callable[[], None]
     """Chooses what requires gradients."""
     encode_frames: Callable[[torch.device], None]

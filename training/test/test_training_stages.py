@@ -152,6 +152,28 @@ def test_without_a_compiler_training_goes_on_uncompiled_and_says_so(trained, mon
     assert np.isfinite(loss) and "without it, more slowly" in caplog.text and "no C++ compiler" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["expert", "generalist"])
+def test_rows_that_pass_in_groups_train_as_all_at_once(trained, name):
+    recipe = replace(debug(name), groups=6)
+    with processes("cpu") as group:
+        prepared = prepare(recipe, trained, group)
+        place(prepared, recipe, group)
+    stage = prepared.stage.eval()
+    batch = stage.make_batch(np.random.default_rng(0))
+    assert len(batch.language.attention_mask_BS.sum(dim=1).unique()) > 1  # not all rows are as long
+
+    def trained_with(at_once: int | None) -> dict[str, torch.Tensor]:
+        stage.rows_at_once = at_once
+        stage.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        losses = stage(batch)
+        losses["loss"].backward()
+        return losses | {name: p.grad for name, p in stage.named_parameters() if p.grad is not None}
+
+    assert stage.rows_at_once is not None
+    torch.testing.assert_close(trained_with(3), trained_with(None), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("padding", "expected"), [(0.0, 1.0), (1.0, 5.0), (0.5, 11 / 3)])
 def test_padding_past_an_episode_s_end_counts_as_the_recipe_says(monkeypatch, padding, expected):
     inside_BF = torch.tensor([[True, True], [False, False]])

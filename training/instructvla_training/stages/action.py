@@ -39,7 +39,7 @@ from .base import jitter
 from .draw import Draw, names_of
 from .simulated import SimulatedStage
 from .text import ACTION_KINDS, Prompter, choose, motion_share, role_index
-from .vision_text import RoleTargets, encode_all, language_batch, vlm_pointing
+from .vision_text import RoleTargets, encode_all, hidden_states, language_batch, vlm_pointing
 
 LOOKING_HEADS = (0, 1)
 """Attention heads whose latent rows learn to look at the target and at the place, in one middle layer."""
@@ -199,7 +199,7 @@ class ActionStage(SimulatedStage):
         """Named losses; "loss" is the weighted sum."""
         policy, weights, rows = self.policy, self.recipe.weights, batch.query_rows
         ids_BS = batch.language.input_ids_BS
-        hidden_BSH = policy.vlm.hidden_of(batch.language)
+        hidden_BSH = hidden_states(policy, batch.language, self.rows_at_once)
         latents_BNH = policy.encode_context(hidden_BSH, ids_BS, batch.action)
         looks = weights.expert_pointing > 0 or weights.location > 0
         prefix = policy.prefix(batch.action, latents_BNH, (self._looking_layer, LOOKING_HEADS) if looks else None)

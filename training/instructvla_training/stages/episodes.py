@@ -30,7 +30,7 @@ from .action_loss import flow_loss
 from .draw import names_of
 from .episode_text import EPISODE_KINDS, EpisodePrompter
 from .text import choose, motion_share
-from .vision_text import encode_all, language_batch
+from .vision_text import encode_all, hidden_states, language_batch
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class EpisodeStage(TrainedStage):
     def forward(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Language and flow loss, weighted as the recipe says; "loss" is their sum."""
         policy, weights = self.policy, self.recipe.weights
-        hidden_BSH = policy.vlm.hidden_of(batch.language)
+        hidden_BSH = hidden_states(policy, batch.language, self.rows_at_once)
         language = policy.vlm.language_loss(hidden_BSH, batch.language.labels_BS)
         latents_BNH = policy.encode_context(hidden_BSH, batch.language.input_ids_BS, batch.action)
         prefix = policy.prefix(batch.action, latents_BNH)

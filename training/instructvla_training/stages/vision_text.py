@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instructvla_model.batch import LanguageBatch
@@ -50,6 +51,23 @@ def encode_all(
         with autocast(device):
             kept.append(policy.vlm.encode_images(pixels.to(device)).to(torch.bfloat16))
     return torch.cat(kept)
+
+
+def hidden_states(policy: InstructVLA, batch: LanguageBatch, at_once: int | None = None) -> Tensor:
+    """Final-norm hidden states [B, S, H]. ``at_once``: so many rows in a pass of the language model, none of which is
+    carried on past the longest of them; what lies there is 0 then. None: all rows in one."""
+    vlm = policy.vlm
+    if at_once is None:
+        return vlm.hidden_of(batch)
+    embeds_BSH = vlm.embed_batch(batch)
+    lengths_B = batch.attention_mask_BS.sum(dim=1)
+    order_B = lengths_B.argsort()
+    groups = []
+    for rows in order_B.split(at_once):
+        part = embeds_BSH[rows, : int(lengths_B[rows[-1]])]
+        hidden = vlm.hidden(part, vlm.mix_for(part))
+        groups.append(F.pad(hidden, (0, 0, 0, embeds_BSH.shape[1] - part.shape[1])))
+    return torch.cat(groups)[order_B.argsort()]
 
 
 def with_queries(policy: InstructVLA, ids_BS: Tensor) -> Tensor:
