@@ -130,7 +130,7 @@ def _make(
     for number, step in enumerate(rounds, 1):
         if trained_steps(space, recipe.run_name) < step:
             run_stage(recipe, space, device, threads, until=step, wandb_project=wandb_project)
-        so_far = replace(recipe.data, corrections=recipe.data.corrections * number // len(rounds))
+        so_far = replace(recipe.data, corrections=recipe.data.corrections * number // len(recipe.corrections_at))
         record_data("corrections", space, so_far, threads)
     return run_stage(recipe, space, device, threads, wandb_project=wandb_project)
 
@@ -143,15 +143,19 @@ def _refuse_corrections_of_another_run(recipe: StageRecipe, space: Workspace) ->
         )
 
 
-def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Copies the checkpoints of the recipes ``names`` (all, where none is named), stored as bfloat16, with auxiliary
-    heads, log and loss curves -> their new folders."""
+def ship(space: Workspace, folder: Path, names: Sequence[str]) -> list[Path]:
+    """Copies the finished checkpoints of the recipes ``names``, stored as bfloat16, with auxiliary heads, log and loss
+    curves -> their new folders. Raises RunError for a name that is no recipe of the preset, and where none is finished.
+    """
+    known = [name for name, make_recipe in RECIPES.items() if make_recipe().preset == space.preset]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RunError(f"found {', '.join(unknown)}, expected recipes of {', '.join(known)}; correct the name")
     shipped = []
-    for name, recipe in ((name, make_recipe()) for name, make_recipe in RECIPES.items()):
-        if recipe.preset != space.preset or (names and name not in names):
-            continue
+    for name in names:
+        recipe = RECIPES[name]()
         if not finished(space, recipe.run_name):
-            logger.info("no finished %s checkpoint", name)
+            logger.warning("no finished %s checkpoint", name)
             continue
         policy, tokenizer, manifest = checkpoint.load_policy(space.checkpoint(recipe.run_name))
         target = folder / name
@@ -160,4 +164,9 @@ def ship(space: Workspace, folder: Path, names: Sequence[str] = ()) -> list[Path
         shutil.copy(space.run(recipe.run_name) / "log.jsonl", target / "training_log.jsonl")
         plot_log(space.run(recipe.run_name), target / "training_losses.png", name)
         shipped.append(target)
+    if not shipped:
+        raise RunError(
+            f"found no finished checkpoint of {', '.join(names)} in {space.root / 'runs'}, expected one at least; make "
+            f"it: instructvla-train make {names[0]}"
+        )
     return shipped

@@ -21,8 +21,10 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 
 from .parallel import Processes
+from .refusals import RunError
 
 FACTS_FILE = "state.json"
 
@@ -97,10 +99,29 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_facts(folder: Path) -> Facts:
-    return Facts(**json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    """Raises RunError where the file was damaged."""
+    try:
+        return Facts(**json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, error) from error
 
 
 def load(folder: Path, tensors: Mapping[str, Tensor], group: Processes) -> None:
-    """Fills ``tensors`` in place from a save, whatever number of processes wrote it."""
-    with _quiet(), torch.no_grad():
-        dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=group.count == 1)
+    """Fills ``tensors`` in place from a save, whatever number of processes wrote it.
+
+    Raises RunError where a file was damaged.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            dcp.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=group.count == 1)
+    except (Exception, CheckpointException) as error:  # of safetensors, JSON and PyTorch alike; it is told
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: BaseException) -> RunError:
+    run = folder.parent.parent
+    told = " ".join(str(error).split())[:200]
+    return RunError(
+        f"{folder}: found a save that cannot be read ({type(error).__name__}: {told}), expected one to go on from; "
+        f"move {run} away, whose checkpoint remains what it was at that save, and begin again"
+    )

@@ -13,6 +13,7 @@ from small_stage import CONFIG, SmallStage
 from torch import nn
 
 from instructvla_training import state
+from instructvla_training.refusals import RunError
 from instructvla_training.report import read_log
 from instructvla_training.trainer import NonFiniteLoss, Trainer
 
@@ -67,6 +68,15 @@ def test_optimiser_average_and_unmoved_parameters_come_back(tmp_path):
         before, after = trained.optimiser.state.get(parameter), resumed.optimiser.state.get(resumed.named[name])
         assert (before is None) == (after is None) == (name == "unused")
         assert before is None or all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("damaged", ["state.json", "*.safetensors"])
+def test_a_damaged_save_is_named_with_the_way_out(tmp_path, damaged):
+    _trainer(tmp_path).run()
+    path = next(next((tmp_path / "state").glob("step-*")).glob(damaged))
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunError, match=rf"{path.parent}: found a save that cannot be read .*move {tmp_path} away"):
+        _trainer(tmp_path).resume()
 
 
 def test_nothing_to_resume_is_said(tmp_path):

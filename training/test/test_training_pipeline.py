@@ -13,14 +13,15 @@ from instructvla_training.workspace import Workspace
 
 
 @pytest.mark.parametrize(
-    ("before", "expected"),
+    ("before", "steps", "expected"),
     [
-        (0, ["demonstrations", 10, "corrections 40", 20, "corrections 80", 30]),
-        (15, ["demonstrations", "corrections 40", 20, "corrections 80", 30]),
-        (25, ["demonstrations", "corrections 40", "corrections 80", 30]),
+        (0, None, ["demonstrations", 10, "corrections 40", 20, "corrections 80", 30]),
+        (15, None, ["demonstrations", "corrections 40", 20, "corrections 80", 30]),
+        (25, None, ["demonstrations", "corrections 40", "corrections 80", 30]),
+        (0, 15, ["demonstrations", 10, "corrections 40", 15]),
     ],
 )
-def test_corrections_come_in_rounds_of_the_policy_as_it_then_is(monkeypatch, tmp_path, before, expected):
+def test_corrections_come_in_rounds_of_the_policy_as_it_then_is(monkeypatch, tmp_path, before, steps, expected):
     full = RECIPES["nano-expert"]()
     recipe = replace(
         full,
@@ -43,7 +44,7 @@ def test_corrections_come_in_rounds_of_the_policy_as_it_then_is(monkeypatch, tmp
     monkeypatch.setattr(pipeline, "trained_steps", lambda space, name: reached[0])
     monkeypatch.setattr(pipeline, "run_stage", run_stage)
     monkeypatch.setattr(pipeline, "record_data", record_data)
-    pipeline.make("nano-expert", Workspace(tmp_path, "nano"), "cpu", 1)
+    pipeline.make("nano-expert", Workspace(tmp_path, "nano"), "cpu", 1, steps)
     assert done == expected
 
 

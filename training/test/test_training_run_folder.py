@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from robot_data import lerobot_v3
-from synthetic import workspace
+from synthetic import episode, workspace
 from tiny_checkpoint import tiny_checkpoint
 
 from instructvla_model.manifest import read_manifest
+from instructvla_model.presets import preset
 from instructvla_training import parallel, state
 from instructvla_training import run as training_run
 from instructvla_training.data.formats.opening import Reading
+from instructvla_training.data.shards import write_shard
 from instructvla_training.finetune import Request, finetune
 from instructvla_training.lock import only_run
 from instructvla_training.parallel import Processes, use_threads
@@ -121,11 +124,34 @@ def test_more_steps_and_other_parts_go_on_and_so_does_a_state_that_does_not_say_
     assert _step(run) == 3
 
 
-def test_a_stage_on_the_simulation_says_nothing_of_it_and_goes_on_as_before(tmp_path):
-    space = workspace(tmp_path)
-    run_stage(debug("base"), space, "cpu", threads=1, until=1)
-    facts = state.read_facts(state.newest(space.run("base") / "state"))
-    assert facts.step == 1 and facts.of == {}
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("learning_rate", {"optimisation": {"learning_rate": 0.5}}),
+        ("steps", {"optimisation": {"steps": 9}}),
+        ("groups", {"groups": 4}),
+        ("prompts", {"prompts": (("caption", 1.0),)}),
+        ("recordings", {}),
+    ],
+)
+def test_a_run_on_the_simulation_is_not_gone_on_with_by_another_recipe_or_on_other_recordings(tmp_path, what, change):
+    space, recipe = workspace(tmp_path), debug("base")
+    run_stage(recipe, space, "cpu", threads=1, until=1)
+    if what == "recordings":
+        shutil.rmtree(next(space.stills.glob("shard-*")))
+        write_shard(space.stills / "shard-0000", [episode(seed, 1, preset("tiny"), "still") for seed in range(9)])
+    optimisation = replace(recipe.optimisation, **change.pop("optimisation", {}))
+    with pytest.raises(RunError, match=rf"a run of other {what}.*delete this one"):
+        run_stage(replace(recipe, optimisation=optimisation, **change), space, "cpu", threads=1)
+
+
+def test_corrections_may_come_in_while_a_run_goes_on(tmp_path):
+    space, recipe = workspace(tmp_path), debug("expert")
+    run_stage(debug("base"), space, "cpu", threads=1)
+    run_stage(recipe, space, "cpu", threads=1, until=1)
+    shutil.copytree(space.demonstrations, space.corrections)
+    run_stage(recipe, space, "cpu", threads=1, until=2)
+    assert state.read_facts(state.newest(space.run("expert") / "state")).step == 2
 
 
 # ---- one run alone ------------------------------------------------------------------------------------

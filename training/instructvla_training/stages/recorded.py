@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from instructvla_model.image import recipe as image_recipe
@@ -22,11 +21,7 @@ from instructvla_training.workspace import builder_for
 
 from .episode_text import EpisodePrompter
 from .episodes import EpisodeStage
-
-HOW_LONG_AND_WHERE = ("steps", "log_every", "save_every", "checkpoint_activations", "gather")
-"""Of an optimisation: what may be another when a run goes on."""
-HOW_DIVIDED = ("optimisation", "data", "groups", "parts")
-"""Of a recipe, besides; the groups are those of one part here."""
+from .identity import recipe_identity
 
 
 def recorded_stage(
@@ -61,11 +56,11 @@ def _identity(
     """What decides what a run computes, besides the step's number."""
     surveys = [part.survey for part in parts]
     statistics = json.dumps([made.statistics.to_dict() for made in surveys])
-    whole = {name: value for name, value in asdict(recipe).items() if name not in HOW_DIVIDED}
-    rates = {name: v for name, v in asdict(recipe.optimisation).items() if name not in HOW_LONG_AND_WHERE}
     words = [part.dataset.annotations() if isinstance(part.dataset, AnnotatedDataset) else {} for part in parts]
+    decides = recipe_identity(recipe)
+    del decides["data"]  # what the simulation is asked for
     return {
-        **whole, **rates, "groups": recipe.groups * recipe.parts, "loss weights": whole["weights"],
+        **decides, "loss weights": decides["weights"],
         "base": base.checkpoint_id,
         "datasets": {made.name: made.fingerprint for made in surveys},
         "weights": {made.name: part.weight for made, part in zip(surveys, parts, strict=True)},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from instructvla_model import checkpoint
-from instructvla_model.manifest import Manifest
+from instructvla_model.manifest import Manifest, read_manifest
 from instructvla_model.normalization import Statistics
 from instructvla_model.policy import InstructVLA
 from instructvla_model.tokenizer import TOKENIZER_FILE, PolicyTokenizer, load_tokenizer
@@ -37,6 +37,7 @@ from .ablation import switched
 from .action import ActionStage
 from .base import BaseStage
 from .draw import SOURCES
+from .identity import recipe_identity, recordings_identity
 from .recorded import recorded_stage
 from .text import Prompter
 
@@ -103,7 +104,7 @@ def _base_stage(recipe: StageRecipe, space: Workspace, group: Processes) -> Prep
     stage = BaseStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe)
     if recipe.after is not None:
         _load_heads(stage, space.run(recipe.after))
-    return Prepared(stage, tokenizer, None, _notes(recipe, frames))
+    return Prepared(stage, tokenizer, None, _notes(recipe, frames), of=_identity(recipe, space, [space.stills]))
 
 
 def _tokenizer(recipe: StageRecipe, space: Workspace, group: Processes) -> PolicyTokenizer:
@@ -133,7 +134,15 @@ def _simulated_stage(
     if recipe.rehearsal:
         frames = joined([frames, _rehearsed(recipe, space, frames, base_moved(before, recipe.data.robot))])
     stage = ActionStage(policy, Prompter(builder_for(policy, tokenizer)), frames, recipe, statistics)
-    return Prepared(stage, tokenizer, statistics, _notes(recipe, frames))
+    recorded = [*folders, space.stills, *([space.dataset("rehearsal")] if recipe.rehearsal else [])]
+    return Prepared(stage, tokenizer, statistics, _notes(recipe, frames), of=_identity(recipe, space, recorded))
+
+
+def _identity(recipe: StageRecipe, space: Workspace, recorded: Sequence[Path]) -> dict[str, Any]:
+    """What a run on recordings of the simulation is of; corrections come in while it goes on."""
+    start = read_manifest(_before(recipe, space)).checkpoint_id if recipe.after or recipe.start else ""
+    constant = [folder for folder in recorded if folder != space.corrections]
+    return {**recipe_identity(recipe), "starts from": start, "recordings": recordings_identity(constant)}
 
 
 def _recorded_stage(
