@@ -12,10 +12,15 @@ from instructvla_ros.cli.arguments import complete
 
 from . import finetune_commands, study_commands
 from .data import commands as data_commands
+from .data.options import count
 from .evaluation import MAX_STEPS
 from .recipes import RECIPES
 
 INTERRUPTED = 130
+FAMILIES = ("pick", "place", "near", "stack")
+"""As in the simulation, which takes its time to import."""
+SHIPPED = ("nano-base", "nano-expert", "nano-generalist", "nano-franka")
+"""What checkpoints/ holds."""
 _PURPOSE = "Make data, train and evaluate policies. Every command can be stopped and given again."
 
 
@@ -53,10 +58,10 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("make", help="make a checkpoint, with the data and stages that it rests on")
     train.add_argument("recipe", choices=sorted(RECIPES), help="which checkpoint to make")
-    train.add_argument("--steps", type=int, metavar="N", help="optimiser steps, instead of the recipe's number")
+    train.add_argument("--steps", type=count, metavar="N", help="optimiser steps, instead of the recipe's number")
     train.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     train.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N",
+        "--threads", type=count, default=os.cpu_count() or 1, metavar="N",
         help="CPU threads, which the processes of torchrun share; default: number of cores",
     )  # fmt: skip
     train.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package installed")
@@ -71,30 +76,32 @@ def parser() -> argparse.ArgumentParser:
         help="instructions: plain ones, those of other scenes (success by chance), or phrasings never seen in training;"
         " or questions about the scenes, nothing moves",
     )  # fmt: skip
-    evaluate.add_argument("--families", nargs="+", default=["pick", "place"], help="of pick, place, near, stack")
-    evaluate.add_argument("--episodes", type=int, default=100, metavar="N", help="how many scenes")
+    evaluate.add_argument(
+        "--families", nargs="+", choices=FAMILIES, default=["pick", "place"], metavar="FAMILY", help="kinds of task"
+    )
+    evaluate.add_argument("--episodes", type=count, default=100, metavar="N", help="how many scenes")
     evaluate.add_argument("--think", action="store_true", help="let the model write its answer before it acts")
     evaluate.add_argument(
-        "--max-steps", type=int, default=MAX_STEPS, metavar="N", help="policy steps of 0.2 s that a trial may take"
+        "--max-steps", type=count, default=MAX_STEPS, metavar="N", help="policy steps of 0.2 s that a trial may take"
     )
     evaluate.add_argument("--text-only", action="store_true", help="score the written answers, do not play on")
     evaluate.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+        "--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
     )
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="write every outcome and the summary as JSON")
     evaluate.set_defaults(run=_evaluate)
 
     ship = commands.add_parser("ship", help="copy the trained nano checkpoints, their logs and curves to checkpoints/")
-    ship.add_argument("recipes", nargs="*", metavar="RECIPE", help="only these; default: every finished one")
+    ship.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"only these; default: {', '.join(SHIPPED)}")
     ship.set_defaults(run=_ship)
 
     measure = commands.add_parser("measure", help="evaluate the shipped checkpoints on every set of the README's table")
     measure.add_argument(
-        "--episodes", type=int, metavar="N",
+        "--episodes", type=count, metavar="N",
         help="scenes of each row; default: 200, of chance and of near and stack 100, of the Franka 50",
     )  # fmt: skip
     measure.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+        "--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
     )
     measure.set_defaults(run=_measure)
 
@@ -134,7 +141,7 @@ def _ship(options: argparse.Namespace) -> None:
     from .pipeline import ship
     from .workspace import Workspace
 
-    for folder in ship(Workspace(options.root, "nano"), options.root / "checkpoints", options.recipes):
+    for folder in ship(Workspace(options.root, "nano"), options.root / "checkpoints", options.recipes or SHIPPED):
         sys.stdout.write(f"{folder}\n")
 
 

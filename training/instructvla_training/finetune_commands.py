@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .data.options import add_reading, reading
+from .data.options import add_reading, amount, count, positive, reading
 from .recipes import MULTIMODAL_RATIO
 
 
@@ -19,13 +19,13 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     finetune.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="LeRobot, TFDS or bag folders"
     )
-    finetune.add_argument("--weights", type=float, nargs="+", metavar="W", help="one for each folder, instead of 1")
+    finetune.add_argument("--weights", type=positive, nargs="+", metavar="W", help="one for each folder, instead of 1")
     finetune.add_argument("--output", type=Path, metavar="FOLDER", help="of the run, instead of runs/finetune")
-    finetune.add_argument("--steps", type=int, default=2_000, metavar="N", help="optimiser steps")
-    finetune.add_argument("--learning-rate", type=float, metavar="R", help="instead of the recipe's")
+    finetune.add_argument("--steps", type=count, default=2_000, metavar="N", help="optimiser steps")
+    finetune.add_argument("--learning-rate", type=positive, metavar="R", help="instead of the recipe's")
     finetune.add_argument("--multimodal", type=Path, metavar="FILE", help="LLaVA-format conversations to mix in")
     finetune.add_argument(
-        "--multimodal-ratio", type=float, default=MULTIMODAL_RATIO, metavar="R",
+        "--multimodal-ratio", type=amount, default=MULTIMODAL_RATIO, metavar="R",
         help="conversations for each action sample; default: 1/7",
     )  # fmt: skip
     finetune.add_argument(
@@ -41,12 +41,12 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "them, and the VLM sees its pictures without augmentation",
     )  # fmt: skip
     finetune.add_argument(
-        "--parts", type=int, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
+        "--parts", type=count, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
     )
     finetune.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package")
     finetune.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     finetune.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N",
+        "--threads", type=count, default=os.cpu_count() or 1, metavar="N",
         help="CPU threads, which the processes of torchrun share; default: number of cores",
     )  # fmt: skip
     add_reading(finetune)
@@ -56,8 +56,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     replay.add_argument("checkpoint", type=Path, help="folder of the checkpoint")
     replay.add_argument("path", type=Path, help="LeRobot, TFDS or bag folder")
     replay.add_argument(
-        "--episodes", type=int, metavar="N", help="how many, the last ones, instead of those that training keeps apart"
-    )
+        "--episodes", type=count, metavar="N",
+        help="how many, the last ones, instead of those that training keeps apart",
+    )  # fmt: skip
     replay.add_argument(
         "--dataset", metavar="NAME",
         help="of a checkpoint trained on several robots: normalise as for this one of its datasets, named in its "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from instructvla_model.manifest import read_manifest
 
 from .evaluation import MAX_STEPS
 from .evaluation.run import evaluate
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,17 @@ ROWS = (
 
 def measure(checkpoints: Path, results: Path, episodes: int | None, workers: int) -> None:
     """Runs what ``results`` does not hold, in as many trials (of each row, its own number), for the checkpoints that
-    there are now."""
+    there are now. Raises FileNotFoundError where there is none."""
+    names = dict.fromkeys(f"nano-{row.made}" for row in ROWS)
+    missing = [name for name in names if not (checkpoints / name).exists()]
+    if missing:
+        told = (
+            f"found no {', '.join(missing)} in {checkpoints}, expected these checkpoints; make each with "
+            "instructvla-train make NAME, then give instructvla-train ship"
+        )
+        if len(missing) == len(names):
+            raise FileNotFoundError(told)
+        logger.warning("%s; their rows are left out", told)
     for row in ROWS:
         output, folder, count = results / row.file, checkpoints / f"nano-{row.made}", episodes or row.episodes
         if folder.exists() and not measured(output, folder, count, row.max_steps):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from instructvla_model.presets import PRESETS
 
+from .data.options import count, positive
 from .recipes import RECIPES
 from .study.plan import CELLS, Budget
 
@@ -21,22 +22,24 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     study = commands.add_parser("study", help="what each part of the policy is good for: ablations, with intervals")
     study.add_argument("--only", nargs="+", metavar="MODEL", choices=_models(), help="shipped, or what is left out")
     study.add_argument("--plan", action="store_true", help="only say what is measured already and what is missing")
-    study.add_argument("--episodes", type=int, default=budget.episodes, metavar="N", help="trials of each cell")
-    study.add_argument("--questions", type=int, default=budget.questions, metavar="N", help="of each model")
+    study.add_argument("--episodes", type=count, default=budget.episodes, metavar="N", help="trials of each cell")
+    study.add_argument("--questions", type=count, default=budget.questions, metavar="N", help="of each model")
     study.add_argument(
-        "--expert-steps", type=int, default=budget.expert_steps, metavar="N", help="of each ablation's stage 1"
+        "--expert-steps", type=count, default=budget.expert_steps, metavar="N", help="of each ablation's stage 1"
     )
     study.add_argument(
-        "--generalist-steps", type=int, default=budget.generalist_steps, metavar="N", help="of each ablation's stage 2"
-    )
+        "--generalist-steps", type=count, default=budget.generalist_steps, metavar="N",
+        help="of each ablation's stage 2",
+    )  # fmt: skip
     study.add_argument(
-        "--training-seeds", type=int, default=budget.training_seeds, metavar="N", help="runs of each ablation"
+        "--training-seeds", type=count, default=budget.training_seeds, metavar="N", help="runs of each ablation"
     )
     study.add_argument("--output", type=Path, metavar="FOLDER", help="instead of checkpoints/results/study")
     _add_machine(study)
     study.add_argument(
-        "--workers", type=int, default=_CORES, metavar="N", help="processes that play trials; default: number of cores"
-    )
+        "--workers", type=count, default=_CORES, metavar="N",
+        help="processes that play trials; default: number of cores",
+    )  # fmt: skip
     study.set_defaults(run=_study)
 
     report = commands.add_parser("report", help="write a run's page anew: recipe, curves, draws, texts, chunks")
@@ -47,7 +50,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     kinds = bench.add_subparsers(metavar="WHAT", required=True)
     loader = kinds.add_parser("loader", help="how much faster batches are made than they are trained on")
     loader.add_argument("recipe", choices=sorted(RECIPES), help="whose data and checkpoint before it are there")
-    loader.add_argument("--steps", type=int, default=20, metavar="N", help="over how many")
+    loader.add_argument("--steps", type=count, default=20, metavar="N", help="over how many")
     loader.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     _add_machine(loader)
     loader.set_defaults(run=_bench_loader)
@@ -58,8 +61,8 @@ def _add_bench_training(kinds: argparse._SubParsersAction) -> None:
     training = kinds.add_parser("training", help="how fast a preset is trained: random weights, made-up batches")
     training.add_argument("preset", choices=sorted(PRESETS), help="sizes of the policy")
     training.add_argument("--stage", choices=["expert", "generalist"], default="expert", help="of the training")
-    training.add_argument("--samples", type=int, default=8, metavar="N", help="of a step, which all processes share")
-    training.add_argument("--steps", type=int, default=10, metavar="N", help="over how many, after a few to warm up")
+    training.add_argument("--samples", type=count, default=8, metavar="N", help="of a step, which all processes share")
+    training.add_argument("--steps", type=count, default=10, metavar="N", help="over how many, after a few to warm up")
     training.add_argument(
         "--autocast", choices=["bfloat16", "float32"], default="bfloat16", help="number type of the matrix products"
     )
@@ -69,7 +72,7 @@ def _add_bench_training(kinds: argparse._SubParsersAction) -> None:
         "2b-expert does",
     )  # fmt: skip
     training.add_argument(
-        "--peak-tflops", type=float, metavar="T",
+        "--peak-tflops", type=positive, metavar="T",
         help="what one device can do at most, in TFLOP/s; default: its maker's figure for bfloat16, where it is known",
     )  # fmt: skip
     training.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON")
@@ -84,7 +87,7 @@ def _models() -> list[str]:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     parser.add_argument(
-        "--threads", type=int, default=_CORES, metavar="N", help="CPU threads; default: number of cores"
+        "--threads", type=count, default=_CORES, metavar="N", help="CPU threads; default: number of cores"
     )
 
 
@@ -134,9 +137,6 @@ def _bench_loader(options: argparse.Namespace) -> None:
 def _bench_training(options: argparse.Namespace) -> None:
     from .bench_training import recipe_for, training_speed, write
 
-    for name, value in (("samples", options.samples), ("steps", options.steps), ("peak-tflops", options.peak_tflops)):
-        if value is not None and value <= 0:
-            sys.exit(f"--{name}: found {value}, expected a number above 0")
     recipe = recipe_for(
         options.preset, options.stage, options.samples, options.steps, options.autocast, options.checkpoint_activations
     )

@@ -38,6 +38,31 @@ def test_results_before_any_measurement_name_the_command(tmp_path):
         cli.main(["--root", str(tmp_path), "results"])
 
 
+def test_measuring_without_checkpoints_names_them_and_how_they_are_made(tmp_path):
+    told = "nano-expert, nano-generalist, nano-franka in .*instructvla-train make NAME.*instructvla-train ship"
+    with pytest.raises(SystemExit, match=told):
+        cli.main(["--root", str(tmp_path), "measure"])
+
+
+def test_shipping_a_name_that_is_no_recipe_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(SystemExit, match="found bogus, expected recipes of nano-base, nano-cloning, nano-expert"):
+        cli.main(["--root", str(tmp_path), "ship", "nano-base", "bogus"])
+
+
+@pytest.mark.parametrize("names", [[], ["nano-expert"]])
+def test_shipping_nothing_is_an_error_that_says_how_to_make_it(tmp_path, names):
+    with pytest.raises(SystemExit, match=f"found no finished .*make {(names or cli.SHIPPED)[0]}"):
+        cli.main(["--root", str(tmp_path), "ship", *names])
+
+
+def test_what_ships_without_names_is_what_the_repository_holds(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("instructvla_training.pipeline.ship", lambda space, folder, names: asked.extend(names) or [])
+    assert cli.main(["--root", str(tmp_path), "ship"]) == 0
+    checkpoints = Path(__file__).parents[2] / "checkpoints"
+    assert sorted(asked) == sorted(folder.name for folder in checkpoints.glob("nano-*"))
+
+
 # ---- one line for each mistake ------------------------------------------------------------------------
 
 
@@ -66,7 +91,6 @@ FINETUNE = ("finetune", "--from", "expert", "--data", "a", "--output", "out", "-
         ((*FINETUNE, "--annotations", "bad.json"), "bad.json.*expected"),
         ((*FINETUNE, "--parts", "3"), "16 groups .* for 3 parts.*--parts"),
         ((*FINETUNE, "--wandb", "p"), "pip install wandb"),
-        ((*FINETUNE, "--weights", "0"), "expected numbers above 0"),
         (("report", "nowhere"), "found no nowhere/log.jsonl"),
         (("report", "cut"), "found no whole row"),
         (("replay", "nowhere", "a"), "checkpoint nowhere does not exist"),
@@ -84,6 +108,16 @@ def test_a_mistake_ends_in_one_line_that_says_what_to_do(made, monkeypatch, word
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match=rf"(?s)^instructvla-train: .*({told})"):
         cli.main(list(words))
+
+
+def test_the_images_of_conversations_may_lie_in_a_folder_that_is_named(tmp_path, capsys):
+    talk = tmp_path / "talk.json"
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A can."}]
+    talk.write_text(json.dumps([{"conversations": turns, "image": "1.png"}]))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.png").touch()
+    assert cli.main(["data", "lint", str(talk)]) == 1 and "missing-image" in capsys.readouterr().out
+    assert cli.main(["data", "lint", str(talk), "--images-folder", str(tmp_path / "elsewhere")]) == 0
 
 
 def test_a_step_of_no_length_is_a_wrong_command_line(made, monkeypatch, capsys):

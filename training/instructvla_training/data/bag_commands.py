@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .options import add_actions, add_cameras, add_reading, add_writing, cameras, counter, reading
+from .options import add_actions, add_cameras, add_reading, add_writing, cameras, counter, from_zero, reading, seconds
 
 
 def add_parsers(kinds: argparse._SubParsersAction) -> None:
@@ -24,7 +24,7 @@ def add_parsers(kinds: argparse._SubParsersAction) -> None:
         "--instruction", default="", metavar="TEXT", help="instead of the recorded one, or where there is none"
     )
     source.add_argument(
-        "--dt", type=float, metavar="S",
+        "--dt", type=seconds, metavar="S",
         help="step in seconds of bags without executed steps; default: 0.2, executed steps keep their own",
     )  # fmt: skip
     source.add_argument(
@@ -37,7 +37,7 @@ def add_parsers(kinds: argparse._SubParsersAction) -> None:
     back = kinds.add_parser("to-bag", help="write episodes of any dataset as a rosbag2 that can be replayed")
     back.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     back.add_argument("target", type=Path, help="new folder")
-    back.add_argument("--episodes", nargs="+", type=int, metavar="N", help="numbers, from 0; default: all")
+    back.add_argument("--episodes", nargs="+", type=from_zero, metavar="N", help="numbers, from 0; default: all")
     add_reading(back)
     back.set_defaults(run=_to_bag)
 

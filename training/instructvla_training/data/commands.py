@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from instructvla_training.recipes import DataRecipe
 
 from . import bag_commands
-from .options import add_reading, add_writing, counter, reading, seconds
+from .options import add_reading, add_writing, amount, count, counter, from_zero, positive, reading, seconds
 
 if TYPE_CHECKING:
     from .formats.episode import EpisodeDataset
@@ -32,7 +32,11 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     lint.add_argument(
         "--dt", type=seconds, metavar="S", help="step of the policy to be trained, in seconds, for instance 0.2"
     )
-    lint.add_argument("--images", type=int, default=16, help="episodes whose images are decoded")
+    lint.add_argument("--images", type=from_zero, default=16, help="episodes whose images are decoded")
+    lint.add_argument(
+        "--images-folder", type=Path, metavar="FOLDER",
+        help="LLaVA: where the image paths start from; default: the folder images beside the file, else its own",
+    )  # fmt: skip
     for parser, run in ((inspect, _inspect), (stats, _stats), (lint, _lint)):
         parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="LeRobot, TFDS or bag folder")
         add_reading(parser)
@@ -46,8 +50,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "stands still, and say which and why",
     )  # fmt: skip
     convert.add_argument(
-        "--without", type=int, nargs="+", default=[], metavar="N", help="leave out these episodes too, numbers from 0"
-    )
+        "--without", type=from_zero, nargs="+", default=[], metavar="N",
+        help="leave out these episodes too, numbers from 0",
+    )  # fmt: skip
     add_writing(convert)
     add_reading(convert)
     convert.set_defaults(run=_convert)
@@ -64,18 +69,18 @@ def _add_annotate(kinds: argparse._SubParsersAction) -> None:
     )
     annotate.add_argument("--model", required=True, help="name of the model at the endpoint")
     annotate.add_argument("--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable that holds the key")
-    annotate.add_argument("--count", type=int, default=2, help="pairs of each kind")
-    annotate.add_argument("--limit", type=int, help="episodes at most")
-    annotate.add_argument("--workers", type=int, default=4, help="requests at the same time")
+    annotate.add_argument("--count", type=count, default=2, help="pairs of each kind")
+    annotate.add_argument("--limit", type=count, help="episodes at most")
+    annotate.add_argument("--workers", type=count, default=4, help="requests at the same time")
     annotate.add_argument(
-        "--requests-per-minute", type=float, default=60.0, metavar="N", help="most requests per minute"
+        "--requests-per-minute", type=positive, default=60.0, metavar="N", help="most requests per minute"
     )
     annotate.add_argument(
-        "--timeout", type=float, default=120.0, metavar="S", help="longest wait for an answer, in seconds"
+        "--timeout", type=seconds, default=120.0, metavar="S", help="longest wait for an answer, in seconds"
     )
-    annotate.add_argument("--price-input", type=float, default=0.0, help="price of a million input tokens")
-    annotate.add_argument("--price-output", type=float, default=0.0, help="price of a million output tokens")
-    annotate.add_argument("--max-cost", type=float, default=0.0, help="stop at this sum; 0 = no limit")
+    annotate.add_argument("--price-input", type=amount, default=0.0, help="price of a million input tokens")
+    annotate.add_argument("--price-output", type=amount, default=0.0, help="price of a million output tokens")
+    annotate.add_argument("--max-cost", type=amount, default=0.0, help="stop at this sum; 0 = no limit")
     annotate.add_argument(
         "--ray", default=os.environ.get("RAY_ADDRESS"), metavar="ADDRESS",
         help="work on a Ray cluster: auto, local or its address; default: the variable RAY_ADDRESS, else threads",
@@ -91,10 +96,10 @@ def _add_record(kinds: argparse._SubParsersAction) -> None:
     )
     record.add_argument("--preset", default="nano", help="size of the model that the data is for; names their folder")
     record.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
+        "--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
     )
-    record.add_argument("--stills", type=int, metavar="N", help="how many stills, instead of the recipe's number")
-    record.add_argument("--episodes", type=int, metavar="N", help="how many episodes, instead of the recipe's number")
+    record.add_argument("--stills", type=count, metavar="N", help="how many stills, instead of the recipe's number")
+    record.add_argument("--episodes", type=count, metavar="N", help="how many episodes, instead of the recipe's number")
     record.set_defaults(run=_record)
 
 
@@ -144,7 +149,7 @@ def _lint(options: argparse.Namespace) -> int:
     failed = False
     for path in options.paths:
         if is_llava(path):
-            findings = lint_text(LlavaDataset(path))
+            findings = lint_text(LlavaDataset(path, options.images_folder))
         else:
             dataset = open_dataset(path, reading(options))
             findings = lint(dataset, dt_s=options.dt, image_episodes=options.images, report=counter)

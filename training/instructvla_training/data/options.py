@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from .formats.opening import Reading
+
+_Number = TypeVar("_Number", int, float)
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """Options of the LeRobot dataset to be written."""
     parser.add_argument("--codec", choices=["av1", "h264"], default="av1", help="of the video files")
-    parser.add_argument("--height", type=int, help="resize images to this height, an even number; default as they are")
+    parser.add_argument("--height", type=even, help="resize images to this height, an even number; default as they are")
     parser.add_argument(
         "--robot", default="", metavar="NAME", help="robot_type of the new dataset; default: what the source says"
     )
@@ -83,11 +86,44 @@ def reading(options: argparse.Namespace) -> Reading:
     )
 
 
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse; so are those below."""
+    return _number(int, text, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def even(text: str) -> int:
+    """An even number above 0."""
+    return _number(int, text, lambda value: value >= 2 and value % 2 == 0, "an even number above 0, such as 224")
+
+
+def from_zero(text: str) -> int:
+    """A whole number of at least 0."""
+    return _number(int, text, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    return _number(float, text, lambda value: 0.0 < value < float("inf"), "a finite number above 0")
+
+
+def amount(text: str) -> float:
+    """A finite number of at least 0."""
+    return _number(float, text, lambda value: 0.0 <= value < float("inf"), "a finite number of at least 0")
+
+
 def seconds(text: str) -> float:
-    """A duration above 0, for argparse."""
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text}, expected a number of seconds above 0, such as 0.2")
+    """A duration above 0."""
+    fits = "a number of seconds above 0, such as 0.2"
+    return _number(float, text, lambda value: 0.0 < value < float("inf"), fits)
+
+
+def _number(kind: Callable[[str], _Number], text: str, fits: Callable[[_Number], bool], expected: str) -> _Number:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"found {text}, expected {expected}")
     return value
 
 
