@@ -1,7 +1,7 @@
 """Image augmentation (reference §5.6), all images of a batch at once and on whatever device they are.
 
 Crop of 90 % of the area resized back, brightness, contrast, saturation, hue, in this order. Each image has its own
-draws; they come from a numpy generator, so that a seed gives the same images on every device.
+draws; they come from a numpy generator, so that a seed gives the same images, but for rounding, on every device.
 """
 
 from __future__ import annotations

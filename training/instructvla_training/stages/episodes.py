@@ -135,7 +135,7 @@ class EpisodeStage(TrainedStage):
         """``draws``: of each view, a row for each of ``shown``; none where the tower's tokens are there already."""
         if self._image_tokens is not None:
             return replace(language, image_tokens_ITH=self._image_tokens[torch.from_numpy(shown)])
-        images = torch.from_numpy(self.data.vlm_view[shown])
+        images = self._here(self.data.vlm_view[shown])
         of_talks = np.isin(shown, self._conversations)
         for rows, views in ((~of_talks, self.data.halves), (of_talks, 1)):
             if not rows.any():
@@ -146,6 +146,10 @@ class EpisodeStage(TrainedStage):
             changed = [augment(side, d, self.augmentation) for side, d in zip(sides, own, strict=True)]
             images[where] = torch.cat(changed, dim=2)
         return replace(language, pixels_ICHW=self.vlm_recipe.normalize(images))
+
+    def _here(self, images: np.ndarray) -> Tensor:
+        """Bytes, on the device of the policy: it changes them faster than the thread that makes batches."""
+        return torch.from_numpy(images).to(self.policy.vlm.query_embed.device)
 
     def _actions(
         self, later: np.ndarray, context: np.ndarray, rng: np.random.Generator, shown: np.ndarray | None = None,
@@ -167,7 +171,7 @@ class EpisodeStage(TrainedStage):
             if shown is not None and draws:
                 same = later == shown[context]
                 own.uniform_B6[same] = draws[number].uniform_B6[context[same]]
-            images = augment(torch.from_numpy(column[later]), own, self.augmentation)
+            images = augment(self._here(column[later]), own, self.augmentation)
             views.append(self.image_recipe.normalize(images))
         return ActionBatch(
             pixels_BVCHW=torch.stack(views, dim=1),
