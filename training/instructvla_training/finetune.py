@@ -34,13 +34,17 @@ logger = logging.getLogger(__name__)
 MOVES = "expert"
 """What moves: the action adapter, the query rows and the expert. The language adapter keeps what it knows."""
 
+FILES = ("datasets", "statistics")
+"""Of what a run is of: all that goes with the files of its data."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """``datasets``: folder and weight. ``keep_statistics``: normalise as the checkpoint does, not by the new data.
     ``parts``: of a step, computed one after the other or shared out among the processes. ``robot``: whose episodes they
     are, where neither the data nor the checkpoint says so, or says wrong. ``cache_images``: compute the image tokens of
-    the frozen tower once for all frames, which then are those of pictures without augmentation."""
+    the frozen tower once for all frames, which then are those of pictures without augmentation. ``mended``: go on
+    with a run although files of its datasets have changed since it began."""
 
     base: Path
     datasets: Sequence[tuple[Path, float]]
@@ -54,6 +58,7 @@ class Request:
     parts: int = 1
     robot: str | None = None
     cache_images: bool = False
+    mended: bool = False
 
 
 def finetune(request: Request, device: str, threads: int, wandb_project: str | None = None) -> Path:
@@ -66,6 +71,8 @@ def finetune(request: Request, device: str, threads: int, wandb_project: str | N
     with processes(device) as group:
         prepared, recipe = prepare(request, group)
         place(prepared, recipe, group)
+        if request.mended:
+            prepared = replace(prepared, may_differ=FILES)
         return train(prepared, recipe, request.run_dir, group, wandb_project=wandb_project)
 
 

@@ -43,6 +43,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     finetune.add_argument(
         "--parts", type=count, default=1, metavar="N", help="compute a step in so many parts, to need less memory"
     )
+    finetune.add_argument(
+        "--mended", action="store_true",
+        help="go on with the run although files of its data have changed since it began: they were mended",
+    )  # fmt: skip
     finetune.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases; needs its package")
     finetune.add_argument("--device", default="auto", help="where to train: auto, cpu, cuda, cuda:1")
     finetune.add_argument(
@@ -80,7 +84,7 @@ def _finetune(options: argparse.Namespace) -> None:
         run_dir=options.output or options.root / "runs" / "finetune", steps=options.steps,
         learning_rate=options.learning_rate, multimodal=options.multimodal,
         multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics, parts=options.parts,
-        robot=options.robot, cache_images=options.cache_images,
+        robot=options.robot, cache_images=options.cache_images, mended=options.mended,
     )  # fmt: skip
     sys.stdout.write(f"{finetune(request, options.device, options.threads, options.wandb)}\n")
 

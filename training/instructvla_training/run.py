@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ class Prepared:
     notes: Mapping[str, Any] = field(default_factory=dict)  # for the manifest
     add_files: Callable[[Path], None] = lambda folder: None  # to the checkpoint folder, before it gets its name
     of: Mapping[str, Any] = field(default_factory=dict)  # what a run must be of to be gone on with
+    may_differ: Sequence[str] = ()  # of these things
 
 
 def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
@@ -99,7 +100,7 @@ def _train(
             f"{folder}: found a checkpoint without the state to go on from, expected both or neither; "
             "move it away, or name another run folder"
         )
-    trainer.resume()
+    trainer.resume(prepared.may_differ)
     if group.is_first:
         write_about(run_dir, recipe, group.count, parts)
 

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -96,17 +96,18 @@ class Trainer:
     def state_dir(self) -> Path:
         return self.run_dir / "state"
 
-    def resume(self) -> bool:
+    def resume(self, may_differ: Sequence[str] = ()) -> bool:
         """Continues from the run folder's last save; False where there is none.
 
-        Raises RunError where the saved parameters are not the stage's, or the run is of something else.
+        Raises RunError where the saved parameters are not the stage's, or the run is of something else, but for what
+        ``may_differ``.
         """
         folder = state.newest(self.state_dir)
         if folder is None:
             self.watch.rewind(0)
             return False
         facts = state.read_facts(folder)
-        check_same(self.run_dir, facts.of, self.of)
+        check_same(self.run_dir, {name: value for name, value in facts.of.items() if name not in may_differ}, self.of)
         shapes = {name: list(p.shape) for name, p in self.named.items()}
         if dict(facts.shapes) != shapes:
             differing = sorted(n for n in shapes.keys() | facts.shapes.keys() if facts.shapes.get(n) != shapes.get(n))
@@ -245,9 +246,10 @@ def check_same(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     differing = sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
     if differing:
         told = "; ".join(f"{key}: {_told(before[key])}, now {_told(now[key])}" for key in differing)
+        mended = "; where only damaged files were mended: finetune --mended" if "datasets" in differing else ""
         raise RunError(
             f"{run_dir}: found a run of other {', '.join(differing)} ({told}), expected the same to go on; "
-            "name another folder (finetune: --output), or delete this one"
+            f"name another folder (finetune: --output), or delete this one{mended}"
         )
 
 

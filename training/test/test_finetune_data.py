@@ -84,13 +84,29 @@ def test_the_paper_s_second_stage_gets_one_question_for_every_seven_actions_on_6
 
 
 def test_questions_without_words_and_missing_pictures_are_refused_before_training(made, tmp_path):
-    wrong = (("q", "<image>", "a.png", "question without"), ("i", "what?", "none.png", "none"))
+    (made / "images" / "torn.jpg").write_bytes(b"not a picture")
+    wrong = (
+        ("q", "<image>", "a.png", "question without"),
+        ("i", "what?", "none.png", "none"),
+        ("t", "what?", "torn.jpg", r"unreadable-image.*torn\.jpg.*copy the files again"),
+    )
     for name, question, image, told in wrong:
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "a cat"}]
         path = made / f"{name}.json"
         path.write_text(json.dumps([{"conversations": turns, "image": image}]))
         with pytest.raises(DataError, match=told):
             _stage(made, made / "kitchen", multimodal=path)
+
+
+def test_an_image_that_cannot_be_decoded_when_it_is_drawn_is_named(made, monkeypatch):
+    stage = _stage(made, made / "kitchen")
+
+    def torn(episode: int):
+        raise DataError(f"episode {episode}: torn")
+
+    monkeypatch.setattr(stage.data, "episode", torn)
+    with pytest.raises(DataError, match=r"episode \d+: torn; mend the file and go on \(finetune: --mended\)"):
+        stage.make_batch(np.random.default_rng(0))
 
 
 # ---- views --------------------------------------------------------------------------------------------

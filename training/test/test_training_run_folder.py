@@ -41,7 +41,7 @@ def made(tmp_path_factory) -> Path:
 
 def _request(made: Path, run_dir: Path, name: str = "a", weight: float = 1.0, **options) -> Request:
     data = [(made / name, weight)]
-    return Request(base=made / "expert", datasets=data, reading=Reading(), run_dir=run_dir, **options)
+    return Request(datasets=data, reading=Reading(), run_dir=run_dir, **{"base": made / "expert"} | options)
 
 
 def _step(run_dir: Path) -> int:
@@ -109,6 +109,18 @@ def test_a_folder_with_a_run_of_something_else_is_refused_with_the_way_out(made,
     with pytest.raises(RunError, match=rf"a run of other .*{what}.*--output"):
         finetune(request, "cpu", threads=1)
     assert (tmp_path / "run" / "checkpoint" / "manifest.json").read_text() == before
+
+
+def test_a_run_goes_on_with_mended_files_where_it_is_said(made, tmp_path):
+    shutil.copytree(made / "a", tmp_path / "a")
+    finetune(_request(tmp_path, tmp_path / "run", base=made / "expert", steps=1), "cpu", threads=1)
+    info = tmp_path / "a" / "meta" / "info.json"
+    info.write_text(info.read_text() + " ")
+    with pytest.raises(RunError, match=r"a run of other datasets.*--mended"):
+        finetune(_request(tmp_path, tmp_path / "run", base=made / "expert", steps=2), "cpu", threads=1)
+    finetune(_request(tmp_path, tmp_path / "run", base=made / "expert", steps=2, mended=True), "cpu", threads=1)
+    finetune(_request(tmp_path, tmp_path / "run", base=made / "expert", steps=3), "cpu", threads=1)
+    assert _step(tmp_path / "run") == 3
 
 
 def test_more_steps_and_other_parts_go_on_and_so_does_a_state_that_does_not_say_what_it_is_of(made, tmp_path):

@@ -190,10 +190,13 @@ class PixelColumn:
         return found
 
     def _one(self, episode: int, step: int) -> np.ndarray:
-        if self._kept is None:
-            return self._pixels(self._images(episode, step))
-        if episode not in self._kept:
-            self._kept[episode] = np.stack(self._whole(episode))
+        try:
+            if self._kept is None:
+                return self._pixels(self._images(episode, step))
+            if episode not in self._kept:
+                self._kept[episode] = np.stack(self._whole(episode))
+        except DataError as error:
+            raise DataError(f"{error}; mend the file and go on (finetune: --mended)") from error
         return self._kept[episode][step]
 
     def _whole(self, episode: int) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from .formats.episode import ACTION_NAMES, DataError, Episode, EpisodeDataset, StateLayout
@@ -112,8 +113,11 @@ def _spread(numbers_N: np.ndarray, count: int | None) -> np.ndarray:
 
 
 def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Finding]:
-    """Entries that cannot be read and images that are missing, of every ``step``-th entry from ``first`` on."""
-    broken, missing = [], []
+    """Entries that cannot be read and images that are missing or none, of every ``step``-th entry from ``first`` on.
+
+    Of an image only the beginning is looked at, lest millions be decoded.
+    """
+    broken, missing, unclear = [], [], []
     for number in range(first, len(dataset), step):
         try:
             entry = dataset[number]
@@ -122,6 +126,8 @@ def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Find
             continue
         if entry.image is not None and not entry.image.is_file():
             missing.append(str(entry.image))
+        elif entry.image is not None and not cv2.haveImageReader(str(entry.image)):
+            unclear.append(str(entry.image))
     found = []
     if broken:
         found.append(Finding("unreadable", True, f"{_some(broken)}; mend or drop these entries"))
@@ -129,6 +135,8 @@ def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Find
         found.append(
             Finding("missing-image", True, f"{_some(missing)}: no such file; copy the images or name their folder")
         )
+    if unclear:
+        found.append(Finding("unreadable-image", True, f"{_some(unclear)}: no image; copy the files again"))
     return found
 
 
