@@ -16,6 +16,7 @@ from instructvla_model.presets import preset
 
 from .data import corrections, demonstrations, stills
 from .data.record import Recorder, missing_shards, record
+from .data.record import seconds as recording_seconds
 from .parallel import processes
 from .recipes import RECIPES, DataRecipe, StageRecipe
 from .refusals import RunError
@@ -96,7 +97,23 @@ def make(
 ) -> Path:  # fmt: skip
     """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
     with processes(device):
-        return _make(recipe_name, space, device, threads, steps, wandb_project)
+        folder = _make(recipe_name, space, device, threads, steps, wandb_project)
+    for what, seconds in durations(recipe_name, space).items():
+        logger.info("%-20s %s", what, "not noted" if seconds is None else f"{seconds / 60:.0f} min")
+    return folder
+
+
+def durations(recipe_name: str, space: Workspace) -> dict[str, float | None]:
+    """Data and runs that a recipe rests on, in order, and the recipe -> seconds that each took; None: not noted."""
+    recipe, found = RECIPES[recipe_name](), {}
+    if recipe.after is not None and f"{recipe.preset}-{recipe.after}" in RECIPES:
+        found |= durations(f"{recipe.preset}-{recipe.after}", space)
+    data = [name for name, _ in recipe.datasets] if recipe.stage != "base" else []
+    for name in ["stills", *data, *(["rehearsal"] if recipe.rehearsal else [])]:
+        if space.dataset(name).exists():
+            found[name] = recording_seconds(space.dataset(name))
+    notes = _notes(space, recipe.run_name)
+    return found | {recipe_name: notes.get("seconds") if notes is not None else None}
 
 
 def _make(

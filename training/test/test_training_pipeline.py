@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from instructvla_model.manifest import new_manifest, write_manifest
+from instructvla_model.presets import preset
 from instructvla_training import cli, pipeline
 from instructvla_training.recipes import RECIPES, DataRecipe, debug
 from instructvla_training.refusals import RunError
@@ -102,3 +104,20 @@ def test_more_corrections_than_before_are_recorded_by_the_present_policy(monkeyp
     assert (corrections.name, rehearsal.name) == ("corrections", "rehearsal")
     assert expert.keywords["checkpoint"] == space.checkpoint("expert")
     assert start.keywords["checkpoint"] == tmp_path / "start"
+
+
+def test_how_long_each_thing_took_is_told_in_order(tmp_path):
+    space = Workspace(tmp_path, "nano")
+    for name, text in (("stills", '{"seconds": 60.0}'), ("demonstrations", None), ("corrections", '{"seconds": 5}')):
+        space.dataset(name).mkdir(parents=True)
+        if text:
+            (space.dataset(name) / "recording.json").write_text(text)
+    config = preset("nano")
+    for name, took in (("base", 100), ("expert", 300)):
+        space.checkpoint(name).mkdir(parents=True)
+        notes = {"recipe": f"nano-{name}", "seconds": took}
+        write_manifest(space.checkpoint(name), new_manifest(config, "expert", None, notes))
+    assert list(pipeline.durations("nano-expert", space).items()) == [
+        ("stills", 60.0), ("nano-base", 100), ("demonstrations", None), ("nano-cloning", None), ("corrections", 5.0),
+        ("nano-expert", 300),
+    ]  # fmt: skip

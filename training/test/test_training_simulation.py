@@ -15,7 +15,7 @@ from instructvla_model.tokenizer import train_tokenizer
 from instructvla_sim import RenderSpec, World
 from instructvla_sim.catalog import INDEX, NAMES
 from instructvla_training.data import corrections, demonstrations, stills
-from instructvla_training.data.record import record
+from instructvla_training.data.record import record, seconds
 from instructvla_training.data.shards import NO_OBJECT, read_frames, write_shard
 from instructvla_training.data.survey import action_statistics
 from instructvla_training.evaluation import trials
@@ -75,12 +75,14 @@ def test_stills_differ_by_seed_and_repeat_by_seed():
 def test_recording_continues_where_it_was_stopped(tmp_path):
     data = DataRecipe()
     assert record(stills.record_shard, tmp_path, 4, 2, 10, CONFIG, data, workers=1) == 2
+    both = seconds(tmp_path)
     (tmp_path / "shard-0001" / "episodes.jsonl").unlink()
     for file in (tmp_path / "shard-0001").iterdir():
         file.unlink()
     (tmp_path / "shard-0001").rmdir()
     assert record(stills.record_shard, tmp_path, 4, 2, 10, CONFIG, data, workers=1) == 1
     assert [e.seed for e in read_frames([tmp_path]).episodes] == [10, 11, 12, 13]
+    assert both is not None and seconds(tmp_path) > both > 0.0  # the third shard's time is added
 
 
 def test_corrections_start_where_the_policy_left_the_arm(expert, demonstration):

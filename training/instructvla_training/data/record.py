@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -16,6 +18,9 @@ from instructvla_training.recipes import DataRecipe
 from .shards import EpisodeRecord, write_shard
 
 logger = logging.getLogger(__name__)
+
+TIME_FILE = "recording.json"
+"""Beside the shards: how long they took."""
 
 Recorder = Callable[[range, PolicyConfig, DataRecipe], list[EpisodeRecord]]
 
@@ -29,13 +34,22 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = missing_shards(folder, total, shard_size, first_seed)
     logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
+    before, started = seconds(folder) or 0.0, time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_worker) as pool:
         futures = {pool.submit(_one, recorder, seeds, path, config, data): path for path, seeds in jobs.items()}
         for done, future in enumerate(as_completed(futures), 1):
             kept = future.result()
+            took = json.dumps({"seconds": round(before + time.monotonic() - started, 1), "workers": workers})
+            (folder / TIME_FILE).write_text(took + "\n", encoding="utf-8")
             logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)
     return len(jobs)
+
+
+def seconds(folder: Path) -> float | None:
+    """For how long the shards of ``folder`` were recorded; None where that was not noted."""
+    path = folder / TIME_FILE
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.exists() else None
 
 
 def missing_shards(folder: Path, total: int, shard_size: int, first_seed: int) -> dict[Path, range]:
