@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from robot_data import lerobot_v3
@@ -115,7 +117,7 @@ def test_the_images_of_conversations_may_lie_in_a_folder_that_is_named(tmp_path,
     turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A can."}]
     talk.write_text(json.dumps([{"conversations": turns, "image": "1.png"}]))
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "1.png").touch()
+    assert cv2.imwrite(str(tmp_path / "elsewhere" / "1.png"), np.zeros((4, 4, 3), np.uint8))
     assert cli.main(["data", "lint", str(talk)]) == 1 and "missing-image" in capsys.readouterr().out
     assert cli.main(["data", "lint", str(talk), "--images-folder", str(tmp_path / "elsewhere")]) == 0
 
