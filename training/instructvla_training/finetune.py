@@ -41,6 +41,7 @@ FILES = ("datasets", "statistics")
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """``datasets``: folder and weight. ``keep_statistics``: normalise as the checkpoint does, not by the new data.
+    ``multimodal_images``: where their image paths start from, if not beside the file.
     ``parts``: of a step, computed one after the other or shared out among the processes. ``robot``: whose episodes they
     are, where neither the data nor the checkpoint says so, or says wrong. ``cache_images``: compute the image tokens of
     the frozen tower once for all frames, which then are those of pictures without augmentation. ``mended``: go on
@@ -53,6 +54,7 @@ class Request:
     steps: int = 2_000
     learning_rate: float | None = None
     multimodal: Path | None = None
+    multimodal_images: Path | None = None
     multimodal_ratio: float = recipes.MULTIMODAL_RATIO
     keep_statistics: bool = False
     parts: int = 1
@@ -96,7 +98,7 @@ def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
     else:
         parts = pool(parts, robots)
     policy.config = replace(policy.config, dt_s=parts[0].dataset.dt_s)
-    conversations = LlavaDataset(request.multimodal) if request.multimodal else None
+    conversations = LlavaDataset(request.multimodal, request.multimodal_images) if request.multimodal else None
     if conversations is not None:
         refuse_errors(conversations.path, lint_text(conversations))
     recipe = _recipe(request, manifest.preset, policy.stage)

@@ -25,6 +25,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     finetune.add_argument("--learning-rate", type=positive, metavar="R", help="instead of the recipe's")
     finetune.add_argument("--multimodal", type=Path, metavar="FILE", help="LLaVA-format conversations to mix in")
     finetune.add_argument(
+        "--images-folder", type=Path, metavar="FOLDER",
+        help="where the image paths of --multimodal start from; default: the folder images beside it, else its own",
+    )  # fmt: skip
+    finetune.add_argument(
         "--multimodal-ratio", type=amount, default=MULTIMODAL_RATIO, metavar="R",
         help="conversations for each action sample; default: 1/7",
     )  # fmt: skip
@@ -82,7 +86,7 @@ def _finetune(options: argparse.Namespace) -> None:
     request = Request(
         base=options.base, datasets=tuple(zip(options.data, weights, strict=True)), reading=reading(options),
         run_dir=options.output or options.root / "runs" / "finetune", steps=options.steps,
-        learning_rate=options.learning_rate, multimodal=options.multimodal,
+        learning_rate=options.learning_rate, multimodal=options.multimodal, multimodal_images=options.images_folder,
         multimodal_ratio=options.multimodal_ratio, keep_statistics=options.keep_statistics, parts=options.parts,
         robot=options.robot, cache_images=options.cache_images, mended=options.mended,
     )  # fmt: skip

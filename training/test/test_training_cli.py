@@ -122,6 +122,15 @@ def test_the_images_of_conversations_may_lie_in_a_folder_that_is_named(tmp_path,
     assert cli.main(["data", "lint", str(talk), "--images-folder", str(tmp_path / "elsewhere")]) == 0
 
 
+def test_finetune_looks_for_the_images_of_conversations_in_the_folder_that_is_named(made, monkeypatch, tmp_path):
+    monkeypatch.chdir(made)
+    talk = tmp_path / "talk.json"
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A can."}]
+    talk.write_text(json.dumps([{"conversations": turns, "image": "1.png"}]))
+    with pytest.raises(SystemExit, match=r"(?s)elsewhere/1\.png.*no such file.*--images-folder"):
+        cli.main([*FINETUNE, "--multimodal", str(talk), "--images-folder", str(tmp_path / "elsewhere")])
+
+
 def test_a_step_of_no_length_is_a_wrong_command_line(made, monkeypatch, capsys):
     monkeypatch.chdir(made)
     with pytest.raises(SystemExit) as ended:

@@ -133,7 +133,10 @@ def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Find
         found.append(Finding("unreadable", True, f"{_some(broken)}; mend or drop these entries"))
     if missing:
         found.append(
-            Finding("missing-image", True, f"{_some(missing)}: no such file; copy the images or name their folder")
+            Finding(
+                "missing-image", True,
+                f"{_some(missing)}: no such file; copy the images or name their folder (--images-folder)",
+            )  # fmt: skip
         )
     if unclear:
         found.append(Finding("unreadable-image", True, f"{_some(unclear)}: no image; copy the files again"))
