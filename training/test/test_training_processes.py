@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from instructvla_training.workspace import Workspace
 PROGRAM = Path(__file__).with_name("tiny_run.py")
 LONGEST_S = 1500.0
 """No run of these tests takes a tenth of it; a busy machine may."""
+STAGES = ("base", "expert", "generalist")
 STEPS = 9
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 5e-4
 """Relative, in float32, between one process and two after three stages in a row: they sum in another order, and where a
@@ -56,16 +58,20 @@ def _weights(space: Workspace, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4000)
-def test_a_run_killed_at_any_moment_goes_on_from_its_last_save_and_ends_as_if_never_killed(tmp_path):
-    whole, killed = workspace(tmp_path / "whole"), workspace(tmp_path / "killed")
-    run_stage(recipe("base", STEPS, 1), whole, "cpu", threads=1)
-    run = killed.run("base")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_save_and_ends_as_if_never_killed(tmp_path, stage):
+    whole, killed = workspace(tmp_path / "whole"), Workspace(tmp_path / "killed", "tiny")
+    for before in STAGES[: STAGES.index(stage)]:
+        run_stage(recipe(before, 1, 1), whole, "cpu", threads=1)
+    shutil.copytree(whole.root, killed.root)
+    run_stage(recipe(stage, STEPS, 1), whole, "cpu", threads=1)
+    run = killed.run(stage)
     moments: tuple[tuple[str, Callable[[], bool]], ...] = (
         ("while it saves its state", lambda: any((run / "state").glob("*.partial"))),
         ("while it writes its checkpoint", lambda: any(run.glob("checkpoint.p*"))),
         ("between two saves", lambda: (run / "log.jsonl").exists() and "8," in (run / "log.jsonl").read_text()),
     )
-    command = [sys.executable, str(PROGRAM), str(killed.root), "base", str(STEPS), "1"]
+    command = [sys.executable, str(PROGRAM), str(killed.root), stage, str(STEPS), "1"]
     kills = 0
     for _, condition in moments:
         with subprocess.Popen(command, env=_environment(), stderr=subprocess.DEVNULL) as process:
@@ -74,9 +80,9 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_save_and_ends_as_if_ne
                 kills += 1
     assert kills >= 2, "the moments passed unseen"
     subprocess.run(command, env=_environment(), check=True, timeout=LONGEST_S)
-    assert list(_losses(killed, "base")) == list(_losses(whole, "base"))
-    before, after = _weights(whole, "base"), _weights(killed, "base")
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert list(_losses(killed, stage)) == list(_losses(whole, stage))
+    uninterrupted, after = _weights(whole, stage), _weights(killed, stage)
+    assert all(torch.equal(after[name], value) for name, value in uninterrupted.items())
 
 
 @pytest.mark.slow
@@ -105,18 +111,17 @@ def test_a_process_that_waits_too_long_for_the_other_gives_up(tmp_path):
 def one_and_two(tmp_path_factory) -> tuple[Workspace, Workspace]:
     """The same three stages by one process, and by two that share each step's two parts under FSDP2."""
     one, two = workspace(tmp_path_factory.mktemp("one")), workspace(tmp_path_factory.mktemp("two"))
-    stages = ("base", "expert", "generalist")
-    for stage in stages:
+    for stage in STAGES:
         run_stage(recipe(stage, 4, 2), one, "cpu", threads=1)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(PROGRAM), str(two.root), *stages, "4", "2"]
+    command = [*torchrun, str(PROGRAM), str(two.root), *STAGES, "4", "2"]
     subprocess.run(command, env=_environment(), check=True, timeout=LONGEST_S)  # its workers end with it
     return one, two
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(4000)
-@pytest.mark.parametrize("stage", ["base", "expert", "generalist"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_with_sharded_weights_train_as_one(one_and_two, stage):
     one, two = one_and_two
     np.testing.assert_allclose(_losses(two, stage), _losses(one, stage), rtol=LOSS_TOLERANCE)
@@ -141,6 +146,8 @@ def test_under_sharding_only_the_new_rows_of_the_embeddings_move(one_and_two):
 @pytest.mark.slow
 @pytest.mark.timeout(4000)
 def test_a_run_of_two_processes_goes_on_in_one(one_and_two):
-    _, two = one_and_two
-    run_stage(recipe("generalist", 6, 2), two, "cpu", threads=1)
+    one, two = one_and_two
+    for space in one_and_two:
+        run_stage(recipe("generalist", 6, 2), space, "cpu", threads=1)
     assert list(read_log(two.run("generalist"))["step"]) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(_losses(two, "generalist"), _losses(one, "generalist"), rtol=LOSS_TOLERANCE)

@@ -16,11 +16,13 @@ from instructvla_training.workspace import Workspace
 
 
 def recipe(stage: str, steps: int, parts: int) -> StageRecipe:
-    """The debug recipe in float32, so that results of one and of several processes can be compared closely."""
+    """The debug recipe in float32, so that results of one and of several processes can be compared closely, and at a
+    constant rate, so that a run may be made longer."""
     whole = debug(stage)
     optimisation = replace(
-        whole.optimisation, steps=steps, save_every=3, autocast="float32", checkpoint_activations=True
-    )
+        whole.optimisation, steps=steps, save_every=3, autocast="float32", checkpoint_activations=True,
+        final_fraction=1.0,
+    )  # fmt: skip
     return replace(whole, optimisation=optimisation, parts=parts)
 
 
