@@ -38,6 +38,21 @@ def test_the_shipped_rows_are_of_the_shipped_checkpoints():
         assert about["checkpoint"] == read_manifest(CHECKPOINTS / f"nano-{row.made}").checkpoint_id, row.file
 
 
+def test_what_ships_reaches_its_bars():
+    def success(name: str) -> float:
+        found = json.loads((CHECKPOINTS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        return found["summary"]["success"]["rate"]
+
+    assert success("expert_atomic_act") >= 0.85 and success("generalist_atomic_act") >= 0.80
+    reasoning = success("generalist_heldout_think")
+    assert reasoning >= 1.5 * success("expert_heldout_act") and reasoning >= 1.15 * success("generalist_heldout_act")
+
+
+def test_batches_are_made_at_least_three_times_as_fast_as_they_are_trained_on():
+    measured = list((CHECKPOINTS / "results" / "loader").glob("*.json"))
+    assert measured and all(json.loads(path.read_text(encoding="utf-8"))["ratio"] >= 3.0 for path in measured)
+
+
 def test_the_table_tells_every_date_and_machine_and_rows_have_their_own_number_of_trials(tmp_path, monkeypatch):
     counted = {"n": 2, "k": 1, "rate": 0.5, "low": 0.1, "high": 0.9}
     summary = dict.fromkeys({row.column for row in scoreboard.ROWS}, counted)
