@@ -61,7 +61,9 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_annotate(kinds: argparse._SubParsersAction) -> None:
-    annotate = kinds.add_parser("annotate", help="have a vision-language model write VLA-IT annotations")
+    annotate = kinds.add_parser(
+        "annotate", help="have a vision-language model write VLA-IT annotations; exit status 1 while any failed"
+    )
     annotate.add_argument("source", type=Path, help="LeRobot, TFDS or bag folder")
     annotate.add_argument("output", type=Path, help="folder of the annotations; the same one continues")
     annotate.add_argument(
@@ -170,9 +172,9 @@ def _convert(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{options.target}: {count} episodes\n")
 
 
-def _annotate(options: argparse.Namespace) -> None:
+def _annotate(options: argparse.Namespace) -> int:
     from .annotate.endpoint import Settings
-    from .annotate.run import REPORT_FILE, Limits, annotate
+    from .annotate.run import REPORT_FILE, Limits, annotate, problems
     from .annotate.work import Job
 
     settings = Settings(
@@ -185,4 +187,7 @@ def _annotate(options: argparse.Namespace) -> None:
     )  # fmt: skip
     job = Job(options.source, reading(options), settings)
     records = annotate(job, options.output, limits, options.ray, counter)
-    sys.stdout.write(f"{options.output}: {len(records)} episodes annotated, see {options.output / REPORT_FILE}\n")
+    failed = len(problems(options.output))
+    counts = f"{len(records)} episodes annotated, {failed} failed"
+    sys.stdout.write(f"{options.output}: {counts}, see {options.output / REPORT_FILE}\n")
+    return int(bool(failed))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 
@@ -67,7 +68,7 @@ class Answer:
     annotation: Annotation | None
     usage: Usage
     problem: str = ""
-    refused: bool = False  # by the endpoint; several in a row are no accident
+    refused: bool = False  # or not answered at all; several in a row are no accident
 
 
 class RateLimit:
@@ -99,7 +100,8 @@ class Endpoint:
     def __init__(
         self, settings: Settings, share: float = 1.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """``share`` of the request rate belongs to this process. Raises EndpointError without a key."""
+        """``share`` of the request rate belongs to this process. Raises EndpointError without a key or an address."""
+        _check_address(settings.base_url)
         key = os.environ.get(settings.api_key_env)
         if not key:
             raise EndpointError(
@@ -119,7 +121,8 @@ class Endpoint:
             try:
                 text, spent = self._repeated(messages)
             except PASSING as error:
-                return Answer(None, usage, f"{type(error).__name__} after {self._settings.repeats} repeats")
+                tried = f"{type(error).__name__} after {self._settings.repeats} repeats"
+                return Answer(None, usage, f"{tried} ({error.__cause__ or error})", refused=True)
             except BadReply as error:
                 return Answer(None, usage, f"{error}; check --base-url", refused=True)
             except openai.APIStatusError as error:
@@ -166,6 +169,16 @@ class Endpoint:
         spent = Usage(1, used.prompt_tokens if used else 0, used.completion_tokens if used else 0)
         message = choices[0].message if choices else None
         return (message.content or "") if message is not None else "", spent
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that stay open
+        good = False
+    if not good:
+        raise EndpointError(f"found {url!r}, expected an address such as https://host.example/v1; correct --base-url")
 
 
 def _pause_s(error: Exception, number: int) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .endpoint import Usage
 from .schema import Annotation, Pair
+from .work import SILENT
 
 KINDS = ("QA", "CR", "CC")
 EXAMPLES = 5
@@ -33,10 +34,11 @@ class Record:
 def report(records: Sequence[Record], problems: Sequence[str], wasted: Usage, cost: Callable[[Usage], float]) -> str:
     """Markdown. ``wasted``: spent on episodes that have no annotation yet."""
     spent = sum((record.usage for record in records), wasted)
+    silent = sum(problem == SILENT for problem in problems)
     repeated = sum(record.usage.requests > 1 for record in records)
     lines = [
         "# Annotations",
-        f"* {len(records)} episodes annotated, {len(problems)} failed",
+        f"* {len(records)} episodes annotated, {len(problems) - silent} failed, {silent} without an instruction",
         f"* {spent.requests} answers, {spent.input_tokens} input and {spent.output_tokens} output tokens, "
         f"cost {cost(spent):.4f}",
         f"* {repeated} episodes needed more than one answer until it was valid",

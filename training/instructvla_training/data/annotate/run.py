@@ -2,7 +2,7 @@
 
 ``annotations.jsonl`` grows by one line for each annotated episode; ``vla_it.json`` and ``report.md`` are made of it
 at the end (and after Ctrl-C). Episodes that failed are tried again the next time, after all others. ``wasted.jsonl``
-keeps what they cost, so that cost and its limit are those of all runs together.
+keeps what they cost, so that cost and its limit are those of all runs together. One run at a time holds the folder.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.formats.episode import DataError, EpisodeDataset
 from instructvla_training.data.formats.opening import open_dataset
 from instructvla_training.data.survey import fingerprint
 from instructvla_training.language import vla_it
+from instructvla_training.lock import only_run
 
 from .endpoint import EndpointError, Usage
 from .prompt import VERSION
 from .quality import Record, report
 from .schema import Annotation, to_episode
-from .work import Job, Outcome, workers
+from .work import SILENT, Job, Outcome, workers
 
 logger = logging.getLogger(__name__)
+Row = TypeVar("Row")
 
 RECORDS_FILE, FAILED_FILE, ABOUT_FILE = "annotations.jsonl", "failed.jsonl", "about.json"
 WASTED_FILE = "wasted.jsonl"
 REFUSALS_IN_A_ROW = 5
-"""So many episodes that the endpoint refuses one after the other are not the episodes' fault."""
+"""So many episodes that the endpoint refuses or does not answer, one after the other, are not the episodes' fault."""
 VLA_IT_FILE, REPORT_FILE = "vla_it.json", "report.md"
 
 
@@ -54,14 +57,26 @@ def annotate(
     job: Job, folder: Path, limits: Limits, ray_address: str | None = None,
     report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Record]:  # fmt: skip
-    """Annotates what is missing -> all records of the folder. Raises DataError, and EndpointError where the endpoint
-    refuses everything."""
+    """Annotates what is missing -> all records of the folder. Raises DataError, EndpointError where the endpoint
+    refuses everything or is not there, and RunError where another run holds the folder or Ray fails."""
     dataset = open_dataset(job.path, job.reading)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_about(folder / ABOUT_FILE, {
-        "dataset": dataset.name, "hash": fingerprint(dataset), "model": job.settings.model,
-        "count": job.settings.count, "prompt": VERSION,
-    })  # fmt: skip
+    with only_run(folder):
+        _check_about(folder / ABOUT_FILE, {
+            "dataset": dataset.name, "hash": fingerprint(dataset), "model": job.settings.model,
+            "count": job.settings.count, "prompt": VERSION,
+        })  # fmt: skip
+        return _annotate_missing(job, dataset, folder, limits, ray_address, report_progress)
+
+
+def problems(folder: Path) -> list[str]:
+    """Why episodes of the folder failed, one for each; that one has no instruction is no failure."""
+    return [row["problem"] for row in _read_failures(folder / FAILED_FILE).values() if row["problem"] != SILENT]
+
+
+def _annotate_missing(
+    job: Job, dataset: EpisodeDataset, folder: Path, limits: Limits, ray_address: str | None,
+    report_progress: Callable[[int, int], None],
+) -> list[Record]:  # fmt: skip
     records = _read_records(folder / RECORDS_FILE)
     done = {record.number for record in records}
     failures = {number: row for number, row in _read_failures(folder / FAILED_FILE).items() if number not in done}
@@ -99,14 +114,21 @@ def annotate(
                     file.write(_line(records[-1]) + "\n")
                     file.flush()
                 report_progress(count, len(wanted))
-                refusals = refusals + 1 if outcome.refused else 0
+                if outcome.refused:
+                    refusals += 1
+                elif outcome.usage.requests:  # nothing was asked about episodes that are silent or cannot be read
+                    refusals = 0
                 if refusals >= REFUSALS_IN_A_ROW:
                     raise EndpointError(
-                        f"{job.settings.base_url} refused {refusals} episodes one after the other, the last with: "
-                        f"{outcome.problem}; expected annotations; check --base-url, --model and what it accepts"
+                        f"{job.settings.base_url} refused or did not answer {refusals} episodes one after the other, "
+                        f"the last with: {outcome.problem}; expected annotations; check that it runs, --base-url, "
+                        "--model and what it accepts, then give the command again: what is done stays"
                     )
     finally:
         _write_results(folder, records, list(failures.values()), wasted, limits)
+        found = problems(folder)
+        for problem, times in Counter(found).most_common(1):
+            logger.warning("%d episodes failed so far, %d of them with: %s", len(found), times, problem)
     return records
 
 
@@ -116,25 +138,42 @@ def _failure(outcome: Outcome) -> dict[str, Any]:
 
 def _read_failures(path: Path) -> dict[int, dict[str, Any]]:
     """By the episode's number."""
-    return {row["number"]: row for row in _rows(path)}
+    return dict(_rows(path, lambda row: (int(row["number"]), row | {"problem": str(row["problem"])})))
 
 
 def _read_wasted(path: Path) -> Usage:
     """What episodes that failed have cost so far."""
-    rows = _rows(path)
-    return sum((Usage(**{k: v for k, v in row.items() if k != "number"}) for row in rows), Usage())
+    return sum(_rows(path, lambda row: Usage(**{k: v for k, v in row.items() if k != "number"})), Usage())
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """Lines of JSON; one that a kill has cut in two is left out."""
+def _read_records(path: Path) -> list[Record]:
+    """The last one of each episode: two runs at once, which older versions allowed, wrote some twice."""
+    records = _rows(path, lambda row: Record(
+        int(row["number"]), row["file_path"], row["episode_id"], row["instruction"], tuple(row["motion"]),
+        Annotation.model_validate(row["annotation"]), Usage(**row["usage"]),
+    ))  # fmt: skip
+    return list({record.number: record for record in records}.values())
+
+
+def _rows(path: Path, parsed: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    """One of each line; a last one that a kill has cut in two is dropped from the file. Raises DataError."""
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("%s: left out a line that was cut: %s", path, line[:60])
+    rows, good = [], 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                logger.warning("%s: dropped a line that was cut: %s", path, line[:60])
+                break
+            try:
+                rows.append(parsed(json.loads(line)))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{path}, line {number}: found {line[:60]!r} ({type(error).__name__}), expected a line that this "
+                    "command has written; remove it: an annotation that is missing is asked for again"
+                ) from error
+            good += len(line)
+    os.truncate(path, good)
     return rows
 
 
@@ -161,40 +200,25 @@ def _line(record: Record) -> str:
     )
 
 
-def _read_records(path: Path) -> list[Record]:
-    """Records so far; a last line that a kill has cut in two is dropped from the file."""
-    if not path.exists():
-        return []
-    records, good = [], 0
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                break
-            records.append(
-                Record(
-                    row["number"], row["file_path"], row["episode_id"], row["instruction"], tuple(row["motion"]),
-                    Annotation.model_validate(row["annotation"]), Usage(**row["usage"]),
-                )
-            )  # fmt: skip
-            good += len(line)
-    os.truncate(path, good)
-    return records
-
-
 def _check_about(path: Path, about: dict[str, Any]) -> None:
     """What the folder's annotations are of. Raises DataError where they are of something else."""
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in about if found.get(key) != about[key])
-        if differing:
-            raise DataError(
-                f"{path.parent} holds annotations of another {', '.join(differing)}: found "
-                f"{[found.get(key) for key in differing]}, expected {[about[key] for key in differing]}; "
-                "choose a new folder"
-            )
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    if not path.exists():
+        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        return
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: found a damaged file, expected what the annotations beside it are of, in JSON; if they are of "
+            "this dataset, --model and --count, remove it and give the command again, else choose a new folder"
+        ) from error
+    differing = sorted(key for key in about if found.get(key) != about[key])
+    if differing:
+        raise DataError(
+            f"{path.parent} holds annotations of another {', '.join(differing)}: found "
+            f"{[found.get(key) for key in differing]}, expected {[about[key] for key in differing]}; "
+            "choose a new folder"
+        )
 
 
 def _write_results(
