@@ -46,8 +46,8 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     convert.add_argument("target", type=Path, help="new folder")
     convert.add_argument(
         "--skip-bad", action="store_true",
-        help="leave out episodes that cannot be read, have values that are not finite, or show a camera that is blank or "
-        "stands still, and say which and why",
+        help="leave out episodes that cannot be read, have values that are not finite, or show a camera that is blank "
+        "or stands still, and say which and why",
     )  # fmt: skip
     convert.add_argument(
         "--without", type=from_zero, nargs="+", default=[], metavar="N",

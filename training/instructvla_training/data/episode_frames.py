@@ -221,8 +221,8 @@ def _check_views(parts: Sequence[Part], views: Sequence[str]) -> None:
         missing = [view for view in views if view not in part.dataset.views]
         if missing:
             raise DataError(
-                f"{part.dataset.root}: found views {list(part.dataset.views)}, expected {list(views)}, which the policy "
-                f"looks through; name the camera: --camera {missing[0]}=KEY, or bring data that has it"
+                f"{part.dataset.root}: found views {list(part.dataset.views)}, expected {list(views)}, which the "
+                f"policy looks through; name the camera: --camera {missing[0]}=KEY, or bring data that has it"
             )
 
 

@@ -136,7 +136,7 @@ def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Find
             Finding(
                 "missing-image", True,
                 f"{_some(missing)}: no such file; copy the images or name their folder (--images-folder)",
-            )  # fmt: skip
+            )
         )
     if unclear:
         found.append(Finding("unreadable-image", True, f"{_some(unclear)}: no image; copy the files again"))

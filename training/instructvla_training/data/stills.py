@@ -42,7 +42,7 @@ def record_shard(seeds: range, config: PolicyConfig, data: DataRecipe) -> list[E
                 success=True,
                 source="still",
                 frames={k: np.asarray(v)[None] for k, v in frames.items()},
-            )  # fmt: skip
+            )
         )
     world.close()
     return stills
