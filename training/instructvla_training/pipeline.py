@@ -105,7 +105,8 @@ def make(
 
 def durations(recipe_name: str, space: Workspace) -> dict[str, float | None]:
     """Data and runs that a recipe rests on, in order, and the recipe -> seconds that each took; None: not noted."""
-    recipe, found = RECIPES[recipe_name](), {}
+    recipe = RECIPES[recipe_name]()
+    found: dict[str, float | None] = {}
     if recipe.after is not None and f"{recipe.preset}-{recipe.after}" in RECIPES:
         found |= durations(f"{recipe.preset}-{recipe.after}", space)
     data = [name for name, _ in recipe.datasets] if recipe.stage != "base" else []
