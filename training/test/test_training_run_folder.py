@@ -152,9 +152,9 @@ def test_a_run_on_the_simulation_is_not_gone_on_with_by_another_recipe_or_on_oth
     if what == "recordings":
         shutil.rmtree(next(space.stills.glob("shard-*")))
         write_shard(space.stills / "shard-0000", [episode(seed, 1, preset("tiny"), "still") for seed in range(9)])
-    optimisation = replace(recipe.optimisation, **change.pop("optimisation", {}))
+    changed = change | {"optimisation": replace(recipe.optimisation, **change.get("optimisation", {}))}
     with pytest.raises(RunError, match=rf"a run of other {what}.*delete this one"):
-        run_stage(replace(recipe, optimisation=optimisation, **change), space, "cpu", threads=1)
+        run_stage(replace(recipe, **changed), space, "cpu", threads=1)
 
 
 def test_corrections_may_come_in_while_a_run_goes_on(tmp_path):
