@@ -23,7 +23,7 @@ class Optimisation:
     log_every: int = 25
     save_every: int = 500
     autocast: str = "bfloat16"  # or "float32", as it is too on a processor that gains nothing by bfloat16
-    gather: str = "float32"  # dtype in which sharded weights are gathered
+    gather: str = "float32"  # dtype in which sharded weights are gathered; "bfloat16" only where autocast is that too
     checkpoint_activations: bool = False  # recompute the language model's layers in the backward pass
     compile_layers: bool = False  # by torch.compile; by one process only
 

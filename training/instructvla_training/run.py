@@ -25,6 +25,7 @@ from instructvla_model.tokenizer import PolicyTokenizer
 from . import state
 from .compiled import compile_layers
 from .lock import only_run
+from .number_type import number_type
 from .parallel import Processes, shard, whole_state
 from .recipes import StageRecipe
 from .refusals import RunError
@@ -68,7 +69,8 @@ def place(prepared: Prepared, recipe: StageRecipe, group: Processes) -> None:
         stage.policy.vlm.language_model.activation_checkpointing_enable()
     if recipe.optimisation.compile_layers and group.count == 1:
         compile_layers(stage.policy, group.device)
-    shard(stage, group, recipe.optimisation.gather)
+    in_bfloat16 = number_type(group.device, recipe.optimisation.autocast) == "bfloat16"  # else nothing would cast to it
+    shard(stage, group, recipe.optimisation.gather if in_bfloat16 else "float32")
 
 
 def train(
