@@ -26,15 +26,16 @@ from .data.survey import survey
 from .parallel import Processes, processes, use_threads
 from .recipes import StageRecipe
 from .run import Prepared, place, train
+from .stages.episode_text import EpisodePrompter
 from .stages.recorded import recorded_stage
-from .workspace import check_layout
+from .workspace import builder_for, check_layout
 
 logger = logging.getLogger(__name__)
 
 MOVES = "expert"
 """What moves: the action adapter, the query rows and the expert. The language adapter keeps what it knows."""
 
-FILES = ("datasets", "statistics")
+FILES = ("datasets", "statistics", "annotations", "conversations")
 """Of what a run is of: all that goes with the files of its data."""
 
 
@@ -100,11 +101,12 @@ def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
     policy.config = replace(policy.config, dt_s=parts[0].dataset.dt_s)
     conversations = LlavaDataset(request.multimodal, request.multimodal_images) if request.multimodal else None
     if conversations is not None:
-        refuse_errors(conversations.path, lint_text(conversations))
+        prompt = EpisodePrompter(builder_for(policy, tokenizer)).conversation
+        refuse_errors(conversations.path, lint_text(conversations, group.rank, group.count, prompt))
     recipe = _recipe(request, manifest.preset, policy.stage)
     torch.manual_seed(recipe.optimisation.seed)
     one_part = recipe.part(recipe.parts_for(group.count))
-    return recorded_stage(one_part, policy, tokenizer, parts, conversations, manifest, MOVES, robots[0]), recipe
+    return recorded_stage(one_part, policy, tokenizer, parts, conversations, manifest, group, MOVES, robots[0]), recipe
 
 
 def _recipe(request: Request, preset: str, stage: str) -> StageRecipe:

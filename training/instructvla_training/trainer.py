@@ -246,7 +246,8 @@ def check_same(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     differing = sorted(key for key in before.keys() & now.keys() if before[key] != now[key])
     if differing:
         told = "; ".join(f"{key}: {_told(before[key])}, now {_told(now[key])}" for key in differing)
-        mended = "; where only damaged files were mended: finetune --mended" if "datasets" in differing else ""
+        files = {"annotations", "conversations", "datasets"} & set(differing)
+        mended = "; where only damaged files were mended: finetune --mended" if files else ""
         raise RunError(
             f"{run_dir}: found a run of other {', '.join(differing)} ({told}), expected the same to go on; "
             f"name another folder (finetune: --output), or delete this one{mended}"

@@ -17,7 +17,7 @@ from instructvla_model.manifest import read_manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_training import cli
 from instructvla_training.data.augment import NONE
-from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.formats.episode import DataError, StateLayout
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.opening import Reading, open_dataset
 from instructvla_training.data.report import describe
@@ -28,6 +28,7 @@ from instructvla_training.language import vla_it
 from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
 from instructvla_training.parallel import Processes
 from instructvla_training.recipes import RECIPES
+from instructvla_training.refusals import RunError
 from instructvla_training.run import place
 from instructvla_training.samples import _episodes, write_samples
 from instructvla_training.stages.episodes import EpisodeStage
@@ -197,6 +198,43 @@ def test_the_recipes_for_libero_and_with_a_state_train_at_tiny_size(made, tmp_pa
     assert json.loads((space.run(full.run_name) / "samples" / "step-0000001.json").read_text())["error_m"] >= 0.0
 
 
+LONG = "put it there and then " * 400
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [(LONG, r"long\.json, entry 1.*tokens; expected at most"), ("<image1>", r"long\.json, entry 1: ")],
+)
+def test_a_question_that_becomes_no_prompt_is_named_before_training(made, question, told):
+    path = made / "long.json"
+    talks = [[{"from": "human", "value": text}, {"from": "gpt", "value": "a cat"}] for text in ("what?", question)]
+    path.write_text(json.dumps([{"conversations": turns} for turns in talks]))
+    with pytest.raises(DataError, match=told):
+        _stage(made, made / "kitchen", multimodal=path)
+
+
+@pytest.mark.parametrize("where", ["instruction", "annotation"])
+def test_an_instruction_that_becomes_no_prompt_is_named_before_training(made, tmp_path, where):
+    words = (LONG, "") if where == "instruction" else ("pick it up", LONG)
+    write_lerobot(tmp_path / "set", [episode(0), episode(1, instruction=words[0])], fps=5.0, codec="h264")
+    pair = (QuestionAnswer("where is it?", words[1] or "there"),)
+    vla_it.write(tmp_path / "words.json", [EpisodeAnnotation("set", "1", (), None, (), pair, ())])
+    with pytest.raises(DataError, match=r"set 1: prompt has .* tokens; expected at most .*mend its instruction"):
+        _stage(made, tmp_path / "set", reading=Reading(annotations=tmp_path / "words.json"))
+
+
+def test_a_conversation_that_was_mended_is_gone_on_with_when_that_is_said(made, tmp_path):
+    path = tmp_path / "talk.json"
+    for answer, options in (("a cat", {}), ("a dog", {"mended": True})):
+        turns = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": answer}]
+        path.write_text(json.dumps([{"conversations": turns}]))
+        request = _request(made, made / "kitchen", run_dir=tmp_path / "run", multimodal=path, steps=1)
+        if options:
+            with pytest.raises(RunError, match=r"other conversations.*--mended"):
+                finetune(request, "cpu", threads=1)
+        finetune(replace(request, **options), "cpu", threads=1)
+
+
 @pytest.mark.parametrize("wrong", ["data", "conversations"])
 def test_a_recipe_on_recorded_data_looks_through_it_before_its_first_step(made, tmp_path, wrong):
     full = RECIPES["2b-generalist"]()
@@ -340,6 +378,19 @@ def test_states_of_another_layout_than_the_checkpoint_s_are_refused(made, tmp_pa
     runtime = PolicyRuntime.load(made / "expert", device="cpu")
     with pytest.raises(DataError, match="expected the checkpoint's"):
         replay(runtime, open_dataset(tmp_path / "fractal20220817_data"), [0])
+
+
+def test_replay_asks_for_steps_as_long_as_the_policy_s_and_tells_of_another_arm(made, tmp_path, caplog):
+    runtime = PolicyRuntime.load(made / "both", device="cpu")
+    for name, fps in (("slow", 5.0), ("fast", 30.0)):
+        made_of = [episode(n, 10, views=("primary", "wrist")) for n in range(2)]
+        write_lerobot(
+            tmp_path / name, made_of, fps=fps, codec="h264", layout=StateLayout.AXIS_ANGLE, robot_type="wx250s"
+        )
+    replay(runtime, open_dataset(tmp_path / "slow"), [0])
+    assert "found episodes of wx250s, the checkpoint is of fr3" in caplog.text
+    with pytest.raises(DataError, match=r"found steps of 0\.033 s, expected the policy's, 0\.200 s"):
+        replay(runtime, open_dataset(tmp_path / "fast"), [0])
 
 
 def test_conversion_leaves_bad_episodes_out_when_asked_and_annotations_keep_to_theirs(made, tmp_path, monkeypatch):

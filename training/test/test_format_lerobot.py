@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from robot_data import INSTRUCTIONS, episode, lerobot_v2, lerobot_v3, picture, which
 
-from instructvla_training.data.formats.episode import DataError, StateLayout
+from instructvla_training.data.formats.episode import DataError, StateLayout, choose_cameras
 from instructvla_training.data.formats.lerobot import LeRobotDataset
-from instructvla_training.data.formats.lerobot_writer import LeRobotWriter
+from instructvla_training.data.formats.lerobot_writer import LeRobotWriter, write_lerobot
 from instructvla_training.data.formats.video import VideoImages
 
 JOINTS = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper"]
@@ -85,6 +86,20 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path):
         writer.add(episode(0))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_folder_never_mix_and_the_second_to_end_is_told(tmp_path, caplog):
+    one = LeRobotWriter(tmp_path / "made", fps=5.0)
+    other = LeRobotWriter(tmp_path / "made", fps=5.0)
+    assert "another conversion is at work, or was killed" in caplog.text
+    one.add(episode(1))
+    other.add(episode(2))
+    one.close()
+    with pytest.raises(DataError, match="another conversion has written it meanwhile"):
+        other.close()
+    (found,) = LeRobotDataset(tmp_path / "made")
+    assert np.array_equal(found.action_TA, episode(1).action_TA)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_an_existing_folder_is_not_written_over(v3):
@@ -191,3 +206,27 @@ def test_a_table_of_version_2_without_tasks_is_named(tmp_path):
     (root / "meta/episodes.jsonl").write_text('{"episode_index": 0, "length": 10}\n')
     with pytest.raises(DataError, match="found no 'tasks'"):
         LeRobotDataset(root)
+
+
+def test_a_dataset_has_the_name_of_its_folder_however_it_is_reached(v3, monkeypatch):
+    monkeypatch.chdir(v3)
+    assert LeRobotDataset(Path(".")).name == "made" and LeRobotDataset(Path("."))[0].file_path == "made"
+
+
+def test_a_task_of_blanks_is_none_and_names_may_be_told_by_their_places(v3, tmp_path):
+    root = tmp_path / "other"
+    write_lerobot(root, [episode(0, instruction="  "), episode(1, instruction=" pick the cup ")], fps=5.0)
+    info = json.loads((root / "meta/info.json").read_text())
+    names = info["features"]["observation.state"]["names"]
+    info["features"]["observation.state"]["names"] = {name: place for place, name in reversed([*enumerate(names)])}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    dataset = LeRobotDataset(root)
+    assert dataset.layout is StateLayout.RPY
+    assert [found.instruction for found in dataset] == ["", "pick the cup"]
+
+
+def test_of_two_cameras_at_wrists_one_must_be_named(tmp_path):
+    keys = ["front", "left_wrist", "right_wrist"]
+    with pytest.raises(DataError, match=r"left_wrist.*right_wrist.*--camera wrist=left_wrist"):
+        choose_cameras(keys, {}, tmp_path)
+    assert choose_cameras(keys, {"wrist": "right_wrist"}, tmp_path) == {"primary": "front", "wrist": "right_wrist"}

@@ -9,7 +9,13 @@ import pytest
 from robot_data import bridge, episode, fractal, libero, picture, which
 
 from instructvla_training.data.formats.episode import DataError, StateLayout
-from instructvla_training.data.formats.rlds import RldsDataset, absolute_gripper, binarize_gripper, bridge_numbers
+from instructvla_training.data.formats.rlds import (
+    RldsDataset,
+    _images,
+    absolute_gripper,
+    binarize_gripper,
+    bridge_numbers,
+)
 from instructvla_training.data.formats.tfds import RawEpisode
 from instructvla_training.data.formats.tfrecord import (
     masked_crc,
@@ -185,3 +191,9 @@ def test_bridge_numbers_of_another_length_and_openings_that_are_no_number_are_no
     assert np.isnan(opening).sum() == 1
     with pytest.raises(DataError, match="found 4 actions, expected 7"):
         bridge_numbers(RawEpisode(steps | {"action": action[:5]}, {}, Path("x"), 0))
+
+
+def test_images_that_are_too_few_for_the_steps_are_named():
+    raw = RawEpisode({"observation/image": [b""] * 3}, {}, Path("shard"), 0)
+    with pytest.raises(DataError, match="found 3 images in steps/observation/image, expected 4; drop"):
+        _images(raw, "observation/image", slice(1, 4))

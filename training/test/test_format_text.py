@@ -26,7 +26,7 @@ def conversations(count: int) -> list[dict]:
     entries = []
     for number in range(count):
         turns = [
-            {"from": "human", "value": f"<image>\nWhat is “number”, {{{number}}}?"},
+            {"from": "human", "value": "<image>\n" * (number % 2) + f"What is “number”, {{{number}}}?"},
             {"from": "gpt", "value": f'It is {number}, "ß".'},
         ]
         entries.append({"id": str(number), "conversations": turns} | ({"image": f"{number}.png"} if number % 2 else {}))
@@ -157,3 +157,19 @@ def test_a_turn_without_words_is_named(tmp_path, turns, told):
     for number, words in ((0, told), (1, "entry 1: found"), (2, "entry 2: found")):
         with pytest.raises(DataError, match=words):
             dataset[number]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"images": ["a.png"]}, r"found <image> in a question and the keys .*images.*, expected one path"),
+        ({"image": ["a.png", "b.png"]}, r"found image \"\['a.png', 'b.png'\]\", expected one path"),
+        ({"image": ""}, "found <image> in a question"),
+    ],
+)
+def test_a_question_about_a_picture_is_never_asked_without_it(tmp_path, entry, told):
+    talk = [{"from": "human", "value": "<image>\nwhat is it?"}, {"from": "gpt", "value": "a cup"}]
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps([{"conversations": talk} | entry]))
+    with pytest.raises(DataError, match=told):
+        LlavaDataset(path)[0]

@@ -45,7 +45,10 @@ def made(tmp_path_factory) -> Path:
     talk = [{"from": "human", "value": "<image>\nwhat is it?"}, {"from": "gpt", "value": "a picture " * 300}]
     (root / "images").mkdir()
     (root / "images" / "a.png").write_bytes(png(picture(2)))
-    entries = [{"conversations": talk, "image": "a.png"}, {"conversations": talk[:1] + talk[1:]}]
+    entries = [
+        {"conversations": talk, "image": "a.png"},
+        {"conversations": [{"from": "human", "value": "what is it?"}, talk[1]]},
+    ]
     (root / "talk.json").write_text(json.dumps(entries))
     return root
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .formats.episode import ACTION_NAMES, DataError, Episode, EpisodeDataset, StateLayout
-from .formats.llava import LlavaDataset
+from .formats.llava import Conversation, LlavaDataset
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +112,11 @@ def _spread(numbers_N: np.ndarray, count: int | None) -> np.ndarray:
     return numbers_N[np.linspace(0, len(numbers_N) - 1, count).astype(int)]
 
 
-def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Finding]:
-    """Entries that cannot be read and images that are missing or none, of every ``step``-th entry from ``first`` on.
+def lint_text(
+    dataset: LlavaDataset, first: int = 0, step: int = 1, prompt: Callable[[Conversation], object] = lambda talk: None
+) -> list[Finding]:
+    """Entries that cannot be read and images that are missing or none, of every ``step``-th entry from ``first`` on;
+    and entries of which ``prompt`` makes none, but a DataError.
 
     Of an image only the beginning is looked at, lest millions be decoded.
     """
@@ -121,6 +124,7 @@ def lint_text(dataset: LlavaDataset, first: int = 0, step: int = 1) -> list[Find
     for number in range(first, len(dataset), step):
         try:
             entry = dataset[number]
+            prompt(entry)
         except DataError as error:
             broken.append(str(error))
             continue

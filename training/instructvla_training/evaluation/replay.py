@@ -7,20 +7,25 @@ after it. The robot does not move, so this is safe, quick, and the last step bef
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from instructvla_model.manifest import Manifest
 from instructvla_model.runtime import PolicyRuntime
 from instructvla_model.types import Observation
 from instructvla_training.data.chunks import action_chunks
 from instructvla_training.data.episode_frames import HELD_OUT_EPISODES
 from instructvla_training.data.formats.episode import DataError, Episode, EpisodeDataset
+from instructvla_training.data.lint import RATE_TOLERANCE
 from instructvla_training.workspace import check_layout
 
 from .open_loop import draw, predict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,11 @@ def held_out_episodes(spoken: np.ndarray, count: int | None = None) -> list[int]
 def replay(runtime: PolicyRuntime, dataset: EpisodeDataset, numbers: list[int], output: Path | None = None) -> Replayed:
     """Compares on the numbered episodes; into ``output`` go ``replay.json`` and a picture of each episode.
 
-    Raises DataError where the data lacks a view of the policy, or has states of another layout than it was trained on.
+    Raises DataError where the data lacks a view of the policy, has states of another layout than it was trained on, or
+    steps of another length.
     """
     check_layout(runtime.manifest, dataset)
+    _check_rate_and_robot(runtime.manifest, dataset)
     found, expected, names = [], [], []
     for number in numbers:
         episode = dataset[number]
@@ -83,6 +90,17 @@ def replay(runtime: PolicyRuntime, dataset: EpisodeDataset, numbers: list[int], 
     if output is not None:
         (output / "replay.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def _check_rate_and_robot(manifest: Manifest, dataset: EpisodeDataset) -> None:
+    if abs(dataset.dt_s / manifest.dt_s - 1.0) > RATE_TOLERANCE:
+        raise DataError(
+            f"{dataset.root}: found steps of {dataset.dt_s:.3f} s, expected the policy's, {manifest.dt_s:.3f} s; "
+            f"record or resample at {1 / manifest.dt_s:g} Hz"
+        )
+    robot = str(manifest.training.get("robot", ""))
+    if robot and dataset.robot and robot != dataset.robot:
+        logger.warning("%s: found episodes of %s, the checkpoint is of %s", dataset.root, dataset.robot, robot)
 
 
 def _seen(episode: Episode, step: int, views: Sequence[str]) -> Observation:

@@ -15,6 +15,7 @@ from instructvla_training.language.templates.questions import CAPTION_PROMPTS
 from instructvla_training.language.vla_it import QuestionAnswer
 
 EPISODE_KINDS = ("action", "motion", "qa_action", "rewrite", "situated")
+LONG_MOTION = "move backward right down, tilt down, rotate counterclockwise, close gripper"
 
 
 class EpisodePrompter:
@@ -46,16 +47,40 @@ class EpisodePrompter:
         except PromptError as error:
             raise DataError(f"{words.name}: {error}") from error
 
+    def check(self, words: Words) -> None:
+        """Makes every prompt that `action` may draw. Raises DataError at the first that cannot be made."""
+        instruction, found = words.instruction.lower(), words.annotation
+        try:
+            motions = found.move_primitive if found is not None else ()
+            self.builder.motion(instruction, max((LONG_MOTION, *motions), key=len))
+            if found is None:
+                return
+            captions = [QuestionAnswer(prompt, found.caption) for prompt in CAPTION_PROMPTS if found.caption]
+            for pair in (*found.qa, *captions):
+                self.builder.question_then_action(pair.question, pair.answer, instruction)
+            for pair in (*found.cc, *found.cr):
+                self.builder.think(pair.question, pair.answer)
+        except PromptError as error:
+            raise DataError(
+                f"{words.name}: {error}; mend its instruction or annotation, or leave it out (data convert --without)"
+            ) from error
+
     def conversation(self, talk: Conversation) -> Encoded:
-        """A conversation without actions. One too long for the model loses its last turns, then half of its answer."""
-        turns = [Turn(self.builder.question(question), answer) for question, answer in talk.turns]
+        """A conversation without actions. One too long for the model loses its last turns, then half of its answer.
+
+        Raises DataError where a question has no words or is too long by itself.
+        """
+        try:
+            turns = [Turn(self.builder.question(question), answer) for question, answer in talk.turns]
+        except PromptError as error:
+            raise DataError(f"{talk.source}: {error}; leave it out") from error
         while True:
             try:
                 return self.builder.conversation(turns, int(talk.image is not None))
             except PromptError as error:
                 last = turns[-1]
                 if len(turns) == 1 and len(last.assistant) < 2:
-                    raise DataError(f"conversation {last.user[:60]!r}: {error}; leave it out") from error
+                    raise DataError(f"{talk.source}, {last.user[:60]!r}: {error}; leave it out") from error
                 shorter = replace(last, assistant=last.assistant[: len(last.assistant) // 2])
                 turns = turns[:-1] or [shorter]
 

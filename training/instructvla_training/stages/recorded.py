@@ -15,6 +15,7 @@ from instructvla_training.data.episode_frames import EpisodeFrames, Part
 from instructvla_training.data.formats.annotated import AnnotatedDataset
 from instructvla_training.data.formats.llava import LlavaDataset
 from instructvla_training.data.survey import STATISTICS_FILE, file_mark, write_published
+from instructvla_training.parallel import Processes
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.run import Prepared
 from instructvla_training.workspace import builder_for
@@ -26,19 +27,23 @@ from .identity import recipe_identity
 
 def recorded_stage(
     recipe: StageRecipe, policy: InstructVLA, tokenizer: PolicyTokenizer, parts: Sequence[Part],
-    conversations: LlavaDataset | None, base: Manifest, moves: str | None = None, robot: str = "",
+    conversations: LlavaDataset | None, base: Manifest, group: Processes, moves: str | None = None, robot: str = "",
 ) -> Prepared:  # fmt: skip
     """``policy``, which was loaded from ``base``, on the datasets ``parts``.
 
     Its checkpoints say what they were trained on, with all statistics, and run with the first part's; its state says
-    what a run must be of to go on.
+    what a run must be of to go on. Raises DataError where a text becomes no prompt: here, and not at whatever step
+    would draw it.
     """
     config, surveys = policy.config, [part.survey for part in parts]
     data = EpisodeFrames(
         parts, conversations, config.views, image_recipe(config.expert_recipe, config.film.image_size),
         image_recipe(config.vlm_recipe, config.vision.image_size), side_by_side=config.vlm_input == "side_by_side",
     )  # fmt: skip
-    stage = EpisodeStage(policy, EpisodePrompter(builder_for(policy, tokenizer)), data, recipe, moves)
+    prompter = EpisodePrompter(builder_for(policy, tokenizer))
+    stage = EpisodeStage(policy, prompter, data, recipe, moves)
+    for episode in stage.with_words()[group.rank :: group.count]:
+        prompter.check(data.words(episode))
     layouts = sorted({part.dataset.layout.name for part in parts})
     notes = {
         "datasets": {made.name: made.fingerprint for made in surveys}, "shares": data.shares, "state_layouts": layouts,

@@ -37,6 +37,7 @@ from .ablation import switched
 from .action import ActionStage
 from .base import BaseStage
 from .draw import SOURCES
+from .episode_text import EpisodePrompter
 from .identity import recipe_identity, recordings_identity
 from .recorded import recorded_stage
 from .text import Prompter
@@ -163,14 +164,15 @@ def _recorded_stage(
         for dataset in datasets if group.is_first else ():
             refuse_errors(dataset.root, lint(dataset, episodes=LINTED_EPISODES))
         if conversations is not None:  # millions: the processes share them out
-            refuse_errors(conversations.path, lint_text(conversations, group.rank, group.count))
+            prompt = EpisodePrompter(builder_for(policy, tokenizer)).conversation
+            refuse_errors(conversations.path, lint_text(conversations, group.rank, group.count, prompt))
     group.wait()
     weights = [weight for _, weight in recipe.datasets]
     parts = [Part(dataset, survey(dataset), weight) for dataset, weight in zip(datasets, weights, strict=True)]
     parts = pool(parts, [dataset.robot for dataset in datasets])
     if recipe.stage == "generalist" and base.statistics is not None:
         parts = [_as_learnt(part, base) for part in parts]
-    return recorded_stage(recipe, policy, tokenizer, parts, conversations, base)
+    return recorded_stage(recipe, policy, tokenizer, parts, conversations, base, group)
 
 
 def _as_learnt(part: Part, base: Manifest) -> Part:

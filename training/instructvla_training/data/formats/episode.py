@@ -217,6 +217,11 @@ def choose_cameras(keys: Sequence[str], wanted: Mapping[str, str], source: Path)
     rest = [key for key in keys if key not in chosen.values()]
     wrist = [key for key in rest if any(word in key.lower() for word in ("wrist", "hand", "gripper"))]
     if "wrist" not in chosen and wrist:
+        if len(wrist) > 1:
+            raise DataError(
+                f"{source}: found cameras {sorted(wrist)}, any of which could be the one at the wrist; "
+                f"name it: --camera wrist={sorted(wrist)[0]}"
+            )
         chosen["wrist"] = wrist[0]
     others = [key for key in rest if key not in wrist]
     known = [key for key in others if key.split(".")[-1] in ("primary", "image_0", "image")]

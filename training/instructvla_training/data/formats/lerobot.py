@@ -7,6 +7,7 @@ episodes' table says where each begins. Keys and layouts follow the published fo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class LeRobotDataset(EpisodeDataset):
         invert_gripper: str = "",
     ) -> None:
         """``invert_gripper``: one of INVERTIBLE, for datasets in which 1 is closed there. Raises DataError."""
-        self.root, self.name = Path(root), Path(root).name
+        self.root, self.name = Path(root), Path(os.path.abspath(root)).name
         if invert_gripper not in ("", *INVERTIBLE):
             raise DataError(f"found invert_gripper {invert_gripper!r}, expected one of {', '.join(INVERTIBLE)}")
         with whole(self.root / INFO_FILE, "the description and the tables of a LeRobot dataset"):
@@ -123,7 +124,7 @@ class LeRobotDataset(EpisodeDataset):
         return Episode(
             file_path=self.name,
             episode_id=str(entry.index),
-            instruction=entry.tasks[0] if entry.tasks else "",
+            instruction=entry.tasks[0].strip() if entry.tasks else "",
             state_TS=state,
             action_TA=action,
             images={view: self._images(entry, key, table) for view, key in self.cameras.items()},
@@ -241,10 +242,11 @@ def _of_joints(names: str) -> bool:
 
 
 def _names(feature: Mapping[str, Any] | None) -> list[str]:
-    """Names of a vector: a list, or the list in a dictionary of one entry."""
+    """Names of a vector: a list, the list in a dictionary of one entry, or a dictionary of each name's place."""
     names = (feature or {}).get("names") or []
     if isinstance(names, dict):
-        names = next(iter(names.values()), [])
+        places = list(names.values())
+        names = sorted(names, key=names.__getitem__) if all(isinstance(p, int) for p in places) else places[0]
     return [str(name) for name in names]
 
 

@@ -1,13 +1,16 @@
 """Writes LeRobot v3.0 datasets: parquet, video, and the tables and statistics that LeRobot reads beside them.
 
-The folder appears under its name when it is complete; a writer that is killed leaves ``<name>.partial`` behind.
+The folder appears under its name when it is complete; a writer that is killed leaves ``<name>.*.partial`` behind.
 """
 
 from __future__ import annotations
 
+import glob
 import json
+import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from .episode import ACTION_NAMES, DataError, Episode, StateLayout
 from .lerobot import ACTION_KEY, INFO_FILE, STATE_KEY, UNKNOWN_ROBOT
 from .lerobot_stats import Moments, image_sample
 from .video import VideoWriter
+
+logger = logging.getLogger(__name__)
 
 VERSION = "v3.0"
 CHUNKS_SIZE, DATA_FILE_MB, VIDEO_FILE_MB = 1000, 100, 200
@@ -51,9 +56,11 @@ class LeRobotWriter:
         if self.root.exists():
             raise DataError(f"{self.root} exists; expected a new folder: choose another name or remove it")
         self.fps, self.layout, self.robot_type, self.codec = fps, layout, robot_type, codec
-        self._partial = self.root.with_name(self.root.name + ".partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.root.parent.glob(f"{glob.escape(self.root.name)}.*.partial"):
+            logger.warning("found %s: another conversion is at work, or was killed; then remove that folder", left)
+        self._partial = Path(tempfile.mkdtemp(".partial", f"{self.root.name}.", self.root.parent))
+        self._partial.chmod(0o755)
         self.episodes = self.frames = 0
         self._tasks: dict[str, int] = {}
         self._rows: list[dict[str, Any]] = []
@@ -118,7 +125,11 @@ class LeRobotWriter:
         self._write_tasks()
         _write_json(self._partial / "meta/stats.json", {key: m.to_dict(key) for key, m in self._totals.items()})
         _write_json(self._partial / INFO_FILE, self._info())
-        os.replace(self._partial, self.root)
+        try:
+            os.replace(self._partial, self.root)
+        except OSError as error:
+            shutil.rmtree(self._partial)
+            raise DataError(f"{error}; expected a new folder: another conversion has written it meanwhile") from error
 
     # ---- files ----------------------------------------------------------------------------------------
 

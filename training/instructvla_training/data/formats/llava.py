@@ -23,10 +23,11 @@ _BETWEEN = re.compile(r"[ \t\r\n,\[\]\ufeff]*")  # with the mark that some edito
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions with their answers about one image, or about none."""
+    """Questions with their answers about one image, or about none. ``source``: file and number of the entry."""
 
     turns: tuple[tuple[str, str], ...]
     image: Path | None
+    source: str = "a conversation"
 
     def pixels(self) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB. Raises DataError where the file is missing or no image."""
@@ -132,5 +133,15 @@ def _conversation(entry: Any, images: Path, source: str) -> Conversation:
             what = "a question" if not pair[0] else "an answer"
             raise DataError(f"{source}: found {what} without words, expected some; write one or drop the entry")
         pairs.append(pair)
-    image = entry.get("image")
-    return Conversation(tuple(pairs), images / image if image else None)
+    return Conversation(tuple(pairs), _image(entry, turns[::2], images, source), source)
+
+
+def _image(entry: dict[str, Any], questions: list[dict[str, Any]], images: Path, source: str) -> Path | None:
+    """Raises DataError where there is no image, or no single one, for questions about one."""
+    named = entry.get("image")
+    if isinstance(named, str) and named:
+        return images / named
+    if named or any(IMAGE_MARK in str(turn["value"]) for turn in questions):
+        found = f"image {str(named)[:60]!r}" if named else f"{IMAGE_MARK} in a question and the keys {sorted(entry)}"
+        raise DataError(f'{source}: found {found}, expected one path under the key "image"; name it or drop the entry')
+    return None

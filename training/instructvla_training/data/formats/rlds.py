@@ -203,6 +203,10 @@ def _images(raw: RawEpisode, name: str, kept: slice) -> Images:
     encoded = raw.steps.get(name)
     if not isinstance(encoded, list):
         raise DataError(f"{raw.source}: steps/{name} is missing or holds no images; expected JPEG or PNG")
+    if len(encoded) < kept.stop:
+        raise DataError(
+            f"{raw.source}: found {len(encoded)} images in steps/{name}, expected {kept.stop}; drop the episode"
+        )
     return SlicedImages(EncodedImages(encoded, f"{raw.source} {name}"), kept.start, kept.stop - kept.start)
 
 
