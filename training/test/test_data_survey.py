@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robot_data import bridge, episode, lerobot_v3, write_json
+from robot_data import bridge, episode, lerobot_v2, lerobot_v3, write_json, write_lines
 
 from instructvla_training import cli
 from instructvla_training.data.convert import convert
@@ -23,7 +24,8 @@ from instructvla_training.data.lint import lint, lint_text
 from instructvla_training.data.report import statistics_table
 from instructvla_training.data.survey import (
     action_statistics,
-    cache_folder,
+    cache_entry,
+    file_mark,
     fingerprint,
     read_published,
     survey,
@@ -90,10 +92,59 @@ def test_the_hash_does_not_depend_on_where_the_data_lies(tmp_path):
     assert fingerprint(LeRobotDataset(here)) == fingerprint(LeRobotDataset(there))
 
 
+def _long(root: Path) -> Path:
+    """A dataset whose list of episodes names the second one's task more than 64 KiB from both ends."""
+    path = lerobot_v2(root) / "meta/episodes.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, [row if number == 1 else row | {"note": "x" * 70_000} for number, row in enumerate(rows)])
+    return path
+
+
+def test_words_that_are_mended_in_the_middle_of_a_file_are_another_dataset(tmp_path):
+    path = _long(tmp_path / "made")
+    first = survey(LeRobotDataset(tmp_path / "made"))
+    path.write_text(path.read_text().replace("pick up the can", "pick up the cup"))
+    second = survey(LeRobotDataset(tmp_path / "made"))
+    assert (first.instructions[1], second.instructions[1]) == ("pick up the can", "pick up the cup")
+    assert first.fingerprint != second.fingerprint
+
+
+def test_a_large_file_that_was_written_again_is_surveyed_again_and_stays_the_same_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr("instructvla_training.data.survey.WHOLE_TEXT_BYTES", 100_000)
+    path = _long(tmp_path / "made")
+    first, before = survey(LeRobotDataset(tmp_path / "made")), path.stat()
+    path.write_text(path.read_text().replace("pick up the can", "pick up the cup"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    second = survey(LeRobotDataset(tmp_path / "made"))
+    assert second.instructions[1] == "pick up the cup" and second.fingerprint == first.fingerprint
+
+
+def test_the_hash_of_a_file_is_of_all_of_it_unless_it_is_large_or_a_video(tmp_path):
+    size = 3 * (1 << 20) + 5
+    for name, counts in (("talk.json", True), ("numbers.tfrecord", True), ("front.mp4", False)):
+        path, marks = tmp_path / name, set()
+        for place in (None, 70_000, size // 2, size - 70_000):
+            content = bytearray(size)
+            if place is not None:
+                content[place] = 1
+            path.write_bytes(content)
+            marks.add(file_mark(path))
+        assert len(marks) == (4 if counts else 1), name
+
+
+def test_the_hash_of_a_file_whose_ends_are_all_of_it_is_the_one_that_it_always_was(tmp_path):
+    path = tmp_path / "talk.json"
+    for size in (0, 70_000, 1 << 17):
+        content = np.random.default_rng(0).bytes(size)
+        path.write_bytes(content)
+        known = hashlib.sha256(f"{size}\n".encode() + content[: 1 << 16] + content[-(1 << 16) :])
+        assert file_mark(path) == known.hexdigest()[:24]
+
+
 def test_a_damaged_cache_is_made_anew(tmp_path, caplog):
     dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=1))
     first = survey(dataset)
-    np.save(cache_folder() / first.fingerprint / "action_XA.npy", np.zeros((2, 7), np.float32))
+    np.save(cache_entry(dataset, first.fingerprint) / "action_XA.npy", np.zeros((2, 7), np.float32))
     assert survey(dataset) == first and "made anew" in caplog.text
 
 
@@ -133,8 +184,9 @@ def test_least_spans_are_for_a_fifth_of_a_second_and_go_with_the_step(tmp_path):
 
 def test_what_a_killed_process_of_the_same_number_left_does_not_stop_a_survey(tmp_path):
     dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=2))
-    (cache_folder() / f"{fingerprint(dataset)}.{os.getpid()}").mkdir(parents=True)
-    assert survey(dataset).n_steps == 21 and (cache_folder() / fingerprint(dataset)).is_dir()
+    entry = cache_entry(dataset, fingerprint(dataset))
+    entry.with_name(f"{entry.name}.{os.getpid()}").mkdir(parents=True)
+    assert survey(dataset).n_steps == 21 and entry.is_dir()
 
 
 def test_statistics_of_a_tfds_dataset_are_those_of_all_its_splits(tmp_path):

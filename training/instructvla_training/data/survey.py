@@ -1,7 +1,9 @@
 """What training must know of a dataset before its first step: words, states, actions and their normalisation.
 
-Gathered in one pass (images are not decoded) and cached under a hash of the data and of how it is read, so that a
-changed file, another transform or another camera never meets old statistics. The numbers are mapped from disk.
+Gathered in one pass (images are not decoded) and cached under a hash of the data and of how it is read, and under the
+times at which its files were written, so that a changed file, another transform or another camera never meets old
+statistics. (One edit would: deep within a large file, its size and its time of writing put back.) The numbers are
+mapped from disk.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ SPAN_FLOOR_ACTION = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0)
 have its tremble blown up to full scale."""
 REFERENCE_DT_S = 0.2
 SPAN_FLOOR_STATE = (0.01, 0.01, 0.01, 0.1, 0.1, 0.1, 0.0, 0.1)
-_HEAD = 1 << 16
+_END, _BLOCK = 1 << 16, 1 << 20
+WHOLE_BYTES, WHOLE_TEXT_BYTES = 4 << 20, 1 << 30
+"""Larger files enter a hash by their ends alone; the second is for JSON and for what lies in a folder ``meta``."""
 _COLUMNS = ("action_XA", "state_XS")
 STATISTICS_FILE = "dataset_statistics.json"
 """Beside a checkpoint's manifest: the statistics of every dataset it was trained on, in the published layout."""
@@ -83,7 +87,7 @@ def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda 
     """
     others = dataset.other_splits()
     mark = fingerprint(dataset, _recipe(dataset.dt_s), others)
-    path = cache_folder() / mark
+    path = cache_entry(dataset, mark, others)
     cached = _read(path)
     if cached is not None:
         return _named(cached, dataset.name)
@@ -113,27 +117,51 @@ def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda 
 
 
 def fingerprint(dataset: EpisodeDataset, recipe: str = RECIPE, others: Sequence[EpisodeDataset] = ()) -> str:
-    """Hash over how the dataset is read and over its files: names, sizes, and the first and last 64 KiB of each."""
+    """Hash over how the dataset is read and over the names and contents of its files: a copy elsewhere has the same.
+
+    Files up to `WHOLE_BYTES` (in ``meta`` and JSON: `WHOLE_TEXT_BYTES`) count whole; larger ones, and videos, as no
+    survey keeps pictures, by size and first and last 64 KiB. (Older versions took all files so: where none has more
+    than 128 KiB the hash is still the same.)
+    """
     digest = hashlib.sha256(f"{recipe}\n{dataset.reading}\n".encode())
-    for path in dict.fromkeys(path for each in (dataset, *others) for path in each.files()):
-        digest.update(f"{path.relative_to(dataset.root)} ".encode())
-        digest.update(_ends(path))
+    for path in _files(dataset, others):
+        relative = path.relative_to(dataset.root)
+        digest.update(f"{relative} ".encode())
+        _add(digest, path, _whole_bytes(relative))
     return digest.hexdigest()[:24]
 
 
 def file_mark(path: Path) -> str:
-    """Hash over a file's size and its first and last 64 KiB."""
-    return hashlib.sha256(_ends(path)).hexdigest()[:24]
+    """Hash over a file as `fingerprint` takes it: whole where it is not too large, else size and both ends."""
+    digest = hashlib.sha256()
+    _add(digest, path, _whole_bytes(Path(path.name)))
+    return digest.hexdigest()[:24]
 
 
-def _ends(path: Path) -> bytes:
+def _files(dataset: EpisodeDataset, others: Sequence[EpisodeDataset]) -> list[Path]:
+    return list(dict.fromkeys(path for each in (dataset, *others) for path in each.files()))
+
+
+def _whole_bytes(relative: Path) -> int:
+    """Up to which size a file counts whole, by its path in the dataset."""
+    if relative.suffix == ".mp4":
+        return 0
+    return WHOLE_TEXT_BYTES if relative.suffix in (".json", ".jsonl") or "meta" in relative.parts[:1] else WHOLE_BYTES
+
+
+def _add(digest: hashlib._Hash, path: Path, whole: int) -> None:
+    """Size, beginning and end of a file; what lies between them too, where it has no more than ``whole`` bytes."""
     if not path.is_file():
         raise DataError(f"{path} is missing, expected a file that the dataset names; copy the dataset again")
     size = path.stat().st_size
+    digest.update(f"{size}\n".encode())
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-        file.seek(max(0, size - _HEAD))
-        return f"{size}\n".encode() + head + file.read(_HEAD)
+        digest.update(file.read(_END))
+        file.seek(max(0, size - _END))
+        digest.update(file.read(_END))
+        file.seek(_END)
+        for place in range(_END, size - _END if size <= whole else 0, _BLOCK):
+            digest.update(file.read(min(_BLOCK, size - _END - place)))
 
 
 def _recipe(dt_s: float) -> str:
@@ -150,6 +178,15 @@ def _named(made: Survey, name: str) -> Survey:
 def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "instructvla" / "surveys"
+
+
+def cache_entry(dataset: EpisodeDataset, mark: str, others: Sequence[EpisodeDataset] = ()) -> Path:
+    """Where the survey of the dataset of this `fingerprint` is kept, while its files stay as they were written.
+
+    The times of writing are no part of the fingerprint, by which a run knows its data again: a copy has others.
+    """
+    times = [path.stat().st_mtime_ns for path in _files(dataset, others)]
+    return cache_folder() / f"{mark}-{hashlib.sha256(repr(times).encode()).hexdigest()[:8]}"
 
 
 def published(surveys: Sequence[Survey]) -> dict[str, Any]:
