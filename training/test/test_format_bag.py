@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from robot_data import FRANKA, INSTRUCTIONS, bag, picture, which
@@ -10,6 +12,7 @@ from instructvla_ros.control.kinematics import NEUTRAL_RAD
 from instructvla_ros.control.state import state_vector
 from instructvla_training.data.formats.bag import BagDataset
 from instructvla_training.data.formats.episode import DataError
+from instructvla_training.data.survey import fingerprint, survey
 
 RUNS = ((1, INSTRUCTIONS[0], 8), (2, INSTRUCTIONS[1], 6), (3, "too short", 2))
 
@@ -27,6 +30,29 @@ def test_each_instruction_with_enough_steps_is_an_episode(recorded):
     found = [(e.episode_id, e.instruction, len(e)) for e in dataset]
     assert found[:2] == [("1.0", INSTRUCTIONS[0], 8), ("2.0", INSTRUCTIONS[1], 6)]
     assert dataset.dt_s == pytest.approx(0.2) and dataset.views == ("primary",)
+
+
+def test_episodes_bear_the_name_that_their_folder_has_now_whatever_the_cache_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bag(tmp_path / "monday" / "001")
+    assert survey(BagDataset(tmp_path / "monday")).keys == (("monday/001", "1.0"),)
+    (tmp_path / "monday").rename(tmp_path / "tuesday")
+    dataset = BagDataset(tmp_path / "tuesday")
+    found = survey(dataset)
+    assert found.name == "tuesday" and found.keys == (("tuesday/001", "1.0"),) == (_key(dataset[0]),)
+
+
+@pytest.mark.parametrize(("within", "named"), [("", "."), ("001", ".."), ("001", "../001/..")])
+def test_a_folder_of_bags_has_its_name_however_it_is_named(tmp_path, monkeypatch, within, named):
+    bag(tmp_path / "monday" / "001")
+    monkeypatch.chdir(tmp_path / "monday" / within)
+    dataset = BagDataset(Path(named))
+    assert dataset.name == "monday" and _key(dataset[0]) == ("monday/001", "1.0")
+    assert fingerprint(dataset) == fingerprint(BagDataset(tmp_path / "monday"))
+
+
+def _key(episode):
+    return episode.file_path, episode.episode_id
 
 
 def test_a_step_has_the_newest_image_and_the_state_at_its_beginning(recorded):

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def survey(dataset: EpisodeDataset, report: Callable[[int, int], None] = lambda 
     path = cache_entry(dataset, mark, others)
     cached = _read(path)
     if cached is not None:
-        return _named(cached, dataset.name)
+        return cached
     lengths, words, keys, actions, states = [], [], [], [], []
     for number, episode in enumerate(dataset):
         report(number, len(dataset))
@@ -169,24 +169,19 @@ def _recipe(dt_s: float) -> str:
     return RECIPE if dt_s == REFERENCE_DT_S else f"{RECIPE}; least spans by the step"
 
 
-def _named(made: Survey, name: str) -> Survey:
-    """A survey from the cache under the name that the folder has now; episodes without a file of their own bear it."""
-    keys = tuple((name if path == made.name else path, number) for path, number in made.keys)
-    return replace(made, name=name, keys=keys)
-
-
 def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "instructvla" / "surveys"
 
 
 def cache_entry(dataset: EpisodeDataset, mark: str, others: Sequence[EpisodeDataset] = ()) -> Path:
-    """Where the survey of the dataset of this `fingerprint` is kept, while its files stay as they were written.
+    """Where the survey of the dataset of this `fingerprint` is kept, while its name and its files stay as they are.
 
-    The times of writing are no part of the fingerprint, by which a run knows its data again: a copy has others.
+    Episodes bear the name in their keys. It and the times of writing are no part of the fingerprint, by which a run
+    knows its data again: a copy has others.
     """
-    times = [path.stat().st_mtime_ns for path in _files(dataset, others)]
-    return cache_folder() / f"{mark}-{hashlib.sha256(repr(times).encode()).hexdigest()[:8]}"
+    here = [dataset.name, *(path.stat().st_mtime_ns for path in _files(dataset, others))]
+    return cache_folder() / f"{mark}-{hashlib.sha256(repr(here).encode()).hexdigest()[:8]}"
 
 
 def published(surveys: Sequence[Survey]) -> dict[str, Any]:
