@@ -156,6 +156,14 @@ def test_published_statistics_come_back(tmp_path):
     assert read_published(tmp_path / "s.json") == {"made": made.statistics}
 
 
+def test_statistics_of_two_datasets_of_one_name_are_not_written_over_each_other(tmp_path):
+    days = [str(lerobot_v3(tmp_path / day / "robot", episodes=count)) for day, count in (("a", 1), ("b", 2))]
+    file = tmp_path / "out" / "s.json"
+    with pytest.raises(SystemExit, match=r"found datasets robot, robot, expected different names.*rename a folder"):
+        cli.main(["data", "stats", *days, "--output", str(file)])
+    assert not file.parent.exists()
+
+
 def test_values_that_are_not_finite_stop_the_survey_with_the_way_to_find_them(tmp_path):
     bad = episode(0)
     bad.action_TA[2, 1] = np.nan

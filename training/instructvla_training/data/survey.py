@@ -185,7 +185,14 @@ def cache_entry(dataset: EpisodeDataset, mark: str, others: Sequence[EpisodeData
 
 
 def published(surveys: Sequence[Survey]) -> dict[str, Any]:
-    """Name -> statistics in the layout of the released checkpoints (reference §5.9)."""
+    """Name -> statistics in the layout of the released checkpoints (reference §5.9). Raises DataError where two
+    datasets have one name: the second would stand in the first one's place."""
+    names = [made.name for made in surveys]
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"found datasets {', '.join(names)}, expected different names, by which statistics are kept; rename a "
+            "folder or write each to a file of its own"
+        )
     table = {}
     for made in surveys:
         fields = made.statistics.to_dict()
@@ -200,8 +207,10 @@ def published(surveys: Sequence[Survey]) -> dict[str, Any]:
 
 
 def write_published(path: Path, surveys: Sequence[Survey]) -> None:
+    """The file of `published`. Raises DataError, as that does, before anything is written."""
+    content = json.dumps(published(surveys), indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(published(surveys), indent=1) + "\n", encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
 
 
 def read_published(path: Path) -> dict[str, Statistics]:
