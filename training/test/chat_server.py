@@ -21,13 +21,14 @@ GOOD = {
 @dataclass
 class Reply:
     """``text``: what the model says; ``status`` other than 200: an error; ``hang``: no answer until the server ends;
-    ``raw``: these bytes instead of a completion."""
+    ``raw``: these bytes instead of a completion; ``counted``: the tokens are told."""
 
     text: str = json.dumps(GOOD)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     raw: bytes | None = None
+    counted: bool = True
 
 
 @dataclass
@@ -59,6 +60,8 @@ def chat_server(reply: Callable[[int], Reply]) -> Iterator[ChatServer]:
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
             }  # fmt: skip
+            if not answer.counted:
+                del content["usage"]
             data = json.dumps(content if answer.status == 200 else {"error": {"message": "as asked"}}).encode()
             data = data if answer.raw is None else answer.raw
             self.send_response(answer.status)

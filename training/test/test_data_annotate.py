@@ -241,6 +241,19 @@ def test_the_limit_of_cost_counts_all_runs_and_what_failed(data, tmp_path):
     assert "5 answers" in (tmp_path / "report.md").read_text() and "cost 5.0000" in (tmp_path / "report.md").read_text()
 
 
+def test_a_limit_of_cost_without_a_price_is_refused_before_anything_is_asked(data, tmp_path):
+    with chat_server(lambda _: Reply()) as server:
+        with pytest.raises(SystemExit, match=r"found --max-cost 2 and no price.*--price-input"):
+            cli.main(_command(data, tmp_path / "out", server.url, "--max-cost", "2"))
+        assert server.requests == [] and not (tmp_path / "out").exists()
+
+
+def test_that_a_server_does_not_tell_its_tokens_is_said_once(data, tmp_path, caplog):
+    with chat_server(lambda n: Reply(counted=n == 0)) as server:
+        annotate(_job(data, server.url), tmp_path, Limits(workers=1, price_input=1e3, max_cost=9.0))
+    assert len(server.requests) == 3 and caplog.text.count("--max-cost ends nothing") == 1
+
+
 def test_what_failed_is_remembered_and_tried_again_after_all_others(data, tmp_path):
     with chat_server(lambda n: Reply(status=400) if n == 0 else Reply()) as server:
         annotate(_job(data, server.url), tmp_path, Limits(workers=1, limit=1))

@@ -35,19 +35,30 @@ RECORDS_FILE, FAILED_FILE, ABOUT_FILE = "annotations.jsonl", "failed.jsonl", "ab
 WASTED_FILE = "wasted.jsonl"
 REFUSALS_IN_A_ROW = 5
 """So many episodes that the endpoint refuses or does not answer, one after the other, are not the episodes' fault."""
+UNCOUNTED = (
+    "%s does not say how many tokens an answer took (usage): the cost cannot be counted, and --max-cost ends nothing; "
+    "hold the run back with --limit"
+)
 VLA_IT_FILE, REPORT_FILE = "vla_it.json", "report.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """``limit`` episodes at most; prices in the endpoint's currency for a million tokens; 0 ``max_cost``: no limit.
-    It counts all runs into the folder."""
+    It counts all runs into the folder. Raises DataError where there is such a limit and no price to reach it by."""
 
     workers: int = 4
     limit: int | None = None
     price_input: float = 0.0
     price_output: float = 0.0
     max_cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_cost and not (self.price_input or self.price_output):
+            raise DataError(
+                f"found --max-cost {self.max_cost:g} and no price, expected one, without which nothing costs anything; "
+                "say --price-input and --price-output, or hold the run back with --limit"
+            )
 
     def cost(self, usage: Usage) -> float:
         return (usage.input_tokens * self.price_input + usage.output_tokens * self.price_output) / 1e6
@@ -86,7 +97,7 @@ def _annotate_missing(
     logger.info("%s: %d episodes annotated, %d to do", dataset.name, len(done), len(wanted))
     wasted = _read_wasted(folder / WASTED_FILE)
     spent = sum((record.usage for record in records), wasted)
-    refusals = 0
+    refusals, told = 0, False
 
     def affordable() -> Any:
         for number in wanted:
@@ -103,6 +114,9 @@ def _annotate_missing(
         ):
             for count, outcome in enumerate(crew.outcomes(affordable())):
                 spent += outcome.usage
+                if _uncounted(outcome.usage) and not told:
+                    told = True
+                    logger.warning(UNCOUNTED, job.settings.base_url)
                 if outcome.annotation is None:
                     failures[outcome.number] = _failure(outcome)
                     wasted += outcome.usage
@@ -130,6 +144,11 @@ def _annotate_missing(
         for problem, times in Counter(found).most_common(1):
             logger.warning("%d episodes failed so far, %d of them with: %s", len(found), times, problem)
     return records
+
+
+def _uncounted(usage: Usage) -> bool:
+    """Whether answers came without the number of their tokens."""
+    return bool(usage.requests) and not (usage.input_tokens or usage.output_tokens)
 
 
 def _failure(outcome: Outcome) -> dict[str, Any]:
