@@ -10,9 +10,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from chat_server import GOOD, PAIR, Reply, chat_server
-from robot_data import INSTRUCTIONS, episode, lerobot_v3
+from robot_data import INSTRUCTIONS, bridge, episode, lerobot_v3
 
 from instructvla_training import cli
 from instructvla_training.data.annotate import work
@@ -20,6 +21,7 @@ from instructvla_training.data.annotate.endpoint import Endpoint, EndpointError,
 from instructvla_training.data.annotate.run import Limits, annotate
 from instructvla_training.data.annotate.schema import AnswerError, parse
 from instructvla_training.data.annotate.work import Job
+from instructvla_training.data.formats import tfrecord
 from instructvla_training.data.formats.episode import DataError
 from instructvla_training.data.formats.lerobot_writer import write_lerobot
 from instructvla_training.data.formats.opening import Reading, open_dataset
@@ -27,6 +29,7 @@ from instructvla_training.language import vla_it
 from instructvla_training.lock import only_run
 from instructvla_training.refusals import RunError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 KEY = "sk-a-secret-of-the-test"
 FAST = {"Retry-After": "0.01"}
 
@@ -345,6 +348,20 @@ def test_a_second_run_at_once_in_the_same_folder_is_refused(data, tmp_path):
             annotate(_job(data, server.url), tmp_path, Limits())
         assert server.requests == []
         assert len(annotate(_job(data, server.url), tmp_path, Limits())) == 3
+
+
+@pytest.mark.parametrize("torn", [0, 1])
+def test_episodes_that_share_their_key_are_refused_before_anything_is_asked(tmp_path, torn):
+    root = bridge(tmp_path / "data", episodes=5, length=6)
+    for shard in root.glob("*/*.tfrecord-*"):
+        rows = [tfrecord.parse_example(tfrecord.read_record(shard, at), "") for at in tfrecord.record_offsets(shard)]
+        rows = [row | {"episode_metadata/episode_id": np.array([7])} for row in rows]
+        rows[0]["steps/action"] = rows[0]["steps/action"][7 * torn :]
+        tfrecord.write_records(shard, map(tfrecord.serialize_example, rows))
+    with chat_server(lambda _: Reply()) as server:
+        with pytest.raises(DataError, match=r"several episodes with file path '.*npy' and id '7'.*data convert"):
+            annotate(_job(root, server.url), tmp_path / "out", Limits())
+        assert server.requests == []
 
 
 def test_of_an_episode_that_two_runs_have_written_the_last_record_counts(data, tmp_path):

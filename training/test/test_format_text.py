@@ -10,6 +10,7 @@ from tiny_checkpoint import tiny_checkpoint
 
 from instructvla_model import checkpoint
 from instructvla_model.prompts import PromptBuilder
+from instructvla_training.data.convert import convert
 from instructvla_training.data.formats.annotated import AnnotatedDataset
 from instructvla_training.data.formats.bag import BagDataset
 from instructvla_training.data.formats.episode import DataError
@@ -98,6 +99,21 @@ def test_too_few_move_primitives_are_left_out_and_said(tmp_path, caplog):
     joined = AnnotatedDataset(dataset, [_annotation(0, 4)])
     assert joined[0].annotation.move_primitive == () and joined[0].annotation.caption == "A lemon."
     assert "4 move primitives for 10 steps" in caplog.text
+
+
+def test_annotations_are_refused_where_two_episodes_share_the_key_of_one(tmp_path):
+    class Twice(LeRobotDataset):
+        def __getitem__(self, index):
+            return super().__getitem__(0)
+
+    joined = AnnotatedDataset(Twice(lerobot_v3(tmp_path / "made", episodes=2)), [_annotation(0, 10)])
+    keys = [("made", "0"), ("made", "0"), ("made", "1"), ("made", "1")]
+    with pytest.raises(DataError, match=r"several episodes with file path 'made' and id '0'.*data convert"):
+        joined.joined(keys)
+    assert joined.joined(keys[1:3]) == 1 and joined.joined(keys[1:3], keys[1:3]) == 2
+    with pytest.raises(DataError, match="several episodes"):
+        convert(joined, tmp_path / "new", codec="h264")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_path_is_opened_as_what_lies_there(tmp_path):

@@ -233,10 +233,10 @@ def _check_annotations(parts: Sequence[Part]) -> None:
         if isinstance(part.dataset, AnnotatedDataset):
             by_file.setdefault(frozenset(part.dataset.annotations()), []).append(part)
     for group in by_file.values():
-        keys = [key for part in group for key in part.survey.keys]
+        keys = [part.survey.keys for part in group]
         dataset = group[0].dataset
         assert isinstance(dataset, AnnotatedDataset)
-        logger.info("annotations: %d of %d episodes have some", dataset.joined(keys), len(keys))
+        logger.info("annotations: %d of %d episodes have some", dataset.joined(*keys), sum(map(len, keys)))
 
 
 def _records(survey: Survey) -> list[EpisodeRecord]:

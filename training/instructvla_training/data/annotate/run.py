@@ -11,14 +11,16 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from instructvla_training.data.formats.episode import DataError, EpisodeDataset
+from instructvla_training.data.formats.annotated import Key, refuse_shared, unannotated
+from instructvla_training.data.formats.episode import DataError, Episode, EpisodeDataset
 from instructvla_training.data.formats.opening import open_dataset
-from instructvla_training.data.survey import fingerprint
+from instructvla_training.data.survey import fingerprint, survey
 from instructvla_training.language import vla_it
 from instructvla_training.lock import only_run
 
@@ -71,12 +73,29 @@ def annotate(
     """Annotates what is missing -> all records of the folder. Raises DataError, EndpointError where the endpoint
     refuses everything or is not there, and RunError where another run holds the folder or Ray fails."""
     dataset = open_dataset(job.path, job.reading)
+    refuse_shared(dataset.root, _keys(unannotated(dataset), report_progress))
     with only_run(folder):
         _check_about(folder / ABOUT_FILE, {
             "dataset": dataset.name, "hash": fingerprint(dataset), "model": job.settings.model,
             "count": job.settings.count, "prompt": VERSION,
         })  # fmt: skip
         return _annotate_missing(job, dataset, folder, limits, ray_address, report_progress)
+
+
+def _keys(dataset: EpisodeDataset, report_progress: Callable[[int, int], None]) -> Iterable[Key]:
+    """Of all episodes, by their survey, which is kept; where some cannot be surveyed, of those that can be read: what
+    cannot fails alone later."""
+    try:
+        return survey(dataset, report_progress).keys
+    except DataError as error:
+        logger.warning("%s (annotating goes on)", error)
+    return [(episode.file_path, episode.episode_id) for episode in _readable(dataset)]
+
+
+def _readable(dataset: EpisodeDataset) -> Iterator[Episode]:
+    for number in range(len(dataset)):
+        with suppress(DataError):
+            yield dataset[number]
 
 
 def problems(folder: Path) -> list[str]:
