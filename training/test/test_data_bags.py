@@ -20,7 +20,7 @@ from instructvla_training.data.formats.bag import BagDataset
 from instructvla_training.data.formats.episode import ArrayImages, DataError, Episode, EpisodeDataset, StateLayout
 from instructvla_training.data.formats.opening import open_dataset
 from instructvla_training.data.to_bag import to_bag
-from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer
+from instructvla_training.language.vla_it import EpisodeAnnotation, QuestionAnswer, read, write
 
 
 def beside(name: str) -> Any:
@@ -146,6 +146,18 @@ def test_from_bag_writes_lerobot_with_its_account_and_to_bag_brings_it_back(
     assert result.truth.source == "steps" and len(result.runs[0].predictions) == len(original)
     recorded = score_chunks(result, result.runs[0]).recorded[:, 0]
     assert recorded == pytest.approx(original.action_TA, abs=1e-6)
+
+
+def test_annotated_recordings_are_converted_with_their_account_and_their_words(tmp_path: Path) -> None:
+    factory.write(tmp_path / "all" / "run", factory.recording(3.0, wrist=False))
+    words = tmp_path / "words.json"
+    write(words, [EpisodeAnnotation("all/run", "1.0", (), "a table")])
+    target = tmp_path / "new"
+    assert main(["data", "convert", str(tmp_path / "all"), str(target), "--annotations", str(words)]) == 0
+    (told,) = json.loads((target / "meta/recordings.json").read_text())["episodes"]
+    assert told["bag"] == "all/run" and told["steps"] == len(open_dataset(target)[0])
+    (found,) = read(target / "meta/vla_it.json")
+    assert (found.file_path, found.episode_id, found.caption) == ("new", "0", "a table")
 
 
 def test_a_policy_is_fed_the_states_and_images_of_a_dataset_episode(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from instructvla_training.language import vla_it
 
 from .formats import bag_account
+from .formats.annotated import unannotated
 from .formats.bag import BagDataset
 from .formats.episode import DataError, Episode, EpisodeDataset, Images
 from .formats.lerobot import UNKNOWN_ROBOT
@@ -95,6 +96,7 @@ def convert(
         count = writer.episodes
     if annotations:
         vla_it.write(target / ANNOTATIONS_FILE, annotations)
-    if isinstance(dataset, BagDataset):
-        bag_account.write(target, dataset.dt_s, dataset.accounts, dataset.problems)
+    source = unannotated(dataset)
+    if isinstance(source, BagDataset):
+        bag_account.write(target, source.dt_s, source.accounts, source.problems)
     return count
