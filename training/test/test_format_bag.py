@@ -81,11 +81,18 @@ def test_a_recording_of_a_driven_arm_is_one_episode_with_the_text_beside_it(tmp_
     bag(tmp_path / "driven", ((0, "", 9),), executed=False)
     with pytest.raises(DataError, match="no instruction"):
         BagDataset(tmp_path)
-    (tmp_path / "driven" / "instruction.txt").write_text("stack the cubes\n")
+    (tmp_path / "driven" / "instruction.txt").write_text("\ufeffstack the cubes\n", encoding="utf-8")
     (episode,) = BagDataset(tmp_path)
     assert episode.instruction == "stack the cubes" and len(episode) >= 6
     assert np.allclose(episode.action_TA[:-1, :3], np.diff(episode.state_TS[:, :3], axis=0), atol=1e-6)
     assert BagDataset(tmp_path, instruction="another")[0].instruction == "another"
+
+
+def test_the_text_beside_a_recording_does_not_replace_what_it_says_itself(tmp_path):
+    bag(tmp_path / "run", RUNS[:2])
+    (tmp_path / "run" / "instruction.txt").write_text("stack the cubes\n")
+    assert [e.instruction for e in BagDataset(tmp_path)] == [*INSTRUCTIONS]
+    assert [e.instruction for e in BagDataset(tmp_path, instruction="another")] == ["another"] * 2
 
 
 def test_joint_states_of_no_known_arm_are_named(tmp_path):

@@ -246,10 +246,12 @@ def mark(time_s: float, **values: Any) -> Message:
     return factory.pack("/instructvla/episode", time_s, text)
 
 
-def cut(folder: Path, messages: list[Message], instruction: str = "") -> tuple[list[tuple[str, float, float]], str]:
+def cut(
+    folder: Path, messages: list[Message], instruction: str = "", otherwise: str = ""
+) -> tuple[list[tuple[str, float, float]], str]:  # fmt: skip
     """(instruction, begin, end) of the episodes of a bag, and what was noted."""
     with Bag(write(folder, sorted(messages, key=lambda m: m.stamp_ns))) as bag:
-        found = find_episodes(bag, Decoder(bag), find_roles(bag), instruction)
+        found = find_episodes(bag, Decoder(bag), find_roles(bag), instruction, otherwise)
         told = " | ".join(str(problem) for problem in bag.problems)
     times = [((e.start_ns - START_NS) * 1e-9, (e.stop_ns - START_NS) * 1e-9) for e in found]
     return [(e.instruction, round(a, 2), round(b, 2)) for e, (a, b) in zip(found, times, strict=True)], told
@@ -277,6 +279,22 @@ def test_a_given_instruction_always_gives_an_episode(messages: list[Message], tm
     assert cut(tmp_path / "empty", [*messages, *empty], "given")[0] == [("given", 1.0, 2.0)]
     last = [m for m in messages if m.topic != REASONING] + [Factory().reasoning(5.8, 1, INSTRUCTION)]
     assert cut(tmp_path / "last", last, "given")[0] == [("given", 0.0, 5.98)]
+
+
+def test_a_text_for_want_of_another_replaces_nothing_that_the_bag_says(messages: list[Message], tmp_path: Path) -> None:
+    silent = [m for m in messages if m.topic != REASONING]
+    said = [mark(1.0, mark="begin", instruction="x"), mark(2.0, mark="end")]
+    unsaid = [mark(3.0, mark="begin"), mark(4.0, mark="end")]
+    for name, found, expected in (
+        ("followed", messages, [(INSTRUCTION, 0.05, 5.98)]),
+        ("followed and marked", [*messages, *unsaid], [(INSTRUCTION, 0.05, 5.98)]),
+        ("marked", [*silent, *said, *unsaid], [("x", 1.0, 2.0), ("else", 3.0, 4.0)]),
+        ("marked without words", [*silent, *unsaid], [("else", 3.0, 4.0)]),
+        ("marked too short", [*silent, mark(3.0, mark="begin"), mark(3.1, mark="end")], [("else", 0.0, 5.98)]),
+        ("driven", silent, [("else", 0.0, 5.98)]),
+    ):
+        assert cut(tmp_path / name, found, otherwise="else")[0] == expected, name
+    assert cut(tmp_path / "given", messages, "given", "else")[0] == [("given", 0.05, 5.98)]
 
 
 def test_instructions_whose_numbers_begin_again_are_cut_and_replayed(messages: list[Message], tmp_path: Path) -> None:

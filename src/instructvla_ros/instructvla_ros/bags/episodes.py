@@ -52,19 +52,27 @@ class _Cut:
     success: bool | None = None
 
 
-def find_episodes(bag: Bag, decoder: Decoder, roles: Roles, instruction: str = "") -> list[Episode]:
+def find_episodes(
+    bag: Bag, decoder: Decoder, roles: Roles, instruction: str = "", otherwise: str = ""
+) -> list[Episode]:  # fmt: skip
     """The episodes in order, by marks where one begins an episode, else by instructions.
 
-    `instruction` replaces what the bag says, or says it where the bag does not.
+    `instruction` replaces what the bag says, or says it where the bag does not; `otherwise` does the second alone.
 
     Raises BagError where there is neither an instruction in the bag nor a given one.
     """
-    instruction = instruction.strip()
-    for cuts in (list(_marks(bag, decoder, roles, bool(instruction))), list(_instructions(bag, decoder, roles))):
+    instruction, otherwise = instruction.strip(), otherwise.strip()
+    followed = list(_instructions(bag, decoder, roles))
+    told = any(cut.instruction for cut in followed)
+    named = bool(instruction or (otherwise and not told))  # for marks without words
+    for cuts in (list(_marks(bag, decoder, roles, named)), followed):
         if any(cut.instruction is not None for cut in cuts):
-            found = list(_between(bag, cuts, instruction))
+            if not any(cut.instruction for cut in cuts):  # they alone: the bag says nothing
+                instruction = instruction or otherwise
+            found = list(_between(bag, cuts, instruction, otherwise))
             break
     else:
+        instruction = instruction or otherwise
         if not instruction:
             raise BagError(
                 f"{bag.name} holds no instruction (no Reasoning messages, no topic .../instruction, no marks); "
@@ -76,7 +84,7 @@ def find_episodes(bag: Bag, decoder: Decoder, roles: Roles, instruction: str = "
     return [_with_texts(bag, decoder, roles, episode) for episode in found]
 
 
-def _between(bag: Bag, cuts: Sequence[_Cut], instruction: str) -> Iterator[Episode]:
+def _between(bag: Bag, cuts: Sequence[_Cut], instruction: str, otherwise: str) -> Iterator[Episode]:
     """The episodes between cuts; those that are too short are noted."""
     index = 0
     for cut, after in zip(cuts, [*cuts[1:], _Cut(bag.end_ns + 1, None)], strict=True):
@@ -86,8 +94,9 @@ def _between(bag: Bag, cuts: Sequence[_Cut], instruction: str) -> Iterator[Episo
             bag.note(bag.name, f"episodes of less than {MIN_EPISODE_S:g} s were left out")
             continue
         yield Episode(
-            index, cut.stamp_ns, after.stamp_ns, instruction or cut.instruction, cut.instruction_id or index + 1,
-            cut.think, success=after.success if after.success is not None else cut.success,
+            index, cut.stamp_ns, after.stamp_ns, instruction or cut.instruction or otherwise,
+            cut.instruction_id or index + 1, cut.think,
+            success=after.success if after.success is not None else cut.success,
         )  # fmt: skip
         index += 1
 

@@ -43,7 +43,7 @@ MIN_STEPS = 4
 _FEW = 3
 """Fewer images than this on a clock of their own are strays."""
 INSTRUCTION_FILE = "instruction.txt"
-"""In a bag's folder: what the person who drove the arm was told to do."""
+"""In a bag's folder: what the person who drove the arm was told to do, where the bag itself does not say it."""
 
 
 def find_bags(root: Path) -> list[Path]:
@@ -215,7 +215,7 @@ class BagDataset(EpisodeDataset):
         topics = {view: getattr(roles, view) for view in stamps}
         note = recorder_note(bag)
         kind = reader.robot or str(note.get("robot", "")), _layout(note, bag)
-        for cut in find_episodes(bag, decoder, roles, self._instruction or _told(bag.path)):
+        for cut in find_episodes(bag, decoder, roles, self._instruction, _beside(bag.path)):
             if cut.success is False and not self._keep_failures:
                 bag.note(name, "episodes that were marked a failure were left out; --keep-failures keeps them")
                 continue
@@ -299,9 +299,10 @@ def note_of(dataset: EpisodeDataset) -> tuple[str, str]:
     return NOTE, json.dumps({"robot": dataset.robot, "state_layout": dataset.layout.name})
 
 
-def _told(bag: Path) -> str:
+def _beside(bag: Path) -> str:
+    """The text of the file; without the mark that some editors put at its beginning."""
     file = bag / INSTRUCTION_FILE
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    return file.read_text(encoding="utf-8-sig").strip() if file.is_file() else ""
 
 
 def _stamps(bag: Bag, topic: str) -> np.ndarray:
