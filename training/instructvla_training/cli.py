@@ -88,6 +88,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--workers", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default: number of cores"
     )
+    evaluate.add_argument(
+        "--device", default="cpu",
+        help="where each worker has the policy: cpu, enough for nano; cuda, cuda:1 for larger ones, with few workers",
+    )  # fmt: skip
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="write every outcome and the summary as JSON")
     evaluate.set_defaults(run=_evaluate)
 
@@ -125,14 +129,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluation.run import evaluate, evaluate_questions
 
     if options.kind == "questions":
-        lines = evaluate_questions(options.checkpoint, options.episodes, options.output)
+        lines = evaluate_questions(options.checkpoint, options.episodes, options.output, options.device)
         sys.stdout.write("\n".join(lines) + "\n")
         return
     if options.text_only and not options.think:
         sys.exit("--text-only scores written answers; expected --think beside it")
     lines = evaluate(
         options.checkpoint, options.kind, options.families, options.episodes, options.think, options.workers,
-        options.output, max_steps=1 if options.text_only else options.max_steps,
+        options.output, max_steps=1 if options.text_only else options.max_steps, device=options.device,
     )  # fmt: skip
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,11 +24,13 @@ from .data.formats.opening import Reading, open_dataset
 from .data.lint import lint, lint_text, refuse_errors
 from .data.pooling import pool
 from .data.survey import survey
+from .lock import check_free
 from .parallel import Processes, processes, use_threads
 from .recipes import StageRecipe
 from .run import Prepared, place, train
 from .stages.episode_text import EpisodePrompter
 from .stages.recorded import recorded_stage
+from .watch import require_wandb
 from .workspace import builder_for, check_layout
 
 logger = logging.getLogger(__name__)
@@ -71,7 +74,11 @@ def finetune(request: Request, device: str, threads: int, wandb_project: str | N
     the run folder holds a run of something else.
     """
     use_threads(threads)
+    if wandb_project is not None:
+        require_wandb()
     with processes(device) as group:
+        if group.is_first:
+            check_free(request.run_dir)
         prepared, recipe = prepare(request, group)
         place(prepared, recipe, group)
         if request.mended:
@@ -90,7 +97,7 @@ def prepare(request: Request, group: Processes) -> tuple[Prepared, StageRecipe]:
         check_adapters(policy, MOVES)  # before the data are looked through
     except ConfigError as error:
         raise DataError(f"{request.base}: {error}") from error
-    parts = _parts(request, manifest)
+    parts = _parts(request, manifest, group)
     robots = [_robot(request, part.dataset, manifest) for part in parts]
     if request.keep_statistics:
         if manifest.statistics is None:
@@ -143,13 +150,15 @@ def _robot(request: Request, dataset: EpisodeDataset, manifest: Manifest) -> str
     return before
 
 
-def _parts(request: Request, manifest: Manifest) -> list[Part]:
-    """Datasets that the linter lets pass, with their surveys; all have one rate and states that the policy knows."""
+def _parts(request: Request, manifest: Manifest, group: Processes) -> list[Part]:
+    """Datasets that the linter, in the first process, lets pass, with their surveys; all have one rate and states that
+    the policy knows."""
     parts: list[Part] = []
     for path, weight in request.datasets:
         dataset = open_dataset(path, request.reading)
         dt_s = parts[0].dataset.dt_s if parts else dataset.dt_s
         check_layout(manifest, dataset)
-        refuse_errors(path, lint(dataset, dt_s=dt_s, image_episodes=len(dataset)))
-        parts.append(Part(dataset, survey(dataset), weight))
+        if group.is_first:
+            refuse_errors(path, lint(dataset, dt_s=dt_s, image_episodes=len(dataset)))
+        parts.append(Part(dataset, group.first_on_node(partial(survey, dataset)), weight))
     return parts

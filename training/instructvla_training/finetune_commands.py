@@ -72,6 +72,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         help="of a checkpoint trained on several robots: normalise as for this one of its datasets, named in its "
         "dataset_statistics.json; default: as the robot is run",
     )  # fmt: skip
+    replay.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda, cuda:1")
     replay.add_argument("--output", type=Path, metavar="FOLDER", help="for pictures and figures")
     add_reading(replay)
     replay.set_defaults(run=_replay)
@@ -102,7 +103,7 @@ def _replay(options: argparse.Namespace) -> int:
     from .evaluation.replay import held_out_episodes, replay
 
     dataset = open_dataset(options.path, reading(options))
-    runtime = PolicyRuntime.load(options.checkpoint, device="cpu")
+    runtime = PolicyRuntime.load(options.checkpoint, device=options.device)
     if options.dataset:
         statistics = statistics_of_dataset(options.checkpoint, options.dataset)
         runtime.manifest = replace(runtime.manifest, statistics=statistics)

@@ -16,6 +16,13 @@ logger = logging.getLogger(__name__)
 LOCK_FILE = "lock"
 
 
+def check_free(run_dir: Path) -> None:
+    """Raises RunError where another process holds the folder, before minutes of preparation; makes nothing."""
+    if (run_dir / LOCK_FILE).exists():
+        with only_run(run_dir):
+            pass
+
+
 @contextmanager
 def only_run(run_dir: Path) -> Iterator[None]:
     """Holds the folder. Raises RunError where another process does."""

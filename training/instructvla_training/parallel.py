@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
@@ -47,6 +47,21 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    def first_on_node(self, work: Callable[[], Value]) -> Value:
+        """Of work that is kept on the disk: done by one process of each node, found there by the others."""
+        if self.count > 1 and int(os.environ["LOCAL_RANK"]) == 0:
+            work()
+        self.wait()
+        return work()
+
+    def of_first(self, number: int) -> int:
+        """The number of the first process."""
+        if self.count == 1:
+            return number
+        shared = torch.tensor([number], device=self.device)
+        dist.broadcast(shared, 0)
+        return int(shared)
+
     def mean(self, values: list[float]) -> list[float]:
         """Mean over the processes, element by element; all must give as many."""
         if self.count == 1:
@@ -70,6 +85,8 @@ def processes(device: str = "auto", longest_wait_s: float = LONGEST_WAIT_S) -> I
         raise RuntimeInputError(f"device {device!r}: PyTorch sees {torch.cuda.device_count()} of them; use another")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)  # whatever is made on "the" GPU is made on this one
         yield Processes(device=chosen)
         return
     where = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")

@@ -23,6 +23,7 @@ from .refusals import RunError
 from .report import plot_log
 from .run import HEADS_FILE
 from .stages.run import run_stage
+from .watch import require_wandb
 from .workspace import Workspace, robot_of
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ def make(
     wandb_project: str | None = None,
 ) -> Path:  # fmt: skip
     """The checkpoint of a recipe, made with all that it rests on; what exists already is used -> its folder."""
+    if wandb_project is not None:
+        require_wandb()
     with processes(device):
         folder = _make(recipe_name, space, device, threads, steps, wandb_project)
     for what, seconds in durations(recipe_name, space).items():

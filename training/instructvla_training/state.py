@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,25 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
+
+
+def check_shared(run_dir: Path, group: Processes) -> None:
+    """Raises RunError, in every process, where one of them does not see the first one's run folder: a save, to which
+    each adds its shards, would be none."""
+    if group.count == 1:
+        return
+    mark = run_dir / f"seen-by-all-{group.of_first(secrets.randbits(62))}"
+    if group.is_first:
+        mark.touch()
+    group.wait()
+    (seen,) = group.mean([float(mark.exists())])
+    if group.is_first:
+        mark.unlink()
+    if seen < 1.0:
+        raise RunError(
+            f"{run_dir}: found a folder that {round((1 - seen) * group.count)} of {group.count} processes do not see, "
+            "expected one for all; put --root (finetune: --output) on storage that all nodes share"
+        )
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], facts: Facts, group: Processes) -> None:

@@ -124,7 +124,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _bench_loader(options: argparse.Namespace) -> None:
-    from .bench import loader_speed, write
+    from .bench_loader import loader_speed, write
     from .pipeline import workspace_of
 
     recipe, space = RECIPES[options.recipe](), workspace_of(options.recipe, options.root)

@@ -77,6 +77,7 @@ class Trainer:
                 "start as many processes as divide the recipe's parts"
             )
         self.watch = watch or Watch(self.run_dir, config.steps, shown=self.group.is_first)
+        state.check_shared(self.run_dir, self.group)
         self.named = {n: p for n, p in stage.named_parameters() if p.requires_grad}
         self.parameters: list[Tensor] = list(self.named.values())
         if not self.parameters:
@@ -192,6 +193,7 @@ class Trainer:
                 started, waited_s = time.monotonic(), batches.waited_s
             if self.step % config.save_every == 0 or last:
                 self.save()
+                self.watch.flush()
                 if on_save is not None:
                     on_save(self.step)
                     self.stage.train()

@@ -112,6 +112,11 @@ class Watch:
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
+    def flush(self) -> None:
+        """What was written so far outlives a kill; called when the state is saved."""
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
+
     def samples(self, step: int, text: str, picture: np.ndarray | None) -> None:
         """Texts that the policy wrote and, where it can act, a picture (H, W, 3) uint8 of its chunks."""
         if self._tensorboard is not None:
@@ -128,14 +133,19 @@ def _row_step(line: str) -> float:
 
 
 def start_wandb(project: str, run_dir: Path) -> Any:
-    """A Weights & Biases run that goes on where one of this folder stopped. Raises RunError with what to install."""
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError as error:
-        raise RunError(
-            "found no package wandb, expected it for --wandb; install it (pip install wandb) or leave the option out"
-        ) from error
+    """A Weights & Biases run that goes on where one of this folder stopped."""
+    wandb = require_wandb()
     where = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:8]  # two folders of one name are two runs
     return wandb.init(
         project=project, name=run_dir.name, id=f"{run_dir.name}-{where}", dir=str(run_dir), resume="allow"
     )
+
+
+def require_wandb() -> Any:
+    """The package. Raises RunError with what to install."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise RunError(
+            "found no package wandb, expected it for --wandb; install it (pip install wandb) or leave the option out"
+        ) from error

@@ -21,7 +21,8 @@ GOOD = {
 @dataclass
 class Reply:
     """``text``: what the model says; ``status`` other than 200: an error; ``hang``: no answer until the server ends;
-    ``raw``: these bytes instead of a completion; ``counted``: the tokens are told."""
+    ``raw``: these bytes instead of a completion; ``counted``: the tokens are told, else left out as one or
+    another server does."""
 
     text: str = json.dumps(GOOD)
     status: int = 200
@@ -61,7 +62,7 @@ def chat_server(reply: Callable[[int], Reply]) -> Iterator[ChatServer]:
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
             }  # fmt: skip
             if not answer.counted:
-                del content["usage"]
+                content["usage"] = {} if number % 2 else None
             data = json.dumps(content if answer.status == 200 else {"error": {"message": "as asked"}}).encode()
             data = data if answer.raw is None else answer.raw
             self.send_response(answer.status)

@@ -34,7 +34,14 @@ def made(tmp_path_factory) -> Path:
     (root / "images").mkdir()
     (root / "images" / "a.png").write_bytes(png(picture(2)))
     talk = [{"from": "human", "value": "<image>\nwhat is it?"}, {"from": "gpt", "value": "a picture"}]
-    (root / "talk.json").write_text(json.dumps([{"conversations": talk, "image": "a.png"}, {"conversations": talk}]))
+    (root / "talk.json").write_text(
+        json.dumps(
+            [
+                {"conversations": talk, "image": "a.png"},
+                {"conversations": [{"from": "human", "value": "what is it?"}, talk[1]]},
+            ]
+        )
+    )
     return root
 
 

@@ -23,6 +23,7 @@ from instructvla_training.data.formats.rlds import RldsDataset
 from instructvla_training.data.lint import lint, lint_text
 from instructvla_training.data.report import statistics_table
 from instructvla_training.data.survey import (
+    _write,
     action_statistics,
     cache_entry,
     file_mark,
@@ -146,6 +147,15 @@ def test_a_damaged_cache_is_made_anew(tmp_path, caplog):
     first = survey(dataset)
     np.save(cache_entry(dataset, first.fingerprint) / "action_XA.npy", np.zeros((2, 7), np.float32))
     assert survey(dataset) == first and "made anew" in caplog.text
+
+
+def test_a_survey_that_another_process_has_made_meanwhile_is_left_as_it_is(tmp_path):
+    dataset = LeRobotDataset(lerobot_v3(tmp_path / "made", episodes=1))
+    first = survey(dataset)
+    entry = cache_entry(dataset, first.fingerprint)
+    before = (entry / "action_XA.npy").stat().st_ino
+    _write(entry, first)
+    assert (entry / "action_XA.npy").stat().st_ino == before and len(list(entry.parent.iterdir())) == 1
 
 
 def test_published_statistics_come_back(tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import psutil
 import pytest
 import torch
 from robot_data import lerobot_v3
+from small_stage import CONFIG, train
 from synthetic import workspace
 from tiny_finetune import run as finetune
 from tiny_run import recipe
@@ -112,6 +115,40 @@ def test_a_process_that_waits_too_long_for_the_other_gives_up(tmp_path):
     command = [*TORCHRUN, str(Path(__file__).with_name("stuck_run.py")), str(tmp_path), "5"]
     ended = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=LONGEST_S, check=False)
     assert ended.returncode != 0 and "imed out" in ended.stderr
+
+
+def _on_two_nodes(folders: list[Path]) -> list[subprocess.CompletedProcess[str]]:
+    """The small stage, four parts a step, by two nodes of two processes; ``folders``: of each node's run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
+    for rank in range(4):
+        env = _environment() | nodes | {"RANK": str(rank), "LOCAL_RANK": str(rank % 2)}
+        command = [sys.executable, str(Path(__file__).with_name("small_stage.py")), str(folders[rank // 2]), "6", "4"]
+        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    told = [process.communicate(timeout=LONGEST_S)[1] for process in started]
+    return [subprocess.CompletedProcess(p.args, p.returncode, "", t) for p, t in zip(started, told, strict=True)]
+
+
+@pytest.mark.timeout(4000)
+def test_two_nodes_that_see_one_folder_train_as_one_process(tmp_path):
+    """Weights are sharded within a node and replicated over nodes."""
+    ended = _on_two_nodes([tmp_path / "four"] * 2)
+    assert all(process.returncode == 0 for process in ended), ended[0].stderr
+    train(tmp_path / "one", CONFIG, parts=4)
+    np.testing.assert_allclose(_losses(tmp_path / "four"), _losses(tmp_path / "one"), rtol=1e-5)
+    assert train(tmp_path / "four", replace(CONFIG, steps=7), parts=4).step == 7  # goes on in one
+
+
+@pytest.mark.timeout(4000)
+def test_nodes_that_do_not_see_one_folder_are_told_before_they_train(tmp_path):
+    ended = _on_two_nodes([tmp_path / "first", tmp_path / "second"])
+    for process in ended:
+        assert process.returncode != 0
+        assert "a folder that 2 of 4 processes do not see" in process.stderr
+    assert not (tmp_path / "first" / "state").exists()
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,11 @@ from instructvla_training.data.shards import write_shard
 from instructvla_training.finetune import Request, finetune
 from instructvla_training.lock import only_run
 from instructvla_training.parallel import Processes, use_threads
-from instructvla_training.recipes import debug
+from instructvla_training.pipeline import record_data
+from instructvla_training.recipes import DataRecipe, debug
 from instructvla_training.refusals import RunError
 from instructvla_training.stages.run import run_stage
+from instructvla_training.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -176,6 +178,15 @@ def test_a_second_run_in_the_same_folder_is_refused_and_may_begin_when_the_first
     assert not (run / "checkpoint").exists()
     finetune(_request(made, run, steps=1), "cpu", threads=1)
     assert _step(run) == 1
+
+
+def test_a_second_run_is_refused_before_it_prepares_anything_and_a_second_recording_too(tmp_path):
+    space = Workspace(tmp_path, "tiny")
+    with only_run(space.run("expert")), pytest.raises(RunError, match="another run at work"):
+        run_stage(debug("expert"), space, "cpu", threads=1)  # of which nothing else is there
+    with only_run(space.stills), pytest.raises(RunError, match=r"stills: found another run at work"):
+        record_data("stills", space, DataRecipe(stills=1), workers=1)
+    assert not list(space.stills.glob("shard-*"))
 
 
 def test_the_processes_of_torchrun_share_the_threads(monkeypatch):

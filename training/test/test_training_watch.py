@@ -71,6 +71,9 @@ def test_texts_and_pictures_go_to_tensorboard(tmp_path):
 
     with Watch(tmp_path, 6) as watch:
         watch.row({"step": 3, "seconds": 1.0, "loss": 0.5})
+        watch.flush()
+        (events,) = (tmp_path / "tensorboard").iterdir()
+        assert b"loss" in events.read_bytes(), "a kill now would lose it"
         watch.samples(3, "what it wrote", np.zeros((4, 5, 3), np.uint8))
     seen = EventAccumulator(str(tmp_path / "tensorboard"))
     seen.Reload()

@@ -1,9 +1,12 @@
 """Recorded work: one recording for each set of shapes, fresh inputs for each replay, outputs of one's own."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from instructvla_model.graphs import Graphed
+from instructvla_model.graphs import Graphed, _on_device_of
 
 
 class Recorder:
@@ -38,6 +41,23 @@ def test_inputs_are_left_as_they_are():
     given = torch.zeros(2)
     Graphed(lambda x: x.add_(1.0), Recorder())(given)
     assert given.tolist() == [0.0, 0.0]
+
+
+def test_work_is_recorded_and_replayed_on_the_gpu_that_its_inputs_are_on(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or nullcontext())
+    with _on_device_of((None, SimpleNamespace(device=torch.device("cuda:1")))):
+        pass
+    with _on_device_of((torch.ones(1), None)):
+        pass
+    assert entered == [torch.device("cuda:1")]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_gpu_that_is_not_the_current_one_replays_on_itself():
+    graphed = Graphed(lambda x: x * 2.0)
+    for value in (1.0, 2.0):
+        assert graphed(torch.full((3,), value, device="cuda:1")).tolist() == [2.0 * value] * 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -82,7 +82,7 @@ def _add_annotate(kinds: argparse._SubParsersAction) -> None:
     )
     annotate.add_argument("--price-input", type=amount, default=0.0, help="price of a million input tokens")
     annotate.add_argument("--price-output", type=amount, default=0.0, help="price of a million output tokens")
-    annotate.add_argument("--max-cost", type=amount, default=0.0, help="stop at this sum; 0 = no limit")
+    annotate.add_argument("--max-cost", type=amount, default=0.0, help="stop at this sum, by the prices; 0 = no limit")
     annotate.add_argument(
         "--ray", default=os.environ.get("RAY_ADDRESS"), metavar="ADDRESS",
         help="work on a Ray cluster: auto, local or its address; default: the variable RAY_ADDRESS, else threads",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from instructvla_model.config import PolicyConfig
 from instructvla_training.lifetime import end_with_parent
+from instructvla_training.lock import only_run
 from instructvla_training.recipes import DataRecipe
 
 from .shards import EpisodeRecord, write_shard
@@ -29,11 +30,21 @@ def record(
     recorder: Recorder, folder: Path, total: int, shard_size: int, first_seed: int, config: PolicyConfig,
     data: DataRecipe, workers: int,
 ) -> int:  # fmt: skip
-    """Records episodes with seeds ``first_seed`` .. ``first_seed + total - 1`` -> number of shards written now."""
+    """Records episodes with seeds ``first_seed`` .. ``first_seed + total - 1`` -> number of shards written now.
+
+    Raises RunError where another process records into ``folder``.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = missing_shards(folder, total, shard_size, first_seed)
-    logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
+    with only_run(folder):
+        jobs = missing_shards(folder, total, shard_size, first_seed)
+        logger.info("%s: %d shards to record with %d workers", folder, len(jobs), workers)
+        _record(recorder, folder, jobs, config, data, workers)
+    return len(jobs)
+
+
+def _record(
+    recorder: Recorder, folder: Path, jobs: dict[Path, range], config: PolicyConfig, data: DataRecipe, workers: int
+) -> None:
     before, started = seconds(folder) or 0.0, time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare_worker) as pool:
@@ -43,7 +54,6 @@ def record(
             took = json.dumps({"seconds": round(before + time.monotonic() - started, 1), "workers": workers})
             (folder / TIME_FILE).write_text(took + "\n", encoding="utf-8")
             logger.info("%d/%d %s: %d episodes kept", done, len(jobs), futures[future].name, kept)
-    return len(jobs)
 
 
 def seconds(folder: Path) -> float | None:

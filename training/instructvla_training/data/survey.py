@@ -234,7 +234,7 @@ def statistics_of_dataset(checkpoint: Path, name: str) -> Statistics:
 
 
 def _write(folder: Path, made: Survey) -> None:
-    """The folder appears when it is complete; one that another process made meanwhile stays."""
+    """The folder appears when it is complete; one that another process made meanwhile, and may have mapped, stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     partial.chmod(0o755)
@@ -242,7 +242,8 @@ def _write(folder: Path, made: Survey) -> None:
         np.save(partial / f"{name}.npy", getattr(made, name), allow_pickle=False)
     content = {"lengths": made.lengths, "instructions": made.instructions, "keys": made.keys, "of": published([made])}
     (partial / "survey.json").write_text(json.dumps(content), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists() and _read(folder) is None:  # damaged
+        shutil.rmtree(folder, ignore_errors=True)
     try:
         os.replace(partial, folder)
     except OSError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from instructvla_model.manifest import Manifest
-from instructvla_model.runtime import PolicyRuntime
+from instructvla_model.runtime import PolicyRuntime, choose_device
 from instructvla_sim import RenderSpec, World, WorldConfig
 from instructvla_sim.lockstep import Lockstep, Observation
 from instructvla_sim.robots import ROBOTS
@@ -64,9 +64,9 @@ class Outcome:
 class Runner:
     """One process's world and policy; ``run`` plays one trial."""
 
-    def __init__(self, checkpoint: Path, think: bool, max_steps: int = MAX_STEPS):
+    def __init__(self, checkpoint: Path, think: bool, max_steps: int = MAX_STEPS, device: str = "cpu"):
         torch.set_num_threads(1)
-        self.runtime = PolicyRuntime.load(checkpoint, device="cpu")
+        self.runtime = PolicyRuntime.load(checkpoint, device=device)
         self.think, self.max_steps = think, max_steps
         world = World(RENDER, world_config(self.runtime.manifest))
         self.lockstep = Lockstep(world, cameras=self.runtime.manifest.views)
@@ -102,10 +102,10 @@ def _right(text: str, trial: Trial) -> bool:
 _runner: Runner | None = None
 
 
-def _start(checkpoint: Path, think: bool, max_steps: int) -> None:
+def _start(checkpoint: Path, think: bool, max_steps: int, device: str) -> None:
     global _runner
     prepare_worker()
-    _runner = Runner(checkpoint, think, max_steps)
+    _runner = Runner(checkpoint, think, max_steps, device)
 
 
 def _run(trial: Trial) -> Outcome:
@@ -114,12 +114,17 @@ def _run(trial: Trial) -> Outcome:
 
 
 def run_trials(
-    checkpoint: Path, trials: Sequence[Trial], think: bool, workers: int, max_steps: int = MAX_STEPS
-) -> list[Outcome]:
-    """Plays all trials -> outcomes in the trials' order."""
+    checkpoint: Path, trials: Sequence[Trial], think: bool, workers: int, max_steps: int = MAX_STEPS,
+    device: str = "cpu",
+) -> list[Outcome]:  # fmt: skip
+    """Plays all trials -> outcomes in the trials' order. Each worker has the policy on ``device``.
+
+    Raises RuntimeInputError for a device that there is not.
+    """
+    choose_device(device)  # refused here, not in a process of its own
     context = multiprocessing.get_context("spawn")
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(workers, context, _start, (Path(checkpoint), think, max_steps)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (Path(checkpoint), think, max_steps, device)) as pool:
         for outcome in pool.map(_run, trials):
             outcomes.append(outcome)
             if len(outcomes) % 10 == 0:

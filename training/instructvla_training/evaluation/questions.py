@@ -38,10 +38,10 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(".")
 
 
-def ask(checkpoint: Path, count: int, first_seed: int = FIRST_SEED) -> list[Answered]:
+def ask(checkpoint: Path, count: int, first_seed: int = FIRST_SEED, device: str = "cpu") -> list[Answered]:
     """One question about each of ``count`` scenes; which one, the scene's seed decides."""
     torch.set_num_threads(1)
-    runtime = PolicyRuntime.load(checkpoint, device="cpu")
+    runtime = PolicyRuntime.load(checkpoint, device=device)
     language, world = generator("heldout"), World(RENDER, world_config(runtime.manifest))
     found: list[Answered] = []
     seed = first_seed

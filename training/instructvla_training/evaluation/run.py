@@ -21,7 +21,7 @@ SETS = {"atomic": trials.atomic_trials, "shuffled": trials.shuffled_trials, "hel
 
 def evaluate(
     checkpoint: Path, kind: str, families: Sequence[str], episodes: int, think: bool, workers: int,
-    output: Path | None = None, max_steps: int = MAX_STEPS,
+    output: Path | None = None, max_steps: int = MAX_STEPS, device: str = "cpu",
 ) -> list[str]:  # fmt: skip
     """Plays ``episodes`` trials of the set ``kind`` -> lines of a table; writes JSON where ``output`` is given."""
     manifest = read_manifest(checkpoint)
@@ -29,7 +29,7 @@ def evaluate(
     world = World(RenderSpec(width=64, height=48, samples=0))
     chosen = SETS[kind](world, tuple(families), episodes)
     world.close()
-    outcomes = run_trials(checkpoint, chosen, think, workers, max_steps)
+    outcomes = run_trials(checkpoint, chosen, think, workers, max_steps, device)
     summary = summarise(outcomes)
     about = provenance(manifest.checkpoint_id) | {
         "stage": manifest.stage, "preset": manifest.preset, "set": kind, "think": think, "episodes": episodes,
@@ -39,10 +39,10 @@ def evaluate(
     return _lines(about, summary)
 
 
-def evaluate_questions(checkpoint: Path, count: int, output: Path | None = None) -> list[str]:
+def evaluate_questions(checkpoint: Path, count: int, output: Path | None = None, device: str = "cpu") -> list[str]:
     """Asks about ``count`` unseen scenes -> lines of a table; writes JSON where ``output`` is given."""
     manifest = read_manifest(checkpoint)
-    answered = ask(checkpoint, count)
+    answered = ask(checkpoint, count, device=device)
     about = provenance(manifest.checkpoint_id) | {
         "stage": manifest.stage, "preset": manifest.preset, "set": "questions", "episodes": count,
     }  # fmt: skip

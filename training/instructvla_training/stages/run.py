@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from instructvla_training.data.lint import lint, lint_text, refuse_errors
 from instructvla_training.data.pooling import pool
 from instructvla_training.data.shards import Frames, joined, read_frames
 from instructvla_training.data.survey import action_statistics, survey
+from instructvla_training.lock import check_free
 from instructvla_training.parallel import Processes, processes, use_threads
 from instructvla_training.recipes import StageRecipe
 from instructvla_training.refusals import RunError
@@ -59,6 +61,8 @@ def run_stage(
     """
     use_threads(threads)
     with processes(device) as group:
+        if group.is_first:
+            check_free(space.run(recipe.run_name))
         prepared = prepare(recipe, space, group)
         if of is not None:
             prepared = replace(prepared, of={**prepared.of, **of})
@@ -168,7 +172,8 @@ def _recorded_stage(
             refuse_errors(conversations.path, lint_text(conversations, group.rank, group.count, prompt))
     group.wait()
     weights = [weight for _, weight in recipe.datasets]
-    parts = [Part(dataset, survey(dataset), weight) for dataset, weight in zip(datasets, weights, strict=True)]
+    surveys = [group.first_on_node(partial(survey, dataset)) for dataset in datasets]
+    parts = [Part(*each) for each in zip(datasets, surveys, weights, strict=True)]
     parts = pool(parts, [dataset.robot for dataset in datasets])
     if recipe.stage == "generalist" and base.statistics is not None:
         parts = [_as_learnt(part, base) for part in parts]

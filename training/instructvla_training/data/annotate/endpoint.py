@@ -165,10 +165,15 @@ class Endpoint:
         choices = getattr(reply, "choices", None)
         if not isinstance(choices, list):
             raise BadReply(f"found {_start(reply)} in the answer, expected a chat completion")
-        used = reply.usage
-        spent = Usage(1, used.prompt_tokens if used else 0, used.completion_tokens if used else 0)
+        spent = Usage(1, _tokens(reply, "prompt_tokens"), _tokens(reply, "completion_tokens"))
         message = choices[0].message if choices else None
         return (message.content or "") if message is not None else "", spent
+
+
+def _tokens(reply: Any, kind: str) -> int:
+    """As the server counts them; 0 where it does not."""
+    count = getattr(getattr(reply, "usage", None), kind, None)
+    return count if isinstance(count, int) else 0
 
 
 def _check_address(url: str) -> None:

@@ -11,6 +11,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from .evaluation.tables import machine
 from .parallel import moved, processes, use_threads
@@ -28,12 +29,14 @@ class LoaderSpeed:
     """Samples (rows of the language batch's images and frames that a step is about) per second.
 
     ``loader``: batches made by the one thread that makes them; ``training``: steps on batches that are there already.
+    ``run_s``: what all steps of the recipe take at that rate, without start, saves and samples.
     """
 
     recipe: str
     steps: int
     loader_samples_per_s: float
     training_samples_per_s: float
+    run_s: float
     threads: int
     device: str
     machine: str
@@ -46,7 +49,8 @@ class LoaderSpeed:
     def line(self) -> str:
         return (
             f"{self.recipe}: loader {self.loader_samples_per_s:.1f} samples/s, training "
-            f"{self.training_samples_per_s:.1f} samples/s, ratio {self.ratio:.1f}; {self.steps} steps, "
+            f"{self.training_samples_per_s:.1f} samples/s, ratio {self.ratio:.1f}; all steps of the recipe "
+            f"{self.run_s / 60:.0f} min; measured over {self.steps} steps, "
             f"{self.device} with {self.threads} threads, {self.machine}, {self.date}"
         )
 
@@ -63,9 +67,13 @@ def loader_speed(recipe: StageRecipe, space: Workspace, device: str, threads: in
         stage = prepared.stage
         seeds = [[recipe.optimisation.seed, step] for step in range(WARM_STEPS + steps)]
         made = [moved(stage.make_batch(np.random.default_rng(seed)), group.device) for seed in seeds[:WARM_STEPS]]
+        torch.set_num_threads(1)  # as in the thread that makes batches
         started = time.perf_counter()
         made += [moved(stage.make_batch(np.random.default_rng(seed)), group.device) for seed in seeds[WARM_STEPS:]]
+        if group.device.type == "cuda":
+            torch.cuda.synchronize(group.device)
         loader_s = time.perf_counter() - started
+        use_threads(threads)
         rows = sum(len(batch.drawn.ids) for batch in made[WARM_STEPS:])
         parts = recipe.parts_for(group.count)
         ready = cycle(made)
@@ -76,9 +84,9 @@ def loader_speed(recipe: StageRecipe, space: Workspace, device: str, threads: in
         warm_s = trainer.seconds
         trainer.run(until=WARM_STEPS + steps)
         training_s = trainer.seconds - warm_s
-        name = f"{recipe.preset}-{recipe.run_name}"
         return LoaderSpeed(
-            name, steps, rows / loader_s, rows * parts / training_s, threads, str(group.device), machine(),
+            f"{recipe.preset}-{recipe.run_name}", steps, rows / loader_s, rows * parts / training_s,
+            recipe.optimisation.steps * training_s / steps, threads, str(group.device), machine(),
             date.today().isoformat(),
         )  # fmt: skip
 
