@@ -12,6 +12,7 @@ from instructvla_model.manifest import read_manifest
 
 from .evaluation import MAX_STEPS
 from .evaluation.run import evaluate
+from .evaluation.tables import when_and_where
 
 logger = logging.getLogger(__name__)
 
@@ -100,5 +101,4 @@ def table(results: Path) -> list[str]:
             lines.append(f"| {row.name} | {share} | {interval} |")
     if not measurements:
         raise FileNotFoundError(f"found no results in {results}; expected JSON files: run instructvla-train measure")
-    dates, machines = (sorted({about[name] for about in measurements}) for name in ("date", "machine"))
-    return [*lines, "", f"Measured {' and '.join(dates)} on {'; '.join(machines)}."]
+    return [*lines, "", when_and_where(measurements)]

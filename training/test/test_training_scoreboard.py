@@ -40,12 +40,26 @@ def test_the_shipped_rows_are_of_the_shipped_checkpoints():
 
 def test_what_ships_reaches_its_bars():
     def success(name: str) -> float:
-        found = json.loads((CHECKPOINTS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        return found["summary"]["success"]["rate"]
+        found = json.loads((CHECKPOINTS / "results" / f"{name}.json").read_text(encoding="utf-8"))["summary"]["success"]
+        assert found["n"] >= 200
+        return found["rate"]
 
     assert success("expert_atomic_act") >= 0.85 and success("generalist_atomic_act") >= 0.80
     reasoning = success("generalist_heldout_think")
     assert reasoning >= 1.5 * success("expert_heldout_act") and reasoning >= 1.15 * success("generalist_heldout_act")
+
+
+def test_language_survives_action_training_as_the_study_measured_it_on_what_ships():
+    study = json.loads((CHECKPOINTS / "results" / "study" / "study.json").read_text(encoding="utf-8"))
+    asked = {
+        row["stage"]: row
+        for row in study["measured"]
+        if row["cell"].startswith("shipped_") and row["set"] == "questions"
+    }
+    for stage in ("base", "generalist"):
+        assert asked[stage]["checkpoint"] == read_manifest(CHECKPOINTS / f"nano-{stage}").checkpoint_id
+    lost = "question answering: after stage 2 minus before action training"
+    assert study["success"]["comparisons"][lost]["value"] >= -0.03
 
 
 def test_batches_are_made_at_least_three_times_as_fast_as_they_are_trained_on():
@@ -57,9 +71,9 @@ def test_the_table_tells_every_date_and_machine_and_rows_have_their_own_number_o
     counted = {"n": 2, "k": 1, "rate": 0.5, "low": 0.1, "high": 0.9}
     summary = dict.fromkeys({row.column for row in scoreboard.ROWS}, counted)
     for row, date in zip(scoreboard.ROWS, (*["2026-01-01"] * 9, "2026-01-02"), strict=True):
-        content = {"summary": summary, "about": {"date": date, "machine": "one"}}
+        content = {"summary": summary, "about": {"date": date, "machine": row.made}}
         (tmp_path / row.file).write_text(json.dumps(content), encoding="utf-8")
-    assert scoreboard.table(tmp_path)[-1] == "Measured 2026-01-01 and 2026-01-02 on one."
+    assert scoreboard.table(tmp_path)[-1] == "Measured 2026-01-01 and 2026-01-02 on expert; franka; generalist."
     asked = {}
     monkeypatch.setattr(scoreboard, "measured", lambda output, _, count, __: asked.update({output.name: count}) or True)
     scoreboard.measure(CHECKPOINTS, tmp_path, None, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +70,14 @@ def machine() -> str:
         names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
         model = f"{names[0]}, {len(names)} cores" if names else model
     return model
+
+
+def when_and_where(measurements: Iterable[Mapping[str, str]]) -> str:
+    """Dates and machines of what `provenance` says of measurements, each once."""
+    rows = list(measurements)
+    *most, last = sorted({row["date"] for row in rows})
+    dates = f"{', '.join(most)} and {last}" if most else last
+    return f"Measured {dates} on {'; '.join(sorted({row['machine'] for row in rows}))}."
 
 
 def line(name: str, counted: dict[str, Any]) -> str:

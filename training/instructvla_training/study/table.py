@@ -17,6 +17,7 @@ import numpy as np
 
 from instructvla_training.evaluation import bootstrap
 from instructvla_training.evaluation.bootstrap import Interval
+from instructvla_training.evaluation.tables import when_and_where
 
 from .plan import CELLS, COMPARISONS, NOT_AT_HAND, SHIPPED, VARIANTS, Cell, Comparison
 from .run import Setting, measured, rounds
@@ -102,8 +103,6 @@ def _lines(
         head = f"| what | measured | 95 % interval | {NAMED} | 95 % interval | the paper |"
         lines += ["", "**Compared, trial by trial**", "", head, "|---|---|---|---|---|---|"]
         lines += [_comparison(row, won, named) for row in COMPARISONS if row.title in won.compared]
-    dates = sorted({row["date"] for row in about})
-    machines = sorted({row["machine"] for row in about})
     spread = "one training seed each" if budget.training_seeds == 1 else f"{budget.training_seeds} training seeds each"
     lines += [
         "", f"Measured: success, and of questions the right answers. {NAMED.capitalize()}: the object that the gripper "
@@ -111,7 +110,7 @@ def _lines(
         f"its own model and benchmark; {NOT_AT_HAND} where we had none at hand, as for its ablations.",
         "", f"Ablations: {budget.expert_steps} steps of stage 1 and {budget.generalist_steps} of stage 2, {spread}. "
         f"Intervals: {bootstrap.METHOD}",
-        "", f"Measured {' and '.join(dates) or 'nothing yet'} on {'; '.join(machines) or '-'}.",
+        "", when_and_where(about) if about else "Nothing is measured yet.",
     ]  # fmt: skip
     return lines[1:]
 
