@@ -7,10 +7,9 @@ import numpy as np
 
 from instructvla_sim import bench
 from instructvla_sim.catalog import CATALOG
-from instructvla_sim.model import Ids
 from instructvla_sim.objects import HIDDEN_GROUP, VISUAL_GROUP
 from instructvla_sim.robots import RobotSpec
-from instructvla_sim.types import WorldConfig
+from instructvla_sim.types import Ids, WorldConfig
 
 _FIELDS = (
     "geom_rgba",

@@ -37,8 +37,8 @@ from instructvla_sim.arm_types import (
     Vector,
     finger_to_horn_rad,
 )
-from instructvla_sim.model import Ids
 from instructvla_sim.motors import MotorBank
+from instructvla_sim.types import Ids
 
 _log = logging.getLogger(__name__)
 POLICY_PROFILE_MS = (250, 100)

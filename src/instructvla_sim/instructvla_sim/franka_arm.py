@@ -19,7 +19,7 @@ from instructvla_ros.control.trajectory import stream_points
 from instructvla_sim.arm_types import JointState, Vector
 from instructvla_sim.franka_hand import FULL_WIDTH_M, FrankaHand
 from instructvla_sim.joint_trajectory_controller import JointTrajectoryController, Knot
-from instructvla_sim.model import Ids
+from instructvla_sim.types import Ids
 
 _log = logging.getLogger(__name__)
 GRASP_FORCE_N, HAND_SPEED_M_S = 20.0, 0.1

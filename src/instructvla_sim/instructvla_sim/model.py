@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
@@ -11,29 +9,7 @@ from instructvla_sim.bench import add_bench
 from instructvla_sim.catalog import CATALOG
 from instructvla_sim.objects import VISUAL_GROUP, add_objects
 from instructvla_sim.robots import RobotSpec
-from instructvla_sim.types import RenderSpec
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Indices into the compiled model. Object arrays are in catalogue order."""
-
-    arm_qpos: np.ndarray
-    arm_dof: np.ndarray
-    finger_qpos: np.ndarray
-    finger_dof: np.ndarray
-    arm_actuator: np.ndarray
-    finger_actuator: np.ndarray
-    ee_site: int
-    object_body: np.ndarray
-    object_qpos: np.ndarray
-    object_dof: np.ndarray
-    object_of_geom: np.ndarray
-    """(ngeom,) catalogue index of each geom's object, −1 for robot and bench."""
-    finger_of_geom: np.ndarray
-    """(ngeom,) 0 left, 1 right, 2 the rest of the robot, −1 others."""
-    visual_geoms: tuple[np.ndarray, ...]
-    table_geom: int
+from instructvla_sim.types import Ids, RenderSpec
 
 
 def build_model(timestep_s: float, render: RenderSpec, robot: RobotSpec) -> tuple[mujoco.MjModel, Ids]:

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from instructvla_sim.catalog import CATALOG, ObjectSpec
-from instructvla_sim.model import Ids
+from instructvla_sim.types import Ids
 
 
 class Observer:

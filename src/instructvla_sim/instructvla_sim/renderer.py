@@ -6,9 +6,8 @@ import mujoco
 import numpy as np
 
 from instructvla_sim.gl import render_error
-from instructvla_sim.model import Ids
 from instructvla_sim.offscreen import OffscreenRenderer
-from instructvla_sim.types import CAMERAS, CameraInfo, RenderSpec
+from instructvla_sim.types import CAMERAS, CameraInfo, Ids, RenderSpec
 
 
 class CameraRenderer:

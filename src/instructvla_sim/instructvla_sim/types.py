@@ -128,3 +128,25 @@ class CameraInfo:
     height: int
     k: np.ndarray
     T_base_optical: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Indices into the compiled model. Object arrays are in catalogue order."""
+
+    arm_qpos: np.ndarray
+    arm_dof: np.ndarray
+    finger_qpos: np.ndarray
+    finger_dof: np.ndarray
+    arm_actuator: np.ndarray
+    finger_actuator: np.ndarray
+    ee_site: int
+    object_body: np.ndarray
+    object_qpos: np.ndarray
+    object_dof: np.ndarray
+    object_of_geom: np.ndarray
+    """(ngeom,) catalogue index of each geom's object, −1 for robot and bench."""
+    finger_of_geom: np.ndarray
+    """(ngeom,) 0 left, 1 right, 2 the rest of the robot, −1 others."""
+    visual_geoms: tuple[np.ndarray, ...]
+    table_geom: int
