@@ -21,7 +21,7 @@ from instructvla_model.policy import InstructVLA
 from instructvla_model.presets import preset
 from instructvla_model.trainable import count
 
-from .bench import WARM_STEPS
+from .bench_loader import WARM_STEPS
 from .bench_stage import IMAGE_TOKEN, MadeUpStage
 from .number_type import autocast, number_type
 from .parallel import Processes, moved, processes, use_threads

@@ -87,7 +87,11 @@ def test_under_torchrun_the_data_of_another_robot_are_said_to_be_recorded_by_the
 
 def test_the_loader_is_measured_on_the_recipe_s_own_data(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("instructvla_training.bench.loader_speed", lambda recipe, space, *_: asked.append(space.data))
+
+    def measured(recipe, space, *_):
+        asked.append(space.data)
+
+    monkeypatch.setattr("instructvla_training.bench_loader.loader_speed", measured)
     with pytest.raises(AttributeError):  # what stands in finds no figures
         cli.main(["--root", str(tmp_path), "bench", "loader", "nano-franka"])
     assert asked == [tmp_path / "data" / "nano-franka"]
