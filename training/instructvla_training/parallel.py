@@ -49,7 +49,7 @@ class Processes:
 
     def first_on_node(self, work: Callable[[], Value]) -> Value:
         """Of work that is kept on the disk: done by one process of each node, found there by the others."""
-        if self.count > 1 and int(os.environ["LOCAL_RANK"]) == 0:
+        if self.count > 1 and os.environ.get("LOCAL_RANK", "0") == "0":
             work()
         self.wait()
         return work()
