@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from instructvla_model.runtime import RuntimeInputError, choose_device
+from instructvla_model.runtime import choose_device
 
 from .lifetime import end_with_parent
 
@@ -49,8 +49,10 @@ class Processes:
 
     def first_on_node(self, work: Callable[[], Value]) -> Value:
         """Of work that is kept on the disk: done by one process of each node, found there by the others."""
-        if self.count > 1 and os.environ.get("LOCAL_RANK", "0") == "0":
-            work()
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            found = work()
+            self.wait()
+            return found
         self.wait()
         return work()
 
@@ -81,11 +83,9 @@ def processes(device: str = "auto", longest_wait_s: float = LONGEST_WAIT_S) -> I
     """
     chosen = choose_device(device)
     cuda = chosen.type == "cuda"
-    if cuda and (chosen.index or 0) >= torch.cuda.device_count():
-        raise RuntimeInputError(f"device {device!r}: PyTorch sees {torch.cuda.device_count()} of them; use another")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        if chosen.index is not None:
+        if cuda and chosen.index is not None:
             torch.cuda.set_device(chosen)  # whatever is made on "the" GPU is made on this one
         yield Processes(device=chosen)
         return

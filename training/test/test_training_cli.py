@@ -97,6 +97,8 @@ FINETUNE = ("finetune", "--from", "expert", "--data", "a", "--output", "out", "-
         (("report", "cut"), "found no whole row"),
         (("replay", "nowhere", "a"), "checkpoint nowhere does not exist"),
         (("evaluate", "nowhere"), "checkpoint nowhere does not exist"),
+        (("evaluate", "expert", "--episodes", "1", "--device", "cuda:1"), "PyTorch sees no CUDA device"),
+        (("make", "nano-base", "--wandb", "p"), "pip install wandb"),
         (("make", "2b-expert"), "expected pre-trained weights"),
         (("make", "2b-libero-expert"), "expected pre-trained weights"),
         (("bench", "loader", "nano-expert"), "does not exist"),

@@ -189,6 +189,25 @@ def test_a_second_run_is_refused_before_it_prepares_anything_and_a_second_record
     assert not list(space.stills.glob("shard-*"))
 
 
+def test_what_is_kept_on_the_disk_is_made_by_one_process_of_each_node_before_the_others_look(monkeypatch):
+    for rank, expected in (("0", ["work", "wait"]), ("1", ["wait", "work"])):
+        done: list[str] = []
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setattr(Processes, "wait", lambda self, done=done: done.append("wait"))
+        assert Processes(count=2).first_on_node(lambda done=done: done.append("work") or "found") == "found"
+        assert done == expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:1", [1]), ("cuda", []), ("cpu:0", [])])
+def test_a_gpu_that_is_asked_for_by_number_is_the_current_one(monkeypatch, device, expected):
+    chosen: list[int | None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+    with parallel.processes(device) as group:
+        assert group.device == torch.device(device) and chosen == expected
+
+
 def test_the_processes_of_torchrun_share_the_threads(monkeypatch):
     asked: list[int] = []
     monkeypatch.setattr(parallel.torch, "set_num_threads", asked.append)

@@ -49,6 +49,8 @@ def choose_device(device: str) -> torch.device:
         raise RuntimeInputError(f"device {device!r} is unknown; expected auto, cpu or cuda[:index]") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeInputError(f"device {device!r} asked for, but PyTorch sees no CUDA device; use cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise RuntimeInputError(f"device {device!r}: PyTorch sees {torch.cuda.device_count()} of them; use another")
     return chosen
 
 

@@ -1,11 +1,12 @@
 """Recorded work: one recording for each set of shapes, fresh inputs for each replay, outputs of one's own."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from instructvla_model import graphs
 from instructvla_model.graphs import Graphed, _on_device_of
 
 
@@ -43,7 +44,7 @@ def test_inputs_are_left_as_they_are():
     assert given.tolist() == [0.0, 0.0]
 
 
-def test_work_is_recorded_and_replayed_on_the_gpu_that_its_inputs_are_on(monkeypatch):
+def test_the_gpu_of_the_inputs_is_the_current_one(monkeypatch):
     entered = []
     monkeypatch.setattr(torch.cuda, "device", lambda device: entered.append(device) or nullcontext())
     with _on_device_of((None, SimpleNamespace(device=torch.device("cuda:1")))):
@@ -51,6 +52,27 @@ def test_work_is_recorded_and_replayed_on_the_gpu_that_its_inputs_are_on(monkeyp
     with _on_device_of((torch.ones(1), None)):
         pass
     assert entered == [torch.device("cuda:1")]
+
+
+def test_all_work_is_recorded_and_replayed_on_the_device_of_the_inputs(monkeypatch):
+    current, seen = ["first"], []
+
+    @contextmanager
+    def on_theirs(inputs):
+        current.append("theirs")
+        yield
+        current.pop()
+
+    def record(work):
+        seen.append(current[-1])
+        output = work()
+        return lambda: seen.append(current[-1]), output
+
+    monkeypatch.setattr(graphs, "_on_device_of", on_theirs)
+    graphed = Graphed(lambda x: x * 2.0, record)
+    for _ in range(2):
+        graphed(torch.ones(2))
+    assert seen == ["theirs"] * 3 and current == ["first"]  # a recording and two replays
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -349,7 +349,10 @@ def test_devices_and_dtypes_are_chosen_by_rule(monkeypatch):
     with pytest.raises(RuntimeInputError, match="dtype"):
         choose_dtype("int3", torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda") and choose_device("cuda:1").index == 1
+    with pytest.raises(RuntimeInputError, match="sees 2 of them"):
+        choose_device("cuda:2")
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
 
 

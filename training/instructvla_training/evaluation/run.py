@@ -33,7 +33,7 @@ def evaluate(
     summary = summarise(outcomes)
     about = provenance(manifest.checkpoint_id) | {
         "stage": manifest.stage, "preset": manifest.preset, "set": kind, "think": think, "episodes": episodes,
-        "families": list(families), "max_steps": max_steps,
+        "families": list(families), "max_steps": max_steps, "device": device,
     }  # fmt: skip
     _write(output, about, summary, [asdict(outcome) for outcome in outcomes])
     return _lines(about, summary)
@@ -44,7 +44,7 @@ def evaluate_questions(checkpoint: Path, count: int, output: Path | None = None,
     manifest = read_manifest(checkpoint)
     answered = ask(checkpoint, count, device=device)
     about = provenance(manifest.checkpoint_id) | {
-        "stage": manifest.stage, "preset": manifest.preset, "set": "questions", "episodes": count,
+        "stage": manifest.stage, "preset": manifest.preset, "set": "questions", "episodes": count, "device": device,
     }  # fmt: skip
     summary = {"right": share(answered, lambda item: item.right)}
     _write(output, about, summary, [asdict(item) | {"right": item.right} for item in answered])

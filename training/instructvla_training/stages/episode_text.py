@@ -11,11 +11,12 @@ from instructvla_model.prompts import Encoded, PromptBuilder, PromptError, Turn
 from instructvla_training.data.episode_frames import Words
 from instructvla_training.data.formats.episode import DataError
 from instructvla_training.data.formats.llava import Conversation
+from instructvla_training.language.motion import all_phrases
 from instructvla_training.language.templates.questions import CAPTION_PROMPTS
 from instructvla_training.language.vla_it import QuestionAnswer
 
 EPISODE_KINDS = ("action", "motion", "qa_action", "rewrite", "situated")
-LONG_MOTION = "move backward right down, tilt down, rotate counterclockwise, close gripper"
+LONGEST_MOTION = max(all_phrases(), key=len)
 
 
 class EpisodePrompter:
@@ -52,7 +53,7 @@ class EpisodePrompter:
         instruction, found = words.instruction.lower(), words.annotation
         try:
             motions = found.move_primitive if found is not None else ()
-            self.builder.motion(instruction, max((LONG_MOTION, *motions), key=len))
+            self.builder.motion(instruction, max((LONGEST_MOTION, *motions), key=len))
             if found is None:
                 return
             captions = [QuestionAnswer(prompt, found.caption) for prompt in CAPTION_PROMPTS if found.caption]

@@ -9,7 +9,6 @@ next one.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from instructvla_ros.bags.types import BagError
 from instructvla_ros.policy.ingest import pixels_of, raw_stamp_s
 
 from .bag_account import Account
-from .episode import VIEWS, DataError, Episode, EpisodeDataset, Images, StateLayout
+from .episode import VIEWS, DataError, Episode, EpisodeDataset, Images, StateLayout, absolute
 
 ACTIONS = ("auto", *SOURCES)
 STEP_S = 0.2
@@ -52,11 +51,6 @@ def find_bags(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if is_storage_file(root) else []
     return sorted({path.parent for path in root.rglob("*") if path.name == "metadata.yaml" or is_storage_file(path)})
-
-
-def _absolute(path: Path) -> Path:
-    """Without "." and "..": episodes are known by their folder's name, in whatever way its path is given."""
-    return Path(os.path.abspath(path))
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class BagDataset(EpisodeDataset):
         if dt_s is not None and not 0.01 <= dt_s <= 10.0:
             raise DataError(f"step of {dt_s} s; expected 0.01 to 10 s")
         self._roots = [Path(root)] if isinstance(root, str | Path) else [Path(one) for one in root]
-        self.root, self.name = self._roots[0], _absolute(self._roots[0]).name
+        self.root, self.name = self._roots[0], absolute(self._roots[0]).name
         self._actions, self._instruction, self._dt_s = actions, instruction, dt_s
         self._cameras, self._keep_failures = dict(cameras or {}), keep_failures
         self.accounts: list[Account] = []
@@ -154,7 +148,7 @@ class BagDataset(EpisodeDataset):
                 "or a .db3 file; record some: instructvla record"
             )
         for root, path in bags:
-            name = str(_absolute(path).relative_to(_absolute(root).parent))
+            name = str(absolute(path).relative_to(absolute(root).parent))
             try:
                 with Bag(path) as bag:
                     try:

@@ -6,6 +6,7 @@ the absolute opening of the gripper, 1 = open. States are 8-D; `StateLayout` say
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -201,6 +202,11 @@ def whole(source: object, expected: str) -> Iterator[None]:
         found = " ".join(str(error).split()) or type(error).__name__
         found = f"no {found}" if isinstance(error, KeyError | FileNotFoundError) else found
         raise DataError(f"{source}: found {found}, expected {expected}; copy or export the dataset again") from error
+
+
+def absolute(path: Path) -> Path:
+    """Without "." and "..", links as they are: episodes bear their folder's name, in whatever way it is reached."""
+    return Path(os.path.abspath(path))
 
 
 def choose_cameras(keys: Sequence[str], wanted: Mapping[str, str], source: Path) -> dict[str, str]:

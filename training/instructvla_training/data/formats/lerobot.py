@@ -7,7 +7,6 @@ episodes' table says where each begins. Keys and layouts follow the published fo
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from .episode import (
     EpisodeDataset,
     Images,
     StateLayout,
+    absolute,
     choose_cameras,
     whole,
 )
@@ -70,7 +70,7 @@ class LeRobotDataset(EpisodeDataset):
         invert_gripper: str = "",
     ) -> None:
         """``invert_gripper``: one of INVERTIBLE, for datasets in which 1 is closed there. Raises DataError."""
-        self.root, self.name = Path(root), Path(os.path.abspath(root)).name
+        self.root, self.name = Path(root), absolute(root).name
         if invert_gripper not in ("", *INVERTIBLE):
             raise DataError(f"found invert_gripper {invert_gripper!r}, expected one of {', '.join(INVERTIBLE)}")
         with whole(self.root / INFO_FILE, "the description and the tables of a LeRobot dataset"):

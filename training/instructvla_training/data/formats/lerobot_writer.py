@@ -128,6 +128,8 @@ class LeRobotWriter:
         try:
             os.replace(self._partial, self.root)
         except OSError as error:
+            if not self.root.exists():  # something else; what is written stays
+                raise
             shutil.rmtree(self._partial)
             raise DataError(f"{error}; expected a new folder: another conversion has written it meanwhile") from error
 
